@@ -1,0 +1,204 @@
+"""Checkpoint folders: `config.json`, `model.safetensors` (or shards), `stats.json`, `tokenizer.json`.
+
+Nothing here unpickles. Tensors are checked against the configuration by name, shape, dtype and
+finiteness before a model uses them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from libra_edge.errors import InputError
+from libra_edge.policy.actions import affine_from_statistics, read_statistics
+from libra_edge.policy.config import PolicyConfig, read_config
+from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.tokenizer import Tokenizer
+
+CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (
+    "config.json",
+    "model.safetensors",
+    "stats.json",
+    "tokenizer.json",
+)
+SHARD_INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+Statistics = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder whose configuration and weights fit together."""
+
+    path: Path
+    config: PolicyConfig
+    statistics: Statistics
+    tokenizer: Tokenizer
+    policy: LibraVLA
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole contents of every file that defines the policy."""
+        return checkpoint_sha256(self.path)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / SHARD_INDEX
+    if not index.exists():
+        if not (path / WEIGHTS).is_file():
+            raise InputError(
+                "not-a-checkpoint",
+                f"{path} has neither {WEIGHTS} nor {SHARD_INDEX}.",
+                "Name a checkpoint folder; convert pickled weights to safetensors first.",
+            )
+        return [path / WEIGHTS]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            "checkpoint-index-invalid",
+            f"{index} is not a safetensors shard index.",
+            "Save the checkpoint again.",
+        ) from None
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise InputError(
+                "checkpoint-index-invalid",
+                f"{index} names the shard {name!r}.",
+                "Shards are called model-00001-of-00002.safetensors and lie beside the index.",
+            )
+        if not (path / name).is_file():
+            raise InputError(
+                "checkpoint-shard-missing", f"{path / name} does not exist.", "Copy all shards."
+            )
+    return [path / name for name in names]
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """SHA-256 over the names and contents of the files that define a policy."""
+    digest = hashlib.sha256()
+    files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *_weight_files(path)]
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    with file.open("rb") as stream:
+        if stream.read(4).startswith(_PICKLE_STARTS):
+            raise InputError(
+                "checkpoint-pickle",
+                f"{file} is a pickle, which can run code when it is read.",
+                "Convert it to safetensors where it was trained; Libra Edge never unpickles.",
+            )
+    try:
+        with safetensors.safe_open(file, framework="pt") as reader:
+            return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(
+            "checkpoint-unreadable",
+            f"{file} is not a whole safetensors file: {error}.",
+            "Copy it again; compare its size and SHA-256 with the training machine's.",
+        ) from None
+
+
+def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: LibraVLA) -> None:
+    needed = model.state_dict()
+    for problem, names in (
+        ("missing", sorted(needed.keys() - found.keys())),
+        ("extra", sorted(found.keys() - needed.keys())),
+    ):
+        if names:
+            raise InputError(
+                f"checkpoint-{problem}-tensor",
+                f"{path}: {problem} {len(names)} tensor(s): {', '.join(names[:3])}.",
+                "config.json and the weights do not belong together; copy both from one run.",
+            )
+    for name, tensor in found.items():
+        if tensor.shape != needed[name].shape:
+            raise InputError(
+                "checkpoint-wrong-shape",
+                f"{path}: {name} is {list(tensor.shape)}, "
+                f"config.json needs {list(needed[name].shape)}.",
+                "config.json and the weights do not belong together; copy both from one run.",
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise InputError(
+                "checkpoint-not-finite",
+                f"{path}: {name} ({tensor.dtype}) holds values that are not finite floats.",
+                "Training diverged or the file is damaged; take an earlier checkpoint.",
+            )
+
+
+def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
+    """An untrained policy with the normalisation of a dataset's statistics."""
+    kinds = config.normalization
+    features = (
+        ("observation.state", kinds.state, config.state_dim),
+        ("action", kinds.action, config.action_dim),
+    )
+    state, action = (
+        affine_from_statistics(kind, statistics.get(feature, {}), dims, feature)
+        for feature, kind, dims in features
+    )
+    return LibraVLA(config, state, action)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
+
+    Raises:
+        InputError: anything about the folder that does not fit, by name.
+    """
+    if not path.is_dir():
+        raise InputError(
+            "not-a-checkpoint", f"{path} is not a folder.", "Name a checkpoint folder."
+        )
+    config = read_config(path / CONFIG)
+    statistics = read_statistics(path / STATISTICS)
+    tokenizer = Tokenizer(path / TOKENIZER, config.instruction_length)
+    if tokenizer.vocabulary > config.vocabulary:
+        raise InputError(
+            "tokenizer-mismatch",
+            f"{path}: tokenizer.json has {tokenizer.vocabulary} tokens, "
+            f"config.json {config.vocabulary}.",
+            "Use the tokenizer.json that the policy was trained with.",
+        )
+    policy = build_policy(config, statistics)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in _weight_files(path):
+        tensors.update(_read_tensors(file))
+    _check_tensors(path, tensors, policy)
+    policy.load_state_dict(tensors)
+    return Checkpoint(path, config, statistics, tokenizer, policy.float().eval())
+
+
+def save_checkpoint(
+    path: Path,
+    policy: LibraVLA,
+    statistics: Statistics,
+    tokenizer_json: str,
+) -> None:
+    """Write a checkpoint folder. Each file appears whole or not at all."""
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
+    save_file(weights, path / f".{WEIGHTS}.tmp", metadata={"format": "pt"})
+    texts = {
+        CONFIG: policy.config.to_json(),
+        STATISTICS: json.dumps(statistics, indent=1, sort_keys=True) + "\n",
+        TOKENIZER: tokenizer_json,
+    }
+    for name, text in texts.items():
+        (path / f".{name}.tmp").write_text(text, encoding="utf-8")
+    for name in (WEIGHTS, *texts):
+        (path / f".{name}.tmp").replace(path / name)

@@ -1,0 +1,248 @@
+"""What a Libra-VLA checkpoint is, in one versioned, strict configuration.
+
+Symbols of the paper (arXiv 2604.24921): N = `bins`, H = `chunk`, M = `chunks_per_plan`,
+L = M*H = `plan_steps`, K = `schedule.denoise_steps`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from libra_edge.errors import InputError, did_you_mean
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Normalization = Literal["quantiles", "min_max", "mean_std", "identity"]
+PredictionType = Literal["epsilon", "sample", "velocity"]
+Scheduler = Literal["ddim", "dpm_solver_pp", "flow_euler"]
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+
+
+class Strict(BaseModel):
+    """Base of every configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StateDim(Strict):
+    """One dimension of the robot's proprioceptive state."""
+
+    name: Name
+    unit: str
+
+
+class ActionDim(Strict):
+    """One dimension of the action, with its limits in physical units.
+
+    `kind` fixes the hold action: `absolute` and `gripper` keep the last command, `delta` is zero.
+    """
+
+    name: Name
+    unit: str
+    kind: Literal["absolute", "delta", "gripper"]
+    lower: float
+    upper: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ActionDim:
+        if self.lower >= self.upper:
+            raise ValueError(f"action {self.name!r}: lower {self.lower} is not below {self.upper}")
+        return self
+
+
+class Embodiment(Strict):
+    """The robot as the policy sees it: cameras, state, actions, control rate."""
+
+    name: Name
+    control_hz: Annotated[float, Field(gt=0, le=10_000)]
+    cameras: Annotated[tuple[Name, ...], Field(min_length=1, max_length=16)]
+    image_height: Size
+    image_width: Size
+    state: Annotated[tuple[StateDim, ...], Field(min_length=1, max_length=1024)]
+    actions: Annotated[tuple[ActionDim, ...], Field(min_length=1, max_length=1024)]
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Embodiment:
+        for what, names in (
+            ("camera", self.cameras),
+            ("state", tuple(d.name for d in self.state)),
+            ("action", tuple(d.name for d in self.actions)),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} names repeat: {', '.join(names)}")
+        return self
+
+
+class NormalizationConfig(Strict):
+    """How dataset statistics map state and action to the policy's unit range."""
+
+    state: Normalization = "mean_std"
+    action: Normalization = "quantiles"
+
+
+class CompactBackboneConfig(Strict):
+    """The built-in vision-language backbone: convolutional stem, then a transformer encoder."""
+
+    kind: Literal["compact"] = "compact"
+    stem_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (24, 48, 96)
+    width: Size = 192
+    layers: Annotated[int, Field(ge=0, le=128)] = 3
+    heads: Size = 6
+
+
+class PlannerConfig(Strict):
+    """Semantic planner: a backbone and the parallel coarse-action head."""
+
+    backbone: CompactBackboneConfig = CompactBackboneConfig()
+    head_layers: Size = 2
+    head_heads: Size = 6
+
+
+class RefinerConfig(Strict):
+    """Action refiner: own visual encoder and adaLN denoiser with cross-attention.
+
+    `visual_encoder = False` and `PolicyConfig.refiner = None` are the paper's ablations.
+    """
+
+    visual_encoder: bool = True
+    stem_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (24, 48, 96)
+    width: Size = 192
+    encoder_layers: Annotated[int, Field(ge=0, le=128)] = 1
+    layers: Size = 3
+    heads: Size = 6
+
+
+class ScheduleConfig(Strict):
+    """Diffusion or flow-matching process, what the refiner predicts, and how it is sampled.
+
+    `train_steps` discretises training time; `denoise_steps` (K) is what a robot runs.
+    `clip_sample` bounds the predicted clean action (normalised units); None leaves it free.
+    """
+
+    train_steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    prediction_type: PredictionType = "sample"
+    scheduler: Scheduler = "ddim"
+    timestep_spacing: TimestepSpacing = "trailing"
+    denoise_steps: Annotated[int, Field(ge=1, le=1_000)] = 10
+    clip_sample: Annotated[float, Field(gt=0)] | None = 1.0
+
+    @property
+    def flow_matching(self) -> bool:
+        """Whether the process is flow matching (linear path) rather than DDPM."""
+        return self.scheduler == "flow_euler"
+
+    @property
+    def spread_points(self) -> int:
+        """Training time steps that the spacing spreads: K, or K + 1 whose last is not visited.
+
+        The multistep solver's convention in diffusers, but for `trailing`.
+        """
+        extra = self.scheduler == "dpm_solver_pp" and self.timestep_spacing != "trailing"
+        return self.denoise_steps + int(extra)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScheduleConfig:
+        if self.spread_points > self.train_steps:
+            raise ValueError(
+                f"denoise_steps {self.denoise_steps} visits {self.spread_points} points of only "
+                f"{self.train_steps} train_steps"
+            )
+        if self.flow_matching and self.prediction_type != "velocity":
+            raise ValueError("scheduler flow_euler needs prediction_type velocity")
+        return self
+
+
+class PolicyConfig(Strict):
+    """A whole Libra-VLA policy. `refiner = None` is the monolithic ablation (Libra-Base)."""
+
+    schema_version: Literal[1] = 1
+    type: Literal["libra_vla"] = "libra_vla"
+    embodiment: Embodiment
+    normalization: NormalizationConfig = NormalizationConfig()
+    bins: Annotated[int, Field(ge=2, le=1_000)] = 10
+    chunk: Annotated[int, Field(ge=1, le=1_000)] = 5
+    chunks_per_plan: Annotated[int, Field(ge=1, le=1_000)] = 2
+    instruction_length: Annotated[int, Field(ge=1, le=4_096)] = 12
+    vocabulary: Annotated[int, Field(ge=2, le=1_000_000)]
+    planner: PlannerConfig = PlannerConfig()
+    refiner: RefinerConfig | None = RefinerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @property
+    def plan_steps(self) -> int:
+        """L = M*H, the control steps one plan covers."""
+        return self.chunk * self.chunks_per_plan
+
+    @property
+    def num_cameras(self) -> int:
+        """V, the number of camera views."""
+        return len(self.embodiment.cameras)
+
+    @property
+    def state_dim(self) -> int:
+        """P, the number of state dimensions."""
+        return len(self.embodiment.state)
+
+    @property
+    def action_dim(self) -> int:
+        """D, the number of action dimensions."""
+        return len(self.embodiment.actions)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> PolicyConfig:
+        backbone = self.planner.backbone
+        pairs = [
+            ("planner.backbone", backbone.width, backbone.heads),
+            ("planner", backbone.width, self.planner.head_heads),
+        ]
+        if self.refiner is not None:
+            pairs.append(("refiner", self.refiner.width, self.refiner.heads))
+        for where, width, heads in pairs:
+            if width % heads:
+                raise ValueError(f"{where}: width {width} is not a multiple of {heads} heads")
+        return self
+
+    def to_json(self) -> str:
+        """The file form: every key present, indented, newline at the end."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def _explain(error: ValidationError, path: Path) -> InputError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    if first["type"] == "extra_forbidden":
+        keys = PolicyConfig.model_fields if len(first["loc"]) == 1 else ()
+        remedy = did_you_mean(str(first["loc"][-1]), keys) if keys else "Remove the key."
+        return InputError("config-unknown-key", f"{path}: unknown key {where!r}.", remedy)
+    return InputError(
+        "config-invalid",
+        f"{path}: {where}: {first['msg']}.",
+        "Correct the value; docs/reference/config.md lists every key.",
+    )
+
+
+def read_config(path: Path) -> PolicyConfig:
+    """Read a checkpoint's `config.json`.
+
+    Raises:
+        InputError: the file is missing, not JSON, has unknown keys or invalid values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            "not-a-checkpoint",
+            f"{path.parent} has no {path.name}.",
+            "Name a checkpoint folder: config.json, model.safetensors, stats.json, tokenizer.json.",
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(
+            "config-invalid", f"{path} is not UTF-8 text.", "Name a checkpoint folder."
+        ) from None
+    try:
+        return PolicyConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise _explain(error, path) from None
