@@ -1,0 +1,1 @@
+"""Training Libra-VLA: windows of demonstrations, losses, dynamic curriculum, trainer."""

@@ -1,0 +1,98 @@
+"""A training recipe: the policy to build and how to train it, as one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from libra_edge.errors import InputError
+from libra_edge.policy.config import Embodiment, PolicyConfig, Strict
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class CurriculumConfig(Strict):
+    """Whose intents the refiner is trained on.
+
+    `dynamic` (the paper): ground truth until the planner's token accuracy passes `threshold`, then
+    a share of the planner's own sampled intents that grows to one over `ramp_steps`.
+    `teacher`: always ground truth. `own`: always the planner's.
+    """
+
+    mode: Literal["dynamic", "teacher", "own"] = "dynamic"
+    threshold: Share = 0.8
+    ramp_steps: Count = 500
+
+
+class TrainingConfig(Strict):
+    """Optimisation. Learning rate: one cycle; weights that are saved: their moving average."""
+
+    steps: Count = 3_000
+    batch: Count = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_share: Share = 0.1
+    gradient_clip: Positive = 1.0
+    coarse_weight: Positive = 1.0
+    refine_weight: Positive = 1.0
+    noise_draws: Count = 4
+    ema_decay: Share = 0.995
+    random_shift_px: Annotated[int, Field(ge=0, le=64)] = 4
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    save_every: Count = 500
+    log_every: Count = 20
+    curriculum: CurriculumConfig = CurriculumConfig()
+
+
+class TrainingRecipe(Strict):
+    """`[policy]` without the vocabulary, which the dataset's instructions give, and `[training]`."""
+
+    policy: dict[str, Any] = {}
+    training: TrainingConfig = TrainingConfig()
+
+    def policy_config(self, vocabulary: int, embodiment: Embodiment) -> PolicyConfig:
+        """The policy for a vocabulary and a robot.
+
+        Raises:
+            InputError: the `[policy]` table does not describe a policy.
+        """
+        try:
+            return PolicyConfig.model_validate(
+                {"vocabulary": vocabulary, "embodiment": embodiment, **self.policy}
+            )
+        except ValidationError as error:
+            raise _invalid("[policy]", error) from None
+
+
+def _invalid(where: str, error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return InputError(
+        "recipe-invalid",
+        f"{where}: {key}: {first['msg']}.",
+        "Correct the value; docs/reference/config.md lists every key.",
+    )
+
+
+def read_training_recipe(path: Path) -> TrainingRecipe:
+    """Read a training recipe.
+
+    Raises:
+        InputError: missing file, not TOML, unknown key or invalid value.
+    """
+    try:
+        return TrainingRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            "recipe-missing", f"{path} does not exist.", "Name a training recipe (TOML)."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("recipe-invalid", f"{path} is not TOML: {error}.", "Correct it.") from None
+    except ValidationError as error:
+        raise _invalid(str(path), error) from None
