@@ -1,4 +1,4 @@
-"""Checkpoint folders: `config.json`, `model.safetensors` (or shards), `stats.json`, `tokenizer.json`.
+"""Checkpoint folders: configuration, weights (one file or shards), statistics, tokenizer.
 
 Nothing here unpickles. Tensors are checked against the configuration by name, shape, dtype and
 finiteness before a model uses them.

@@ -75,7 +75,8 @@ class IntentBuffer:
         past = max(0, now - plan_step)
         if stale or past >= len(intents):
             return False
-        self._intents, self._first, self.plan_step = intents[past:].copy(), plan_step + past, plan_step
+        self._intents, self._first = intents[past:].copy(), plan_step + past
+        self.plan_step = plan_step
         return True
 
     def left(self, now: int) -> int:

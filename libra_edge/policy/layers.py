@@ -73,7 +73,7 @@ class EncoderBlock(nn.Module):
         self.mlp = mlp(width)
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """x [B, S, width], memory [B, R, width] or None → [B, S, width]."""
+        """X [B, S, width], memory [B, R, width] or None → [B, S, width]."""
         y = self.norm_attention(x)
         x = x + self.attention(y, y if memory is None else torch.cat([memory, y], dim=1))
         return x + self.mlp(self.norm_mlp(x))

@@ -6,7 +6,8 @@ per chunk, `modulation` depends on the time step alone, `denoise` is what remain
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class DenoiserBlock(nn.Module):
         self.mlp = mlp(width)
 
     def forward(self, x: Tensor, modulation: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B, H, width], modulation [B, 6 * width], memory keys and values → [B, H, width]."""
+        """From x [B, H, width], modulation [B, 6 * width], memory keys and values → [B, H, width]."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation[:, None].chunk(6, dim=-1)
         y = F.layer_norm(x, (self.width,)) * (1 + scale) + shift
         x = x + (1 + gate) * self.self_attention(y, y)
@@ -105,12 +106,15 @@ class Refiner(nn.Module):
         """Memory [B, S, width] and intent tokens int [B, H, D] → the chunk's `Context`."""
         tables = self.intents.unbind(0)
         embedded = [F.embedding(intent[..., d], table) for d, table in enumerate(tables)]
-        pairs = [block.cross_attention.keys_values(memory) for block in self.blocks]
+        pairs = [block.cross_attention.keys_values(memory) for block in self._denoisers()]
         return Context(
             torch.stack(embedded).sum(0) + self.position,
             tuple(key for key, _ in pairs),
             tuple(value for _, value in pairs),
         )
+
+    def _denoisers(self) -> Iterator[DenoiserBlock]:
+        return cast(Iterator[DenoiserBlock], iter(self.blocks))
 
     def modulation(self, timestep: Tensor) -> Tensor:
         """Time steps float [B] → adaLN modulation [B, (6 * layers + 2) * width]."""

@@ -51,7 +51,7 @@ def squared_cosine_alphas(train_steps: int) -> Doubles:
         min(1.0 - alpha_bar((i + 1) / train_steps) / alpha_bar(i / train_steps), 0.999)
         for i in range(train_steps)
     ]
-    return np.cumprod(1.0 - np.array(betas))
+    return np.asarray(np.cumprod(1.0 - np.array(betas)), dtype=np.float64)
 
 
 def inference_timesteps(config: ScheduleConfig) -> Doubles:
@@ -134,6 +134,4 @@ def step_table(config: ScheduleConfig) -> StepTable:
             keep = next_noise / noises[i]
             take, remember = next_signal - keep * signals[i], 0.0
         rows.append((from_sample, from_output, keep, take, remember))
-    return StepTable(
-        times.astype(np.float32), np.array(rows, dtype=np.float32), config.clip_sample
-    )
+    return StepTable(times.astype(np.float32), np.array(rows, dtype=np.float32), config.clip_sample)

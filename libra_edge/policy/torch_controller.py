@@ -40,10 +40,14 @@ class TorchEngines:
 class ShuffledIntents(TorchEngines):
     """Replaces every plan by uniformly random intents: how much does the refiner need them?"""
 
-    def __init__(self, policy: LibraVLA, seed: int = 0) -> None:
+    def __init__(self, policy: LibraVLA) -> None:
         super().__init__(policy)
-        self._random = np.random.default_rng(seed)
         self._bins = policy.config.bins
+        self.seed(0)
+
+    def seed(self, seed: int) -> None:
+        """Start the random intents of one episode."""
+        self._random = np.random.default_rng([seed, 1])
 
     def plan(
         self, images: Images, instruction: Instruction, state: Floats
@@ -68,12 +72,14 @@ class TorchController:
         torch.set_num_threads(threads)
         checkpoint = load_checkpoint(Path(checkpoint_dir))
         self._tokenizer = checkpoint.tokenizer
-        engines = ShuffledIntents if shuffle_intents else TorchEngines
-        self._executor = Executor(engines(checkpoint.policy), checkpoint.config)
+        self._engines = (ShuffledIntents if shuffle_intents else TorchEngines)(checkpoint.policy)
+        self._executor = Executor(self._engines, checkpoint.config)
         self.step_info: StepInfo | None = None
 
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode; `seed` fixes the refiner's noise."""
+        if isinstance(self._engines, ShuffledIntents):
+            self._engines.seed(seed)
         self._executor.reset(seed, self._tokenizer.encode(instruction))
 
     def act(self, observation: Observation) -> Floats:

@@ -51,9 +51,9 @@ class TrainingConfig(Strict):
 
 
 class TrainingRecipe(Strict):
-    """`[policy]` without the vocabulary, which the dataset's instructions give, and `[training]`."""
+    """`[training]`, and `[policy]` without what the dataset gives: vocabulary and robot."""
 
-    policy: dict[str, Any] = {}
+    policy: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
     def policy_config(self, vocabulary: int, embodiment: Embodiment) -> PolicyConfig:

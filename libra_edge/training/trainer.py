@@ -1,4 +1,4 @@
-"""The training loop: every random draw depends on (seed, step), so a resumed run is the same run."""
+"""The training loop. Every draw depends on (seed, step), so a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ class Trainer:
                 "Lower learning_rate; the last saved checkpoint is unharmed.",
             )
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), config.gradient_clip)
-        rate = self._rate.get_last_lr()[0]
+        rate = float(self._rate.get_last_lr()[0])
         self._optimizer.step()
         self._rate.step()
         self._average.update_parameters(self._policy)

@@ -98,4 +98,5 @@ def random_shift(
     columns = random.integers(-pixels, pixels + 1, (len(views), 1)) + np.arange(width)
     index = np.arange(len(views))[:, None, None]
     rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
-    return views[index, rows[:, :, None], columns[:, None, :]].reshape(images.shape)
+    moved: npt.NDArray[np.uint8] = views[index, rows[:, :, None], columns[:, None, :]]
+    return moved.reshape(images.shape)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from libra_edge.data.types import Episode
+from libra_edge.errors import InputError, LibraError
+from libra_edge.policy.actions import to_tokens
+from libra_edge.policy.checkpoint import build_policy, load_checkpoint
+from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
+from libra_edge.training.config import CurriculumConfig, TrainingConfig, read_training_recipe
+from libra_edge.training.losses import Curriculum, coarse_loss, mixed_intents
+from libra_edge.training.trainer import Trainer
+from libra_edge.training.windows import Windows, random_shift
+from tests.tiny import INSTRUCTIONS, tiny_config, tiny_statistics
+
+FLOW = {
+    "prediction_type": "velocity",
+    "scheduler": "flow_euler",
+    "denoise_steps": 4,
+    "clip_sample": None,
+}
+TOKENIZER = word_tokenizer(INSTRUCTIONS).to_str()
+
+
+def episodes(count: int = 3, length: int = 11) -> list[Episode]:
+    random = np.random.default_rng(0)
+    return [
+        Episode(
+            images=random.integers(0, 256, (length, 2, 16, 24, 3), dtype=np.uint8),
+            states=np.stack([np.full(length, i), np.arange(length), np.zeros(length)], 1).astype(
+                "f"
+            ),
+            actions=np.linspace([-0.4, -1.5, 0], [0.5, 1, 1], length, dtype=np.float32),
+            instruction=INSTRUCTIONS[i % 3],
+            task="tiny",
+            success=True,
+            seed=i,
+        )
+        for i in range(count)
+    ]
+
+
+def windows(tmp_path: Path, **changes: Any) -> tuple[Any, Windows]:
+    policy = build_policy(tiny_config(**changes), tiny_statistics())
+    (tmp_path / "tokenizer.json").write_text(TOKENIZER)
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", 5)
+    return policy, Windows(
+        episodes(), policy.config, policy.state_affine, policy.action_affine, tokenizer
+    )
+
+
+def trainer(tmp_path: Path, out: str, seed: int = 0, steps: int = 6, **changes: Any) -> Trainer:
+    torch.manual_seed(seed)
+    policy, samples = windows(tmp_path, **changes)
+    config = TrainingConfig(
+        steps=steps,
+        batch=8,
+        precision="float32",
+        save_every=3,
+        log_every=1,
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        random_shift_px=1,
+        curriculum=CurriculumConfig(threshold=0.05, ramp_steps=2),
+    )
+    return Trainer(policy, samples, config, tmp_path / out, tiny_statistics(), TOKENIZER)
+
+
+def test_windows_are_what_the_engines_see_at_run_time(tmp_path: Path) -> None:
+    policy, samples = windows(tmp_path)
+    batch = samples.batch(200, np.random.default_rng(0))
+    recorded_images = [e.images for e in episodes()]
+    recorded = policy.action_affine.normalize(episodes()[0].actions)
+    tokens = to_tokens(recorded, 10)
+    seen, seen_late = (
+        policy.state_affine.denormalize(s).round().astype(int)
+        for s in (batch.states, batch.late_states)
+    )
+    for i in range(200):
+        episode, start, _ = seen[i]
+        late = min(start + 3 * batch.chunk[i], 10)
+        assert seen_late[i, :2].tolist() == [episode, late]
+        np.testing.assert_array_equal(batch.images[i], recorded_images[episode][start])
+        np.testing.assert_array_equal(batch.late_images[i], recorded_images[episode][late])
+        assert batch.mask[i].tolist() == [float(start + k <= 10) for k in range(6)]
+        for k in range(6):
+            np.testing.assert_array_equal(batch.tokens[i, k], tokens[min(start + k, 10)])
+        for k in range(3):
+            np.testing.assert_array_equal(batch.late_actions[i, k], recorded[min(late + k, 10)])
+            assert batch.late_mask[i, k] == float(late + k <= 10)
+
+
+def test_random_shift_moves_whole_views_and_repeats_edges() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 16, 24, 3), dtype=np.uint8)
+    moved = random_shift(images, 3, np.random.default_rng(1))
+    assert moved.shape == images.shape
+    assert not np.array_equal(moved, images)
+    assert np.array_equal(random_shift(images, 0, np.random.default_rng(1)), images)
+    padded = np.pad(images[0, 0], ((3, 3), (3, 3), (0, 0)), mode="edge")
+    crops = [padded[r : r + 16, c : c + 24] for r in range(7) for c in range(7)]
+    assert any(np.array_equal(crop, moved[0, 0]) for crop in crops)
+
+
+def test_masked_steps_do_not_count() -> None:
+    logits = torch.zeros(1, 2, 1, 3)
+    logits[0, 0, 0, 1] = 20.0
+    tokens = torch.tensor([[[1], [2]]])
+    loss, accuracy = coarse_loss(logits, tokens, torch.tensor([[1.0, 0.0]]))
+    assert accuracy == 1.0
+    assert loss < 1e-6
+    _, accuracy = coarse_loss(logits, tokens, torch.tensor([[1.0, 1.0]]))
+    assert accuracy == 0.5
+
+
+def test_curriculum_switches_over_by_accuracy() -> None:
+    curriculum = Curriculum(CurriculumConfig(threshold=0.5, ramp_steps=10))
+    for step in range(100):
+        assert curriculum.own_share(step) == 0.0
+        curriculum.observe(step, 0.4)
+    curriculum.accuracy = 0.6
+    curriculum.observe(100, 0.6)
+    assert [curriculum.own_share(s) for s in (100, 105, 110, 500)] == [0.0, 0.5, 1.0, 1.0]
+    curriculum.observe(101, 0.0)
+    assert curriculum.own_share(105) == 0.5, "the switch is not taken back"
+
+
+@pytest.mark.parametrize(("mode", "share"), [("teacher", 0.0), ("own", 1.0)])
+def test_curriculum_can_be_pure(mode: Any, share: float) -> None:
+    curriculum = Curriculum(CurriculumConfig(mode=mode))
+    curriculum.observe(0, 1.0)
+    assert curriculum.own_share(10_000) == share
+
+
+def test_mixed_intents_are_sampled_from_the_planner() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.full((400, 2, 3, 10), -30.0)
+    logits[..., 4] = 0.0
+    logits[..., 5] = 0.0
+    tokens = torch.zeros(400, 2, 3, dtype=torch.int32)
+    mixed = mixed_intents(logits, tokens, 0.5, generator)
+    own = (mixed != 0).any(-1).any(-1)
+    assert 0.4 < own.float().mean() < 0.6
+    assert set(mixed[own].flatten().tolist()) == {4, 5}
+    assert torch.equal(mixed_intents(logits, tokens, 0.0, generator), tokens)
+
+
+@pytest.mark.parametrize("changes", [{}, {"schedule": FLOW}, {"refiner": None}])
+def test_training_lowers_the_losses_and_gives_a_checkpoint(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run = trainer(tmp_path, "run", steps=100, **changes)
+    run.run()
+    rows = [json.loads(x) for x in (tmp_path / "run/training_log.jsonl").read_text().splitlines()]
+    first, last = rows[:5], rows[-5:]
+    for name in ("loss/coarse", "loss/refine"):
+        before, after = (sum(r[name] for r in part) for part in (first, last))
+        assert after < 0.7 * before or (before == after == 0)
+    assert rows[-1]["curriculum/own_share"] == 1.0
+    assert load_checkpoint(tmp_path / "run").config.chunk == 3
+    assert list((tmp_path / "run/events").iterdir())
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
+    whole = trainer(tmp_path, "whole")
+    whole.run()
+    stopped = trainer(tmp_path, "stopped")
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, _: object) -> None:
+        if step == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        stopped.run(stop)
+    resumed = trainer(tmp_path, "stopped", seed=99)
+    resumed.resume()
+    assert resumed.step == 3
+    resumed.run()
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_resume_needs_the_same_recipe(tmp_path: Path) -> None:
+    trainer(tmp_path, "run", steps=3).run()
+    with pytest.raises(InputError, match="resume-mismatch"):
+        trainer(tmp_path, "run", steps=4).resume()
+    with pytest.raises(InputError, match="nothing-to-resume"):
+        trainer(tmp_path, "nowhere").resume()
+
+
+def test_a_diverged_run_stops_and_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "run")
+    with torch.no_grad():
+        run._policy.planner.queries.fill_(float("nan"))
+    with pytest.raises(LibraError, match="training-diverged"):
+        run.run()
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[training]\nstepz = 3\n", "recipe-invalid"),
+        ("[training]\nsteps = 0\n", "recipe-invalid"),
+        ("not toml", "recipe-invalid"),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, text: str, code: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=code):
+        read_training_recipe(path)
+    with pytest.raises(InputError, match="recipe-missing"):
+        read_training_recipe(tmp_path / "nowhere.toml")
