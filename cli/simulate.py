@@ -1,0 +1,142 @@
+"""`libra-edge simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from libra_edge.data.extras import needs_extra
+from libra_edge.data.simulator import open_simulator
+from libra_edge.errors import InputError
+from libra_edge.parity import closed_loop
+
+from ._options import Json
+from ._render import Output, progress
+from .collect import Split
+
+
+def simulate(
+    policy: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT|RELEASE",
+            help="Checkpoint folder, release directory or .libra file.",
+            show_default=False,
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Task to run; may be repeated.", show_default="all"),
+    ] = None,
+    simulator: Annotated[str, typer.Option(help="Simulator.")] = "metaworld",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per task, or to replay.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    split: Annotated[Split, typer.Option(help="Variations; eval is held out.")] = Split.eval,
+    swap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=OTHER", help="Tell the robot OTHER in TASK's scene."),
+    ] = None,
+    shuffle_intents: Annotated[
+        bool, typer.Option("--shuffle-intents", help="Feed the refiner random intents.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", help="Show recorded observations; needs no renderer."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    json: Json = False,
+) -> None:
+    """Run a policy in the simulator and report its success per task.
+
+    A release is run by the runtime a robot has, a checkpoint by PyTorch. Intervals are Wilson's
+    at 95 %.
+    """
+    output = Output("simulate", json)
+    controller = partial(closed_loop.open_controller, policy, shuffle_intents)
+    if replay is not None:
+        _replay(output, policy, replay, episodes, controller)
+        return
+    open_simulated = partial(open_simulator, simulator, split.value)
+    opened = open_simulated()
+    closed_loop.check_fits(closed_loop.policy_embodiment(policy), opened.embodiment())
+    specs = closed_loop.plan_episodes(
+        opened, task or opened.tasks, episodes, seed, _parse_swap(swap or [])
+    )
+    with progress("episodes", len(specs)) as advance:
+
+        def on_result(result: closed_loop.EpisodeResult) -> None:
+            advance(1, f"{result.task} {'ok' if result.success else 'failed'}")
+
+        results = closed_loop.run(controller, open_simulated, specs, jobs, on_result)
+    settings = {
+        "policy": str(policy),
+        "simulator": simulator,
+        "split": split.value,
+        "shuffle_intents": shuffle_intents,
+    }
+    _report(output, settings, results)
+
+
+def _report(
+    output: Output, settings: Mapping[str, object], results: list[closed_loop.EpisodeResult]
+) -> None:
+    summaries = closed_loop.summarise_tasks(results)
+    overall = closed_loop.summarise(results)
+    output.table(
+        ("task", "success", "rate", "95 % interval", "mean steps"),
+        [
+            (s.name, f"{s.successes}/{s.episodes}", f"{s.rate:.0%}", _interval(s), f"{s.steps:.0f}")
+            for s in [*summaries, overall]
+        ],
+    )
+    output.finish(
+        {
+            **settings,
+            "tasks": [asdict(summary) for summary in summaries],
+            "overall": asdict(overall),
+            "episodes": [asdict(result) for result in results],
+        },
+        f"{overall.successes} of {overall.episodes} episodes succeeded, {_interval(overall)}",
+    )
+
+
+def _replay(
+    output: Output,
+    policy: Path,
+    path: Path,
+    episodes: int,
+    controller: closed_loop.ControllerFactory,
+) -> None:
+    with needs_extra("sim", "Reading a dataset"):
+        from libra_edge.data.lerobot import Dataset
+        from libra_edge.parity.replay import replay
+
+    dataset = Dataset(path)
+    dataset.check_matches(closed_loop.policy_embodiment(policy))
+    with progress("episodes", min(episodes, len(dataset.episodes))) as advance:
+        result = replay(dataset, controller(), episodes, lambda _: advance(1))
+    names = [dim.name for dim in closed_loop.policy_embodiment(policy).actions]
+    output.table(
+        ("action", "mean difference"),
+        [(name, f"{error:.3f}") for name, error in zip(names, result.mean_error, strict=True)],
+    )
+    output.finish({"policy": str(policy), "replay": asdict(result)}, result.in_words())
+
+
+def _interval(summary: closed_loop.Summary) -> str:
+    return f"{summary.low:.0%} to {summary.high:.0%}"
+
+
+def _parse_swap(pairs: list[str]) -> dict[str, str]:
+    swap = {}
+    for pair in pairs:
+        task, equals, other = pair.partition("=")
+        if not (task and equals and other):
+            raise InputError("usage", f"--swap {pair!r} is not TASK=OTHER.", "Name two tasks.")
+        swap[task] = other
+    return swap

@@ -1,0 +1,1 @@
+"""Datasets and simulators: whatever yields observations and episodes."""
