@@ -1,0 +1,84 @@
+# `make demo` and `make test` work on a fresh clone: each makes .venv and installs what it needs.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+NATIVE := libra_edge/runtime
+FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src tests -name '*.h' -o -name '*.c' -o -name '*.cc')
+HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
+RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint format bench docs system
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.dev ## everything for development, in .venv
+
+demo: $(VENV)/.demo ## compile the shipped checkpoint, run it in the simulator
+	$(BIN)/python examples/metaworld/demo.py
+
+test: $(VENV)/.dev ## all tests but the long ones
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy, clang-format, native build without warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy libra_edge cli
+	$(if $(FORMATTED),$(BIN)/clang-format --dry-run -Werror $(FORMATTED))
+	$(foreach language,c c++,$(BIN)/python -m ziglang $(if $(filter c,$(language)),cc -std=c11,c++ -std=c++20) $(HEADER_FLAGS) -x $(language) \
+	  -c $(NATIVE)/include/libra_edge.h -o $(VENV)/header.o &&) true
+	$(BIN)/python -c "from pathlib import Path; from libra_edge.runtime.build import build_library; \
+	  build_library(Path('$(VENV)/native'))"
+
+format: $(VENV)/.dev ## rewrite sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(FORMATTED),$(BIN)/clang-format -i $(FORMATTED))
+
+bench: $(VENV)/.dev ## measure speed, write docs/measurements
+	$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.dev ## regenerate docs/reference
+	$(BIN)/python docs/generate.py
+
+# Installed once for the demo (small), once for development; again when the pins change.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[compile,sim]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(BIN)/python: | system
+	@[ -n "$(PYTHON)" ] && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Software rendering for the simulator, and venv where Debian splits it off: installed if we may.
+system:
+	@wanted=""; missing=""; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || wanted="python3-venv"; \
+	ldconfig -p 2>/dev/null | grep -qE 'libOSMesa\.so\.|libEGL_mesa\.so' || \
+	  wanted="$$wanted $(RENDERER_PACKAGES)"; \
+	[ -n "$$wanted" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then root=""; else root="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+	  echo "installing system packages: $$wanted"; \
+	  $$root apt-get update -qq || true; \
+	  for package in $$wanted; do \
+	    $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      $$package >/dev/null || missing="$$missing $$package"; done; \
+	else missing="$$wanted"; fi; \
+	[ -z "$$missing" ] || echo "Not installed here: $$missing. Install them with your system's" \
+	  "package manager (Debian: apt-get install$$missing). Without a software renderer the" \
+	  "simulator cannot draw, and whatever needs it says so."

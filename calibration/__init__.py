@@ -1,0 +1,1 @@
+"""Precision recipes, one TOML file each; read by `libra_edge.catalog`."""

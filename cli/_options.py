@@ -1,0 +1,14 @@
+"""Options that several commands share, so that they read and behave the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace another release that stands there.")]
+OutputPath = Annotated[
+    Path | None, typer.Option("--out", "-o", show_default=False, help="Where to write.")
+]

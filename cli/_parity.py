@@ -1,0 +1,46 @@
+"""The parity table that `compile` and `verify` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from libra_edge.parity.gates import Check
+
+from ._render import Output
+
+_COLUMNS = {
+    "tokens equal": "tokens equal",
+    "margin of differing tokens": "largest margin",
+    "action error / range": "action error",
+}
+
+
+def parity_table(output: Output, checks: Sequence[Check]) -> None:
+    """One row per stage, then a line for each check that did not pass."""
+    rows = [_row(stage, list(group)) for stage, group in groupby(checks, lambda c: c.stage)]
+    output.table(("parity", *_COLUMNS.values(), "N", "verdict"), rows)
+    gates = {check.metric: check.threshold for check in checks if check.metric in _COLUMNS}
+    limits = "; ".join(f"{_COLUMNS[name]} {gate:g}" for name, gate in gates.items())
+    if limits:
+        output.text(f"gates: {limits}; action errors are fractions of each dimension's range")
+    for check in checks:
+        if check.verdict != "pass":
+            output.text(f"{check.verdict}: {' '.join(_words(check))}")
+    output.text("")
+
+
+def _row(stage: str, checks: Sequence[Check]) -> tuple[object, ...]:
+    values = {check.metric: check.value for check in checks}
+    verdicts = {check.verdict for check in checks}
+    worst = next(v for v in ("fail", "not measured", "pass") if v in verdicts)
+    cells = (f"{values[name]:.3g}" if name in values else "–" for name in _COLUMNS)
+    return (stage, *cells, max(check.samples for check in checks), worst)
+
+
+def _words(check: Check) -> Iterator[str]:
+    yield f"{check.stage}:"
+    if check.verdict == "fail":
+        yield f"{check.metric} is {check.value:.4g} on {check.samples}, gate {check.threshold:g}"
+    if check.note:
+        yield f"({check.note})"

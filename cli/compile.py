@@ -1,0 +1,117 @@
+"""`libra-edge compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from libra_edge.data.extras import needs_extra
+
+from ._options import Force, Json
+from ._parity import parity_table
+from ._render import Output, progress
+
+if TYPE_CHECKING:
+    from libra_edge.compiler.pipeline import Compiled
+
+
+def compile_(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder.", metavar="CHECKPOINT", show_default=False)
+    ],
+    target: Annotated[str, typer.Option(help="See `libra-edge targets`.")] = "cpu-x86_64",
+    recipe: Annotated[
+        str | None, typer.Option(help="See `libra-edge recipes`.", show_default="the target's")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Release directory.", show_default="NAME-TARGET-RECIPE"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the release.", show_default="the robot's")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="LeRobot dataset for gates and golden vectors.",
+            show_default="made-up observations",
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["loop", "unrolled"] | None,
+        typer.Option(help="Form of the refiner.", show_default="the faster"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Compile a checkpoint into a release.
+
+    Every stage is held against the one before it; if one differs, nothing is written.
+    """
+    output = Output("compile", json)
+    with needs_extra("compile", "Compiling"):
+        from libra_edge.compiler.pipeline import STAGES, Request, compile_checkpoint
+    request = Request(
+        checkpoint=checkpoint,
+        target=target,
+        recipe=recipe,
+        out=out,
+        name=name,
+        data=data,
+        form=form,
+        cache=cache,
+        force=force,
+    )
+    with progress("compile", len(STAGES)) as advance:
+        begun: list[str] = []
+
+        def on_stage(stage: str, note: str) -> None:
+            advance(0 if not begun or stage == begun[-1] else 1, f"{stage}: {note}")
+            begun.append(stage)
+
+        compiled = compile_checkpoint(request, on_stage)
+        advance(1, "done")
+    _show(output, compiled)
+
+
+def _show(output: Output, compiled: Compiled) -> None:
+    manifest = compiled.manifest
+    output.table(("parity", "worst metric", "gate", "N", "verdict"), stage_rows(compiled.checks))
+    output.text("")
+    chosen = manifest.engines.refiner.form
+    parity_table(output, compiled.checks)
+    chosen = manifest.engines.refiner.form
+    output.table(
+        ("speed (1 thread, median)", "ms", "in the release"),
+        [
+            (
+                f"refiner, {name}" if name != "planner" else name,
+                f"{ms:.2f}",
+                "yes" if name in ("planner", chosen) else "no",
+            )
+            for name, ms in compiled.medians_ms.items()
+        ],
+    )
+    output.text("")
+    for decision in manifest.decisions:
+        output.text(f"{decision.subject}: {decision.choice} ({decision.reason})")
+    output.text(f"figures: {compiled.report}")
+    output.finish(
+        {
+            "path": str(compiled.path),
+            "release_id": manifest.release_id,
+            "report": str(compiled.report),
+            "manifest": manifest.model_dump(mode="json"),
+            "checks": [check.to_json() for check in compiled.checks],
+            "medians_ms": dict(compiled.medians_ms),
+        },
+        f"{compiled.path}: {len(compiled.checks)} checks passed, release "
+        f"{manifest.release_id[:12]}",
+        next_command=f"libra-edge simulate {compiled.path}",
+    )

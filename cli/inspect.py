@@ -1,0 +1,154 @@
+"""`libra-edge inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.verify import is_release, verify_release
+from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
+
+from ._options import Json
+from ._render import Output
+
+
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="Release (directory or .libra) or checkpoint.", metavar="PATH")
+    ],
+    json: Json = False,
+) -> None:
+    """Show what a release or a checkpoint holds.
+
+    Every byte of a release is checked first; of a checkpoint, only config.json is read.
+    """
+    output = Output("inspect", json)
+    if is_release(path):
+        _inspect_release(output, path)
+    else:
+        _inspect_checkpoint(output, path)
+
+
+def _inspect_release(output: Output, path: Path) -> None:
+    manifest = verify_release(path)
+    policy = manifest.policy
+    output.facts(
+        f"release {manifest.name}",
+        {
+            "id": manifest.release_id,
+            "target": f"{manifest.target} ({manifest.runtime.arch}, glibc >= "
+            f"{manifest.runtime.glibc})",
+            "recipe": manifest.recipe,
+            "checkpoint": policy.checkpoint_sha256,
+            "policy": f"{policy.type}, {policy.bins} bins, "
+            f"{policy.chunks_per_plan} chunks x {policy.chunk} steps per plan",
+            "denoising": f"{policy.denoise_steps} steps of {policy.scheduler}, "
+            f"{policy.prediction_type} prediction",
+            **_embodiment_facts(manifest.embodiment),
+            "runtime": f"ABI {manifest.runtime.abi_version}, ONNX Runtime "
+            f"{manifest.runtime.onnxruntime_version}",
+            "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+        },
+    )
+    _release_tables(output, manifest)
+    size_bytes = sum(member.size_bytes for member in manifest.members.values())
+    output.finish(
+        {
+            "kind": "release",
+            "path": str(path),
+            "release_id": manifest.release_id,
+            "manifest": manifest.model_dump(mode="json"),
+        },
+        f"{path}: {len(manifest.members)} members, {_size(size_bytes)}, every byte as the "
+        "manifest says",
+        next_command=f"libra-edge verify {path}",
+    )
+
+
+def _release_tables(output: Output, manifest: Manifest) -> None:
+    planner, refiner = manifest.engines.planner, manifest.engines.refiner
+    output.text("")
+    output.table(
+        ("engine", "kind", "provider", "form"),
+        [
+            ("planner", planner.kind, planner.provider, "one pass"),
+            ("refiner", refiner.kind, refiner.provider, refiner.form),
+        ],
+    )
+    output.text("")
+    output.table(
+        ("member", "size", "sha256"),
+        [(n, _size(m.size_bytes), m.sha256[:12]) for n, m in sorted(manifest.members.items())],
+    )
+    output.text("")
+    output.table(
+        ("decided in", "subject", "choice", "reason"),
+        [(d.stage, d.subject, d.choice, d.reason) for d in manifest.decisions],
+    )
+    output.text("")
+    output.table(
+        ("parity stage", "metric", "threshold", "verdict"),
+        [(c.stage, c.metric, f"{c.threshold:g}", c.verdict) for c in manifest.parity.checks],
+    )
+    output.text(f"parity: {manifest.parity.verdict} on {manifest.parity.samples} samples")
+
+
+def _inspect_checkpoint(output: Output, path: Path) -> None:
+    config = read_config(path / "config.json")
+    files = {
+        entry.name: entry.stat().st_size for entry in sorted(path.iterdir()) if entry.is_file()
+    }
+    output.facts(f"checkpoint {path}", _checkpoint_facts(config))
+    output.text("")
+    output.table(("file", "size"), [(name, _size(size)) for name, size in files.items()])
+    output.finish(
+        {
+            "kind": "checkpoint",
+            "path": str(path),
+            "config": config.model_dump(mode="json"),
+            "files": [{"name": name, "size_bytes": size} for name, size in files.items()],
+        },
+        f"{path}: config.json is valid; the weights were not read",
+        next_command=f"libra-edge compile {path}",
+    )
+
+
+def _checkpoint_facts(config: PolicyConfig) -> dict[str, object]:
+    schedule, backbone = config.schedule, config.planner.backbone
+    refiner = (
+        f"width {config.refiner.width}, {config.refiner.layers} layers"
+        if config.refiner
+        else "none (monolithic ablation)"
+    )
+    return {
+        "policy": f"{config.type}, {config.bins} bins, "
+        f"{config.chunks_per_plan} chunks x {config.chunk} steps per plan",
+        "planner": f"{backbone.kind} backbone, width {backbone.width}, {backbone.layers} layers; "
+        f"head of {config.planner.head_layers} layers",
+        "refiner": refiner,
+        "denoising": f"{schedule.denoise_steps} steps of {schedule.scheduler}, "
+        f"{schedule.prediction_type} prediction, trained on {schedule.train_steps}",
+        "normalised by": f"state {config.normalization.state}, "
+        f"action {config.normalization.action}",
+        **_embodiment_facts(config.embodiment),
+    }
+
+
+def _embodiment_facts(robot: Embodiment) -> dict[str, object]:
+    return {
+        "robot": f"{robot.name} at {robot.control_hz:g} Hz",
+        "cameras": f"{', '.join(robot.cameras)} ({robot.image_width} x {robot.image_height})",
+        "state": ", ".join(f"{dim.name} [{dim.unit}]" for dim in robot.state),
+        "actions": ", ".join(f"{dim.name} [{dim.unit}, {dim.kind}]" for dim in robot.actions),
+    }
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    if size_bytes < 1024**2:
+        return f"{size_bytes / 1024:.1f} KiB"
+    return f"{size_bytes / 1024**2:.1f} MiB"

@@ -1,0 +1,33 @@
+"""`libra-edge recipes`."""
+
+from __future__ import annotations
+
+from libra_edge import catalog
+
+from ._options import Json
+from ._render import Output
+
+
+def recipes(json: Json = False) -> None:
+    """List the precision recipes, and the targets that can run each."""
+    output = Output("recipes", json)
+    entries = catalog.list_recipes()
+    targets = catalog.list_targets()
+    runs_on = {
+        name: [t.name for t in targets.values() if recipe.precision in t.precisions]
+        for name, recipe in entries.items()
+    }
+    output.table(
+        ("recipe", "precision", "targets", "summary"),
+        [(n, r.precision, ", ".join(runs_on[n]), r.summary) for n, r in entries.items()],
+    )
+    output.finish(
+        {
+            "recipes": [
+                {**recipe.model_dump(mode="json"), "targets": runs_on[name]}
+                for name, recipe in entries.items()
+            ]
+        },
+        f"{len(entries)} recipe{'s' * (len(entries) != 1)}",
+        next_command=f"libra-edge compile CHECKPOINT --recipe {next(iter(entries))}",
+    )

@@ -1,0 +1,93 @@
+"""`libra-edge verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from libra_edge.bundle.atomic import new_file
+from libra_edge.errors import ExitCode
+from libra_edge.parity.junit import junit_xml
+from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release
+
+from ._options import Json
+from ._parity import parity_table
+from ._render import Output, say
+
+
+def verify(
+    release: Annotated[
+        Path,
+        typer.Argument(
+            help="Release directory or .libra file.", metavar="RELEASE", show_default=False
+        ),
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="What it was compiled from.", show_default="not measured")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="LeRobot dataset to take observations from.",
+            show_default="made-up observations",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Observations.")] = DEFAULT_SAMPLES,
+    seed: Annotated[int, typer.Option(min=0, help="Of the observations.")] = DEFAULT_SEED,
+    golden_only: Annotated[
+        bool, typer.Option("--golden-only", help="Bytes and golden vectors alone.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that a release is still the same policy.
+
+    Exit codes: 0 everything that was asked for passed; 3 a check failed; 5 a byte is not as the
+    manifest says; 7 a comparison could not be made (say so with --golden-only if only bytes and
+    golden vectors are wanted).
+    """
+    output = Output("verify", json)
+    result = verify_release(
+        release,
+        checkpoint,
+        data,
+        samples=samples,
+        seed=seed,
+        golden_only=golden_only,
+        cache=cache,
+        on_stage=lambda stage: say(f"verify: {stage}"),
+    )
+    if junit is not None:
+        with new_file(junit) as stream:
+            stream.write(junit_xml(f"libra-edge verify {result.manifest.name}", result.checks))
+    parity_table(output, result.checks)
+    _finish(output, release, result)
+
+
+def _finish(output: Output, release: Path, result: Verification) -> None:
+    passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
+    follow = {
+        ExitCode.OK: f"libra-edge simulate {release}",
+        ExitCode.NOT_MEASURED: f"libra-edge verify {release} --checkpoint CHECKPOINT",
+    }
+    output.finish(
+        {
+            "path": str(release),
+            "release_id": result.manifest.release_id,
+            "checks": [check.to_json() for check in result.checks],
+            "passed": passed,
+            "failed": failed,
+            "not_measured": missing,
+        },
+        f"{release}: {passed} checks passed, {failed} failed, {missing} not measured",
+        exit_code=result.exit_code,
+        next_command=follow.get(result.exit_code),
+    )

@@ -1,0 +1,1 @@
+"""Releases: the manifest, the directory, the one-file form, and the check of every byte."""

@@ -1,0 +1,223 @@
+"""`manifest.json`: what a release is, in one strict model with one byte form.
+
+The manifest holds the sha256 and the size of every other member, so the sha256 of its own bytes
+identifies the whole release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.errors import IncompatibleError, IntegrityError
+from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Text = Annotated[str, Field(max_length=4096)]
+Verdict = Literal["pass", "fail"]
+
+
+class PolicyFacts(Strict):
+    """The checkpoint a release was compiled from, and its time structure (N, H, M, L, K, T)."""
+
+    type: Literal["libra_vla"]
+    checkpoint_sha256: Sha256
+    bins: Count
+    chunk: Count
+    chunks_per_plan: Count
+    plan_steps: Count
+    denoise_steps: Count
+    prediction_type: PredictionType
+    scheduler: Scheduler
+    instruction_length: Count
+
+    @model_validator(mode="after")
+    def _plan_is_whole_chunks(self) -> PolicyFacts:
+        if self.plan_steps != self.chunk * self.chunks_per_plan:
+            raise ValueError("plan_steps is not chunk * chunks_per_plan")
+        return self
+
+
+class TensorSpec(Strict):
+    """Name, element type and static shape of one graph input or output."""
+
+    name: Name
+    dtype: Literal["uint8", "int32", "int64", "float32"]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+
+
+class Engine(Strict):
+    """How the runtime loads one graph."""
+
+    kind: Name
+    provider: Name
+    session_options: Annotated[dict[Text, Text], Field(max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
+
+
+class PlannerEngine(Engine):
+    """The planner: images, instruction, state to intent and margin."""
+
+    member: Literal["engines/planner.onnx"]
+
+
+class RefinerEngine(Engine):
+    """The refiner: images, state, intent, noise to actions, its K steps fused in one graph."""
+
+    member: Literal["engines/refiner.onnx"]
+    form: Literal["loop", "unrolled"]
+
+
+class Engines(Strict):
+    """The two graphs of a policy."""
+
+    planner: PlannerEngine
+    refiner: RefinerEngine
+
+
+class RuntimeFacts(Strict):
+    """What the native libraries in `lib/` are and need."""
+
+    abi_version: Count
+    arch: Annotated[str, Field(pattern=r"^[a-z0-9_]+-linux-gnu$")]
+    glibc: Annotated[str, Field(pattern=r"^2\.[0-9]{1,3}$")]
+    onnxruntime_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+
+
+class Decision(Strict):
+    """One automatic choice and why. Words and ratios, never exact timings."""
+
+    stage: Text
+    subject: Text
+    choice: Text
+    reason: Text
+
+
+class ParityCheck(Strict):
+    """One gate that was applied while compiling."""
+
+    stage: Text
+    metric: Text
+    threshold: float
+    verdict: Verdict
+
+
+class Parity(Strict):
+    """The result of all gates; `pass` only if every check passed."""
+
+    verdict: Verdict
+    samples: Count
+    checks: Annotated[tuple[ParityCheck, ...], Field(min_length=1, max_length=1024)]
+
+    @model_validator(mode="after")
+    def _verdict_follows_checks(self) -> Parity:
+        if (self.verdict == "pass") != all(check.verdict == "pass" for check in self.checks):
+            raise ValueError("the verdict does not follow from the checks")
+        return self
+
+
+class Member(Strict):
+    """Size and hash of one file of the release."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class ReleaseFacts(Strict):
+    """Everything a manifest says except the list of members: what the compiler knows."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    policy: PolicyFacts
+    embodiment: Embodiment
+    target: Name
+    recipe: Name
+    engines: Engines
+    runtime: RuntimeFacts
+    decisions: Annotated[tuple[Decision, ...], Field(max_length=1024)]
+    parity: Parity
+    tools: Annotated[dict[Name, Name], Field(max_length=256)]
+
+
+class Manifest(ReleaseFacts):
+    """The whole of `manifest.json`."""
+
+    members: dict[str, Member]
+
+    @field_validator("members")
+    @classmethod
+    def _exactly_the_known_members(cls, members: dict[str, Member]) -> dict[str, Member]:
+        if unknown := sorted(set(members) - MEMBERS):
+            raise ValueError(f"unknown member {unknown[0]!r}")
+        if missing := sorted(MEMBERS - set(members)):
+            raise ValueError(f"no member {missing[0]!r}")
+        for name, member in members.items():
+            if member.size_bytes > MAX_BYTES[name]:
+                raise ValueError(f"member {name!r} exceeds {MAX_BYTES[name]} bytes")
+        return members
+
+    def to_bytes(self) -> bytes:
+        """The one byte form of this manifest."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def release_id(self) -> str:
+        """Sha256 (hex) of the manifest's bytes: the identity of the release's content."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def canonical_json(body: Any) -> bytes:
+    """JSON in one byte form: keys sorted, indent 1, UTF-8, newline at the end."""
+    text = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of `manifest.json`."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read the bytes of a `manifest.json`.
+
+    Raises:
+        IncompatibleError: its schema version is one this program does not read.
+        IntegrityError: it is too large, not valid, or not in the canonical byte form.
+    """
+    if len(data) > MAX_BYTES[MANIFEST]:
+        raise _invalid(f"is larger than {MAX_BYTES[MANIFEST]} bytes")
+    try:
+        manifest = Manifest.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["loc"] == ("schema_version",) and isinstance(first["input"], int):
+            raise _other_schema(first["input"]) from None
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _invalid(f"{where}: {first['msg']}") from None
+    # Also what makes a repeated key, which JSON parsers pass over in silence, an error.
+    if manifest.to_bytes() != data:
+        raise _invalid("is not in the canonical byte form")
+    return manifest
+
+
+def _invalid(fact: str) -> IntegrityError:
+    return IntegrityError(
+        "manifest-invalid", f"{MANIFEST} {fact}.", "Fetch the release again or compile it again."
+    )
+
+
+def _other_schema(version: int) -> IncompatibleError:
+    return IncompatibleError(
+        "manifest-schema",
+        f"The release has manifest schema {version}; this libra-edge reads {SCHEMA_VERSION}.",
+        "Use a libra-edge of the same age as the release, or compile it again.",
+    )

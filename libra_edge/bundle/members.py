@@ -1,0 +1,31 @@
+"""The names a release may hold, and nothing else: no path in a release is chosen by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+MANIFEST = "manifest.json"
+_MIB = 1024 * 1024
+
+# Upper bound of each member in bytes; checked before anything is read or written.
+MAX_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        MANIFEST: 1 * _MIB,
+        "tokenizer.json": 64 * _MIB,
+        "engines/planner.onnx": 2048 * _MIB - 1,
+        "engines/refiner.onnx": 2048 * _MIB - 1,
+        "lib/liblibra_edge.so": 256 * _MIB,
+        "lib/libonnxruntime.so": 1024 * _MIB,
+        "include/libra_edge.h": 1 * _MIB,
+        "golden/images.npy": 512 * _MIB,
+        "golden/instruction.npy": 16 * _MIB,
+        "golden/state.npy": 16 * _MIB,
+        "golden/noise.npy": 16 * _MIB,
+        "golden/intent.npy": 16 * _MIB,
+        "golden/margin.npy": 16 * _MIB,
+        "golden/actions.npy": 16 * _MIB,
+    }
+)
+MEMBERS = frozenset(MAX_BYTES) - {MANIFEST}
+FOLDERS = frozenset(name.split("/")[0] for name in MEMBERS if "/" in name)

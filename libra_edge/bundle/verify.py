@@ -1,0 +1,116 @@
+"""Check that a release is exactly what its manifest says, then hand it out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from libra_edge.bundle.atomic import new_directory
+from libra_edge.bundle.container import broken, copy_checked, read_container
+from libra_edge.bundle.manifest import Manifest, parse_manifest
+from libra_edge.bundle.members import FOLDERS, MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.errors import InputError, IntegrityError
+
+
+@dataclass(frozen=True)
+class Release:
+    """A verified release on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def member(self, name: str) -> Path:
+        """The file of member `name`."""
+        if name not in self.manifest.members:
+            raise KeyError(name)
+        return self.path / name
+
+
+def is_release(path: Path) -> bool:
+    """Whether `path` looks like a release (directory or one file) rather than a checkpoint."""
+    return (path / MANIFEST).is_file() or path.is_file()
+
+
+def verify_release(path: Path) -> Manifest:
+    """Check every byte of a release, directory or one file.
+
+    Raises:
+        InputError: there is no release at `path`.
+        IntegrityError: a member is missing, unexpected or changed, or the manifest is not valid.
+        IncompatibleError: the manifest has another schema version.
+    """
+    if path.is_file():
+        return read_container(path)
+    if not (path / MANIFEST).is_file():
+        what = f"has no {MANIFEST}" if path.is_dir() else "does not exist"
+        raise InputError(
+            "not-a-release", f"{path} {what}.", "Name a release directory or a .libra file."
+        )
+    return _verify_directory(path)
+
+
+def open_release(path: Path) -> Release:
+    """Verify a release and hand out its directory; a `.libra` file is unpacked into the cache.
+
+    The cache (`$XDG_CACHE_HOME/libra-edge/releases`) is keyed by content, and what lies there is
+    verified each time, so neither a stale nor a damaged entry is ever used.
+
+    Raises:
+        LibraError: as `verify_release`, or the disk is full.
+    """
+    manifest = verify_release(path)
+    if path.is_dir():
+        return Release(path, manifest)
+    cached = _cache_folder() / manifest.release_id
+    if not _is_intact(cached, manifest):
+        if cached.exists():
+            shutil.rmtree(cached)
+        with new_directory(cached) as partial:
+            read_container(path, into=partial)
+    return Release(cached, manifest)
+
+
+def _is_intact(directory: Path, manifest: Manifest) -> bool:
+    try:
+        return verify_release(directory) == manifest
+    except (InputError, IntegrityError):
+        return False
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "libra-edge" / "releases"
+
+
+def _verify_directory(path: Path) -> Manifest:
+    _require_names(path)
+    with (path / MANIFEST).open("rb") as stream:
+        manifest = parse_manifest(stream.read(MAX_BYTES[MANIFEST] + 1))
+    for name, member in sorted(manifest.members.items()):
+        found = (path / name).stat().st_size
+        if found != member.size_bytes:
+            raise broken("member-changed", f"{name} has {found} bytes, not {member.size_bytes}")
+        with (path / name).open("rb") as stream:
+            copy_checked(stream, None, name, member.size_bytes, member.sha256)
+    return manifest
+
+
+def _require_names(path: Path) -> None:
+    """Exactly the known names: regular files and plain folders, no links, nothing hidden."""
+    found = set()
+    for folder in ("", *sorted(FOLDERS)):
+        if not (path / folder).is_dir() or (folder and (path / folder).is_symlink()):
+            raise broken("member-missing", f"The release has no folder {folder}/")
+        for entry in os.scandir(path / folder):
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if not folder and name in FOLDERS:
+                continue
+            regular = stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
+            if name not in MAX_BYTES or not regular:
+                raise broken("member-unexpected", f"The release holds {name!r}, which it must not")
+            found.add(name)
+    if missing := sorted(MEMBERS - found):
+        raise broken("member-missing", f"The release has no {missing[0]}")

@@ -1,0 +1,1 @@
+"""What runs beside the robot: checks of the machine."""

@@ -1,0 +1,1 @@
+"""Deployment targets, one TOML file each; read by `libra_edge.catalog`."""
