@@ -23,7 +23,7 @@ class Split(StrEnum):
 
 
 def collect(
-    out: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to create.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to create.")],
     task: Annotated[
         list[str] | None,
         typer.Option(help="Task to record; may be repeated.", show_default="all"),

@@ -1,0 +1,5 @@
+"""`python -m libra_edge.cli`."""
+
+from .app import main
+
+main()
