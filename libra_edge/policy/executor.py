@@ -124,10 +124,14 @@ class Executor:
         self._refill_steps = refill_at * config.chunk
         self._max_age = config.plan_steps if max_plan_age_steps is None else max_plan_age_steps
         self._lower, self._upper = limits(config.embodiment.actions)
+        # Before any command, holding an absolute dimension means its value nearest zero.
+        self._last: Floats = np.clip(np.zeros_like(self._lower), self._lower, self._upper)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
 
     def reset(self, seed: int, instruction: Instruction) -> None:
         """Start again at step 0: nothing planned, nothing in flight, no fault.
+
+        The last command stays: forgetting where an absolute dimension was sent would move it.
 
         Args:
             seed: seed of the refiner's noise.
@@ -139,7 +143,6 @@ class Executor:
         self._in_flight: tuple[int, int, Tokens] | None = None
         self._queue: Floats = np.zeros((0, self._config.action_dim), dtype=np.float32)
         self._clamped: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
-        self._last: Floats = np.zeros(self._config.action_dim, dtype=np.float32)
         self._fault = ""
 
     def step(self, images: Images, state: Floats) -> tuple[Floats, StepInfo]:
@@ -179,14 +182,20 @@ class Executor:
         if len(self._queue):
             return info
         if self._mode == "sync" and self._buffer.left(self._step) < self._config.chunk:
-            intents, _ = self._engines.plan(images, self._instruction, state)
+            intents = self._plan(images, state)
             self._buffer.replace(self._step, intents, self._step)
             info = replace(info, planner_ran=True)
-        return self._refine(info, images, state)
+        return info if self._fault else self._refine(info, images, state)
+
+    def _plan(self, images: Images, state: Floats) -> Tokens:
+        intents, _ = self._engines.plan(images, self._instruction, state)
+        if intents.min() < 0 or intents.max() >= self._config.bins:
+            self._fault = "planner output is not an intent"
+        return intents
 
     def _plan_ahead(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
         if self._in_flight is None and self._buffer.left(self._step) <= self._refill_steps:
-            intents, _ = self._engines.plan(images, self._instruction, state)
+            intents = self._plan(images, state)
             self._in_flight = (self._step + self._delay, self._step, intents)
             info = replace(info, planner_ran=True)
         if self._in_flight is not None and self._in_flight[0] <= self._step:

@@ -13,7 +13,8 @@ from libra_edge.policy.executor import Executor, IntentBuffer, State
 from libra_edge.policy.noise import chunk_noise
 from tests.tiny import tiny_config
 
-CONFIG = tiny_config()
+# Scripted plans name their step, which a policy of ten bins would refuse.
+CONFIG = tiny_config(bins=1000)
 H, L, D = CONFIG.chunk, CONFIG.plan_steps, CONFIG.action_dim
 IMAGES = np.zeros((2, 16, 24, 3), np.uint8)
 INSTRUCTION = np.zeros(5, np.int64)
@@ -136,6 +137,28 @@ def test_a_value_that_is_not_finite_latches_a_fault(poison: float) -> None:
     assert run(executor, 1, H + 1)[0][1].state is State.FAULT
     executor.reset(0, INSTRUCTION)
     assert run(executor, 1)[0][1].state is State.RUNNING
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("token", [-1, 1000])
+def test_an_intent_that_does_not_exist_latches_a_fault(mode: Any, token: int) -> None:
+    engines = Scripted()
+    executor = Executor(engines, CONFIG, mode)
+    engines.plan = lambda *_: (np.full((L, D), token, np.int32), None)  # type: ignore[method-assign]
+    outcome = run(executor, 3)
+    assert {info.state for _, info in outcome} == {State.FAULT}
+    assert not engines.refined
+
+
+def test_reset_keeps_the_last_command() -> None:
+    engines = Scripted()
+    executor = Executor(engines, CONFIG, "async", planner_delay_steps=1)
+    executor.reset(0, INSTRUCTION)
+    last = run(executor, 4)[-1][0]
+    executor.reset(0, INSTRUCTION)
+    action, info = run(executor, 1)[0]
+    assert info.state is State.HOLD
+    np.testing.assert_array_equal(action, [0, last[1], last[2]])
 
 
 def test_a_state_that_is_not_finite_latches_a_fault() -> None:

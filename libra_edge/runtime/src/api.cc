@@ -1,0 +1,212 @@
+// The C boundary: arguments in, status and text out, no exception through.
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "error.h"
+#include "libra_edge.h"
+#include "noise.h"
+#include "policy.h"
+#include "release.h"
+
+using le::Error;
+using le::fail;
+
+namespace {
+
+constexpr uint32_t kLargestStruct = 4096;  // no struct of ours will ever need more
+constexpr uint32_t kMostThreads = 256;
+constexpr uint64_t kMostNoise = uint64_t{1} << 32;
+
+void put_text(char *to, uint32_t size, const char *text) {
+  if (to == nullptr || size == 0) return;
+  const size_t length = std::min<size_t>(std::strlen(text), size - 1);
+  std::memcpy(to, text, length);
+  to[length] = '\0';
+}
+
+template <typename Body>
+le_status guard(char *error, uint32_t error_size, Body &&body) noexcept {
+  try {
+    put_text(error, error_size, body().c_str());
+    return LE_OK;
+  } catch (const Error &failure) {
+    put_text(error, error_size, failure.text.c_str());
+    return failure.status;
+  } catch (const std::bad_alloc &) {
+    put_text(error, error_size, "Memory ran out.");
+    return LE_NO_MEMORY;
+  } catch (const std::exception &bug) {
+    put_text(error, error_size, bug.what());
+    return LE_INTERNAL;
+  } catch (...) {
+    put_text(error, error_size, "An unknown exception.");
+    return LE_INTERNAL;
+  }
+}
+
+template <typename T>
+void require(const T *pointer, const char *name) {
+  if (pointer == nullptr) fail(LE_INVALID_ARGUMENT, "%s is NULL.", name);
+}
+
+template <typename T>
+uint32_t checked_size(const T *structure, const char *name) {
+  require(structure, name);
+  const uint32_t size = structure->struct_size;
+  if (size < sizeof(T) || size > kLargestStruct) {
+    fail(LE_INVALID_ARGUMENT, "%s->struct_size is %u; it must be at least %zu.", name, size,
+         sizeof(T));
+  }
+  return size;
+}
+
+// Copies a caller's struct; what a newer header added must be zero, for nobody here reads it.
+template <typename T>
+T read_struct(const T *from, const char *name) {
+  const uint32_t size = checked_size(from, name);
+  const auto *bytes = reinterpret_cast<const uint8_t *>(from);
+  const auto is_zero = [](auto value) { return value == 0; };
+  T copy;
+  std::memcpy(&copy, from, sizeof copy);
+  if (!std::all_of(bytes + sizeof copy, bytes + size, is_zero) ||
+      !std::all_of(std::begin(copy.reserved), std::end(copy.reserved), is_zero)) {
+    fail(LE_INVALID_ARGUMENT, "%s has a reserved field that is not zero.", name);
+  }
+  return copy;
+}
+
+template <typename T>
+void write_struct(T *to, uint32_t size, T value) {
+  value.struct_size = size;
+  std::memset(reinterpret_cast<uint8_t *>(to) + sizeof value, 0, size - sizeof value);
+  std::memcpy(to, &value, sizeof value);
+}
+
+le_policy *open_policy(const le_open_options *from) {
+  const le_open_options options = read_struct(from, "options");
+  if (options.abi_version != LE_ABI_VERSION) {
+    fail(LE_ABI_MISMATCH, "The program was compiled for ABI version %u; this library has %u.",
+         options.abi_version, LE_ABI_VERSION);
+  }
+  require(options.release_dir, "options->release_dir");
+  if (options.threads < 1 || options.threads > kMostThreads) {
+    fail(LE_INVALID_ARGUMENT, "threads is %u; it must be 1 to %u.", options.threads, kMostThreads);
+  }
+  if (options.flags != 0) fail(LE_INVALID_ARGUMENT, "flags is %u; it must be 0.", options.flags);
+  return new le_policy(le::read_release(options.release_dir), options.threads, options.seed);
+}
+
+}  // namespace
+
+uint32_t le_abi_version(void) {
+  return LE_ABI_VERSION;
+}
+
+const char *le_version_string(void) {
+  return LE_VERSION;
+}
+
+const char *le_status_name(le_status status) {
+  static const char *const names[] = {"LE_OK",           "LE_INVALID_ARGUMENT", "LE_ABI_MISMATCH",
+                                      "LE_IO",           "LE_MALFORMED",        "LE_INTEGRITY",
+                                      "LE_INCOMPATIBLE", "LE_ENGINE",           "LE_NOT_FINITE",
+                                      "LE_NO_MEMORY",    "LE_INTERNAL"};
+  const bool known = status >= 0 && static_cast<size_t>(status) < std::size(names);
+  return known ? names[status] : "LE_UNKNOWN";
+}
+
+le_status le_open(const le_open_options *options, le_policy **policy, char *error,
+                  uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    *policy = open_policy(options);
+    return {};
+  });
+}
+
+le_status le_info(const le_policy *policy, le_policy_info *info) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    const uint32_t size = checked_size(info, "info");
+    le_policy_info value = {};
+    policy->info(&value);
+    write_struct(info, size, value);
+    return {};
+  });
+}
+
+le_status le_set_instruction(le_policy *policy, const int64_t *tokens, uint32_t token_count,
+                             char *error, uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->set_instruction(tokens, token_count);
+    return {};
+  });
+}
+
+le_status le_observe(le_policy *policy, const le_observation *observation, char *error,
+                     uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->observe(read_struct(observation, "observation"));
+    return {};
+  });
+}
+
+le_status le_step(le_policy *policy, float *action, uint32_t action_count, le_step_info *info,
+                  char *error, uint32_t error_size) {
+  return guard(error, error_size, [&]() {
+    require(policy, "policy");
+    const uint32_t size = info == nullptr ? 0 : checked_size(info, "info");
+    le_step_info value = {};
+    std::string fault = policy->step(action, action_count, &value);
+    if (info != nullptr) write_struct(info, size, value);
+    return fault;
+  });
+}
+
+le_status le_reset(le_policy *policy, uint64_t seed) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    policy->reset(seed);
+    return {};
+  });
+}
+
+le_status le_plan(le_policy *policy, const le_observation *observation, const int64_t *tokens,
+                  uint32_t token_count, int32_t *intent, float *margin, uint64_t plan_count,
+                  char *error, uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->plan(read_struct(observation, "observation"), tokens, token_count, intent, margin,
+                 plan_count);
+    return {};
+  });
+}
+
+le_status le_refine(le_policy *policy, const le_observation *observation, const int32_t *intent,
+                    const float *noise, float *actions, uint64_t chunk_count, char *error,
+                    uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->refine(read_struct(observation, "observation"), intent, noise, actions, chunk_count);
+    return {};
+  });
+}
+
+le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t count) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    if (count > 0) require(noise, "noise");
+    if (count > kMostNoise) fail(LE_INVALID_ARGUMENT, "count is too large.");
+    le::chunk_noise(seed, chunk, noise, count);
+    return {};
+  });
+}
+
+void le_destroy(le_policy *policy) {
+  delete policy;
+}

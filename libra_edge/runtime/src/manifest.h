@@ -1,0 +1,47 @@
+// manifest.json: what a release says it is, within bounds.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sha256.h"
+#include "tensor.h"
+
+namespace le {
+
+constexpr size_t kMostManifestBytes = 1 << 20;
+
+constexpr const char *kPlannerMember = "engines/planner.onnx";
+constexpr const char *kRefinerMember = "engines/refiner.onnx";
+constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
+
+struct Member {
+  const char *name;  // one of the fixed set, never text of the file
+  Digest sha256;
+  uint64_t size_bytes;
+};
+
+struct ActionLimit {
+  bool delta;  // holds at zero; the other kinds keep the last command
+  float lower, upper;
+};
+
+using SessionOptions = std::vector<std::pair<std::string, std::string>>;
+
+struct Manifest {
+  std::string name, target, recipe, onnxruntime_version;
+  Sizes sizes;
+  double control_hz;
+  std::vector<ActionLimit> limits;
+  SessionOptions planner_options, refiner_options;
+  std::vector<Member> members;
+};
+
+// The architecture that this library was built for.
+const char *own_arch();
+
+// Throws LE_MALFORMED, LE_ABI_MISMATCH or LE_INCOMPATIBLE.
+Manifest parse_manifest(const char *data, size_t size);
+
+}  // namespace le

@@ -1,0 +1,65 @@
+"""Native builds for tests: the library once per source state, and small C programs beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from libra_edge.runtime import build
+
+C_SOURCES = Path(__file__).parent / "c"
+TARGET = ["-target", "x86_64-linux-gnu.2.35"]
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+
+
+def cached_library() -> Path:
+    """The library of the present sources; compiled only when they have changed."""
+    folder = build.default_cache_dir().parent / "tests"
+    kept = folder / build.source_hash() / build.LIBRARY_NAME
+    if not kept.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = build.build_library(Path(scratch))
+            kept.parent.mkdir(exist_ok=True)
+            built.replace(kept)
+    return kept
+
+
+def zig(*arguments: str) -> None:
+    cache = str(build.default_cache_dir())
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    result = subprocess.run(
+        [sys.executable, "-m", "ziglang", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def golden_program(out: Path, release: Path) -> Path:
+    """Compile `c/golden.c` against a release's own header and library."""
+    zig(
+        *("cc", *TARGET, "-std=c11", "-O1", *STRICT, f"-I{release / 'include'}"),
+        *(str(C_SOURCES / "golden.c"), str(release / "lib/liblibra_edge.so"), "-lm"),
+        *("-o", str(out)),
+    )
+    return out
+
+
+def run_golden(
+    program: Path, release: Path, *tolerances: float
+) -> subprocess.CompletedProcess[str]:
+    """Replay a release's golden vectors in C; exit status 0 means they match."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(release / "lib")}
+    return subprocess.run(
+        [str(program), str(release), *(f"{value:.9g}" for value in tolerances)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

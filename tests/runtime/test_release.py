@@ -1,0 +1,330 @@
+"""A release that is not whole, or not for this machine, never opens."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libra_edge.bundle import members
+from libra_edge.bundle.manifest import parse_manifest
+from libra_edge.errors import ExitCode, InputError, IntegrityError, LibraError
+from libra_edge.runtime import Policy, native
+from tests.runtime import tiny_release as tiny
+
+Copy = Callable[[], Path]
+MEMBERS = [
+    "engines/planner.onnx",
+    "engines/refiner.onnx",
+    "golden/actions.npy",
+    "golden/images.npy",
+    "golden/instruction.npy",
+    "golden/intent.npy",
+    "golden/margin.npy",
+    "golden/noise.npy",
+    "golden/state.npy",
+    "include/libra_edge.h",
+    "lib/liblibra_edge.so",
+    "lib/libonnxruntime.so",
+    "tokenizer.json",
+]
+
+
+def read(release: Path) -> Any:
+    return json.loads((release / "manifest.json").read_text(encoding="utf-8"))
+
+
+def try_open(release: Path, library: Path) -> tuple[int, str]:
+    """Status and text of le_open through a trusted library; the handle stays untouched."""
+    loaded = native.load_library(library)
+    handle = ctypes.c_void_p(0xABCD)
+    error = ctypes.create_string_buffer(native.ERROR_SIZE)
+    options = native.OpenOptions(
+        struct_size=ctypes.sizeof(native.OpenOptions),
+        abi_version=1,
+        release_dir=os.fsencode(release),
+        threads=1,
+    )
+    status = loaded.le_open(ctypes.byref(options), ctypes.byref(handle), error, len(error))
+    if status == native.OK:
+        loaded.le_destroy(handle)
+    else:
+        assert handle.value == 0xABCD
+        assert error.value
+    return status, error.value.decode()
+
+
+def edit(path: tuple[str | int, ...], value: Any) -> Callable[[Any], None]:
+    def change(manifest: Any) -> None:
+        for key in path[:-1]:
+            manifest = manifest[key]
+        if value is None:
+            del manifest[path[-1]]
+        else:
+            manifest[path[-1]] = value
+
+    return change
+
+
+def test_the_members_above_are_all(release: Path) -> None:
+    assert sorted(read(release)["members"]) == MEMBERS == sorted(members.MEMBERS)
+
+
+def test_python_reads_the_same_manifest(release: Path) -> None:
+    manifest = parse_manifest((release / "manifest.json").read_bytes())
+    assert manifest.engines.refiner.form == "loop"
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_a_changed_byte(copy: Copy, library: Path, member: str, where: str) -> None:
+    release = copy()
+    content = bytearray((release / member).read_bytes())
+    content[{"first": 0, "middle": len(content) // 2, "last": -1}[where]] ^= 1
+    tiny.replace(release / member, bytes(content))
+    status, text = try_open(release, library)
+    assert (status, text) == (
+        native.INTEGRITY,
+        f"{member} is not the file the manifest names: its SHA-256 differs.",
+    )
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_member_cut_or_missing_or_no_file(copy: Copy, library: Path, member: str) -> None:
+    release = copy()
+    tiny.replace(release / member, (release / member).read_bytes()[:-1])
+    status, text = try_open(release, library)
+    assert status == native.INTEGRITY
+    assert "the manifest says" in text
+    (release / member).unlink()
+    assert try_open(release, library) == (native.INTEGRITY, f"{member} is missing.")
+    (release / member).mkdir()
+    assert try_open(release, library) == (native.INTEGRITY, f"{member} is not a regular file.")
+    (release / member).rmdir()
+    os.mkfifo(release / member)
+    assert try_open(release, library) == (native.INTEGRITY, f"{member} is not a regular file.")
+
+
+POLICY, PLANNER, MEMBER = "policy", ("engines", "planner"), ("members", "engines/planner.onnx")
+ACTION = ("embodiment", "actions", 0)
+EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
+    (("schema_version",), 2, native.INCOMPATIBLE, "schema 2"),
+    (("schema_version",), "1", native.MALFORMED, "schema_version"),
+    (("schema_version",), True, native.MALFORMED, "schema_version"),
+    (("runtime", "abi_version"), 2, native.ABI_MISMATCH, "version 2"),
+    (("runtime", "arch"), "aarch64-linux-gnu", native.INCOMPATIBLE, "aarch64-linux-gnu"),
+    (("runtime", "onnxruntime_version"), "1.0.0", native.INCOMPATIBLE, "1.0.0"),
+    (("runtime",), None, native.MALFORMED, "runtime"),
+    (("name",), "a\u0000b", native.MALFORMED, "printable"),
+    (("name",), "x" * 300, native.MALFORMED, "name"),
+    ((POLICY, "type"), "other", native.INCOMPATIBLE, "other"),
+    ((POLICY, "bins"), 1, native.MALFORMED, "bins"),
+    ((POLICY, "bins"), 10.0, native.MALFORMED, "bins"),
+    ((POLICY, "chunk"), -3, native.MALFORMED, "chunk"),
+    ((POLICY, "chunk"), 2**64, native.MALFORMED, "chunk"),
+    ((POLICY, "plan_steps"), 7, native.MALFORMED, "plan_steps"),
+    ((POLICY, "denoise_steps"), None, native.MALFORMED, "denoise_steps"),
+    (("embodiment", "control_hz"), 0, native.MALFORMED, "control_hz"),
+    (("embodiment", "cameras"), [], native.MALFORMED, "cameras"),
+    (("embodiment", "image_width"), 65536 * 2, native.MALFORMED, "image_width"),
+    ((*ACTION, "kind"), "relative", native.MALFORMED, "relative"),
+    ((*ACTION, "lower"), 0.5, native.MALFORMED, "below upper"),
+    ((*ACTION, "upper"), 1e300, native.MALFORMED, "below upper"),
+    ((*PLANNER, "kind"), "tensorrt", native.INCOMPATIBLE, "tensorrt"),
+    ((*PLANNER, "provider"), "CUDAExecutionProvider", native.INCOMPATIBLE, "CUDA"),
+    ((*PLANNER, "member"), "../planner.onnx", native.INCOMPATIBLE, "../planner.onnx"),
+    ((*PLANNER, "member"), "engines/refiner.onnx", native.INCOMPATIBLE, "planner: member"),
+    ((*PLANNER, "session_options"), {"x.file_path": "/"}, native.INCOMPATIBLE, "x.file_path"),
+    ((*PLANNER, "session_options"), {"x": 1}, native.MALFORMED, "is not text"),
+    ((*PLANNER, "inputs", 0, "dtype"), "float32", native.MALFORMED, "images uint8"),
+    ((*PLANNER, "inputs", 0, "shape", 0), 3, native.MALFORMED, "images uint8"),
+    ((*PLANNER, "inputs", 0, "shape", 0), -1, native.MALFORMED, "shape"),
+    ((*PLANNER, "inputs", 1, "name"), "images", native.MALFORMED, "instruction"),
+    ((*PLANNER, "outputs", 1), None, native.MALFORMED, "outputs"),
+    ((*MEMBER, "sha256"), "0" * 64, native.INTEGRITY, "SHA-256"),
+    ((*MEMBER, "sha256"), "A" * 64, native.MALFORMED, "hex"),
+    ((*MEMBER, "sha256"), "0" * 63, native.MALFORMED, "hex"),
+    ((*MEMBER, "size_bytes"), 2**40, native.MALFORMED, "size_bytes"),
+    (MEMBER, None, native.MALFORMED, "engines/planner.onnx"),
+    (("members", "lib/libonnxruntime.so"), None, native.MALFORMED, "lib/libonnxruntime.so"),
+    (("members", "../../etc/passwd"), {}, native.MALFORMED, "../../etc/passwd"),
+    (("members", "manifest.json"), {}, native.MALFORMED, "manifest.json"),
+    (("members", "engines/other.onnx"), {}, native.MALFORMED, "engines/other.onnx"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "status", "text"), EDITS)
+def test_a_manifest_with_another_value(
+    copy: Copy, library: Path, path: tuple[str | int, ...], value: Any, status: int, text: str
+) -> None:
+    release = copy()
+    manifest = read(release)
+    edit(path, value)(manifest)
+    tiny.write_manifest(release, manifest)
+    found = try_open(release, library)
+    assert found[0] == status, found
+    assert text in found[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "{",
+        "null",
+        "[]",
+        '"text"',
+        "[" * 500_000,
+        "[" * 17 + "]" * 17,
+        "[" * 500_000 + "]" * 500_000,
+        '{"a":' * 170_000 + "1" + "}" * 170_000,
+        '{"a":' * 200_000,
+        '{"schema_version": NaN}',
+        '{"schema_version": 1e999}',
+        '{"schema_version": 1, "schema_version": 1}',
+        '{"schema_version": 1} {}',
+        '{"schema_version": 1,}',
+        '{"schema_version": 1 /* c */}',
+        '{"\\ud800": 1}',
+        '{"' + "x" * 100_000 + '": 1}',
+        "{" + ",".join(f'"{i}": 1' for i in range(300)) + "}",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_hostile_manifest(copy: Copy, library: Path, text: str) -> None:
+    release = copy()
+    tiny.replace(release / "manifest.json", text.encode())
+    assert try_open(release, library)[0] == native.MALFORMED
+    with pytest.raises(LibraError) as caught:
+        Policy(release)
+    assert caught.value.exit_code in (ExitCode.INTEGRITY, ExitCode.INCOMPATIBLE)
+
+
+def test_a_manifest_that_is_not_text_or_too_large(copy: Copy, library: Path) -> None:
+    release = copy()
+    whole = (release / "manifest.json").read_bytes()
+    for content in (b"\xff\xfe" + whole, whole[:-10] + b"\x00" * 9, whole + b" " * 2**20):
+        tiny.replace(release / "manifest.json", content)
+        assert try_open(release, library)[0] == native.MALFORMED
+
+
+def test_every_truncation_is_refused(copy: Copy, library: Path) -> None:
+    release = copy()
+    whole = (release / "manifest.json").read_bytes()
+    for length in [*range(0, len(whole) - 2, 37), len(whole) - 3]:
+        tiny.replace(release / "manifest.json", whole[:length])
+        assert try_open(release, library)[0] == native.MALFORMED
+
+
+def test_random_damage_never_crashes(copy: Copy, library: Path) -> None:
+    release = copy()
+    whole = (release / "manifest.json").read_bytes()
+    rng = random.Random(11)
+    statuses = set()
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(content))
+            piece = bytes(rng.choices(b'{}[]",:0123456789-eE\\\x00\xff', k=rng.randint(0, 4)))
+            content[start : start + rng.randint(0, 4)] = piece
+        tiny.replace(release / "manifest.json", bytes(content))
+        statuses.add(try_open(release, library)[0])
+    assert native.INTERNAL not in statuses
+    assert native.MALFORMED in statuses
+
+
+def test_an_engine_with_another_signature(copy: Copy, library: Path) -> None:
+    release = copy()
+    shapes = {**tiny.REFINER_INPUTS, "noise": ("float32", [1, tiny.D])}
+    without = {k: v for k, v in tiny.REFINER_INPUTS.items() if k != "noise"}
+    renamed = {**without, "noises": tiny.REFINER_INPUTS["noise"]}
+    dynamic = {**tiny.REFINER_INPUTS, "state": ("float32", ["p"])}
+    extra = {**tiny.REFINER_INPUTS, "more": ("float32", [1])}
+    for inputs, text in (
+        (shapes, "noise float32 [1, 4]"),
+        (dynamic, "state float32 [-1]"),
+        (extra, "5 inputs"),
+        (renamed, None),
+    ):
+        try:
+            graph = tiny.refiner_onnx(inputs)
+        except Exception:  # the checker refuses what lacks an input it uses
+            assert inputs is renamed
+            continue
+        tiny.replace(release / "engines/refiner.onnx", graph)
+        tiny.seal(release, tiny.manifest())
+        status, found = try_open(release, library)
+        assert status == native.ENGINE
+        assert text is not None
+        assert text in found
+
+
+def test_an_engine_that_is_no_graph(copy: Copy, library: Path) -> None:
+    release = copy()
+    for content in (b"", b"not a graph", (release / "engines/planner.onnx").read_bytes()[:-100]):
+        tiny.replace(release / "engines/planner.onnx", content)
+        tiny.seal(release, tiny.manifest())
+        status, text = try_open(release, library)
+        assert status == native.ENGINE
+        assert text.startswith("engines/planner.onnx: ")
+
+
+def test_an_onnxruntime_that_is_none(copy: Copy, library: Path) -> None:
+    release = copy()
+    for content in (b"", library.read_bytes()):
+        tiny.replace(release / "lib/libonnxruntime.so", content)
+        tiny.seal(release, tiny.manifest())
+        assert try_open(release, library)[0] == native.ENGINE
+
+
+def test_no_release_at_all(library: Path, tmp_path: Path) -> None:
+    assert try_open(tmp_path / "nowhere", library)[0] == native.INVALID_ARGUMENT
+    assert try_open(tmp_path, library) == (native.INTEGRITY, "manifest.json is missing.")
+    (tmp_path / "file").touch()
+    assert try_open(tmp_path / "file", library)[0] == native.INTEGRITY
+    with pytest.raises(InputError) as caught:
+        Policy(tmp_path)
+    assert caught.value.code == "not-a-release"
+
+
+def test_a_symbolic_link_to_a_release_opens(release: Path, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "active").symlink_to(release)
+    assert try_open(tmp_path / "active", library) == (native.OK, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "exit_code"),
+    [
+        (("runtime", "arch"), "aarch64-linux-gnu", ExitCode.INCOMPATIBLE),
+        (("runtime", "abi_version"), 2, ExitCode.INCOMPATIBLE),
+        (("members", "lib/liblibra_edge.so", "sha256"), "0" * 64, ExitCode.INTEGRITY),
+        (("members", "lib/liblibra_edge.so"), None, ExitCode.INTEGRITY),
+        (("members", "tokenizer.json", "sha256"), "0" * 64, ExitCode.INTEGRITY),
+    ],
+)
+def test_python_raises_with_the_right_exit_code(
+    copy: Copy, path: tuple[str, ...], value: Any, exit_code: ExitCode
+) -> None:
+    release = copy()
+    manifest = read(release)
+    edit(path, value)(manifest)
+    tiny.write_manifest(release, manifest)
+    with pytest.raises(LibraError) as caught:
+        Policy(release)
+    assert caught.value.exit_code == exit_code
+    assert caught.value.remedy
+
+
+def test_a_changed_library_is_not_even_loaded(copy: Copy) -> None:
+    release = copy()
+    tiny.replace(release / "lib/liblibra_edge.so", b"\x7fELF nonsense")
+    with pytest.raises(IntegrityError) as caught:
+        Policy(release)
+    assert caught.value.code == "member-changed"
