@@ -13,7 +13,7 @@ HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench docs system
+.PHONY: help setup demo test test-long lint format bench evaluate demo-checkpoint docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,7 +45,16 @@ format: $(VENV)/.dev ## rewrite sources in the house style
 	$(if $(FORMATTED),$(BIN)/clang-format -i $(FORMATTED))
 
 bench: $(VENV)/.dev ## measure speed, write docs/measurements
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/refiner.py
+
+evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs/measurements
+	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
+	  --out out/metaworld-demo --force
+	$(BIN)/python benchmarks/closed_loop.py
+
+demo-checkpoint: $(VENV)/.dev ## collect demonstrations and train the demo policy again (over an hour)
+	$(BIN)/libra-edge collect --out runs/metaworld-train --episodes 60 --jobs 2
+	$(BIN)/libra-edge train runs/metaworld-train --recipe examples/metaworld/train.toml --out runs/metaworld
 
 docs: $(VENV)/.dev ## regenerate docs/reference
 	$(BIN)/python docs/generate.py
