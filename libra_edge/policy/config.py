@@ -7,9 +7,17 @@ L = M*H = `plan_steps`, K = `schedule.denoise_steps`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from libra_edge.errors import InputError, did_you_mean
 
@@ -38,6 +46,9 @@ class ActionDim(Strict):
     """One dimension of the action, with its limits in physical units.
 
     `kind` fixes the hold action: `absolute` and `gripper` keep the last command, `delta` is zero.
+    `max_step_change` bounds the command's change from one control step to the next (unit per
+    step), `max_acceleration` the change of that change; None leaves them free. `on_limit` says
+    whether an action outside any of these is clamped or latches FAULT.
     """
 
     name: Name
@@ -45,6 +56,19 @@ class ActionDim(Strict):
     kind: Literal["absolute", "delta", "gripper"]
     lower: float
     upper: float
+    on_limit: Literal["clamp", "fault"] = "clamp"
+    max_step_change: Annotated[float, Field(gt=0)] | None = None
+    max_acceleration: Annotated[float, Field(gt=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys added after the first release are left out where unset: old bytes stay the same."""
+        content: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        for name in ("on_limit", "max_step_change", "max_acceleration"):
+            if content[name] == fields[name].default:
+                del content[name]
+        return content
 
     @model_validator(mode="after")
     def _ordered(self) -> ActionDim:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.policy.actions import hold_action, limits
+from libra_edge.policy.command import Command
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.noise import chunk_noise
 
@@ -54,6 +54,7 @@ class StepInfo:
     planner_ran: bool = False
     refiner_ran: bool = False
     clamped: bool = False
+    slowed: bool = False
 
 
 class IntentBuffer:
@@ -93,6 +94,36 @@ class IntentBuffer:
         return self._intents[offset : offset + steps].copy()
 
 
+@dataclass(frozen=True)
+class Blend:
+    """How a new chunk takes over from the one before (async only): `le_run_options.blend`.
+
+    The two share `steps` control steps. The first `frozen` of them keep the old action, and so do
+    those that are past when the chunk arrives; over the rest the old action fades into the new one.
+    """
+
+    steps: int = 0
+    frozen: int = 0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An action [D] for one step, and the observation step of the oldest plan in it."""
+
+    action: Floats
+    plan_step: int
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A refiner call under way: ready at step `ready`, for `first` and the steps after it."""
+
+    ready: int
+    first: int
+    plan_step: int
+    actions: Floats
+
+
 class Executor:
     """Runs the two engines step by step.
 
@@ -103,8 +134,12 @@ class Executor:
             `planner_delay_steps` after its observation and asks for the next one when
             `refill_at` chunks are left.
         planner_delay_steps: virtual planner latency, in control steps (async only).
+        refiner_delay_steps: virtual refiner latency, in control steps (async only).
         refill_at: chunks left at which the planner is asked again (async only).
-        max_plan_age_steps: a plan older than this is refused; default L.
+        refine_ahead_steps: actions left at which the next chunk is begun (async only).
+        max_plan_age_steps: an action of a plan older than this is not sent; default L.
+        chunks_per_plan: chunks to use of each plan (async only); default M.
+        blend: how chunks take over from each other (async only); default: end to end.
     """
 
     def __init__(
@@ -114,18 +149,24 @@ class Executor:
         mode: Literal["sync", "async"] = "sync",
         *,
         planner_delay_steps: int = 0,
+        refiner_delay_steps: int = 0,
         refill_at: int = 1,
+        refine_ahead_steps: int = 0,
         max_plan_age_steps: int | None = None,
+        chunks_per_plan: int | None = None,
+        blend: Blend | None = None,
     ) -> None:
         self._engines = engines
         self._config = config
         self._mode = mode
-        self._delay = planner_delay_steps
+        self._planner_delay = planner_delay_steps
+        self._refiner_delay = refiner_delay_steps
         self._refill_steps = refill_at * config.chunk
+        self._refine_ahead = refine_ahead_steps
         self._max_age = config.plan_steps if max_plan_age_steps is None else max_plan_age_steps
-        self._lower, self._upper = limits(config.embodiment.actions)
-        # Before any command, holding an absolute dimension means its value nearest zero.
-        self._last: Floats = np.clip(np.zeros_like(self._lower), self._lower, self._upper)
+        self._plan_steps = (chunks_per_plan or config.chunks_per_plan) * config.chunk
+        self._blend = blend or Blend()
+        self._command = Command(config.embodiment.actions)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
 
     def reset(self, seed: int, instruction: Instruction) -> None:
@@ -140,9 +181,9 @@ class Executor:
         self._seed, self._instruction = seed, instruction
         self._step, self._chunk = 0, 0
         self._buffer = IntentBuffer(self._config.action_dim)
-        self._in_flight: tuple[int, int, Tokens] | None = None
-        self._queue: Floats = np.zeros((0, self._config.action_dim), dtype=np.float32)
-        self._clamped: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._planning: tuple[int, int, Tokens] | None = None
+        self._refining: _Chunk | None = None
+        self._queue: dict[int, _Row] = {}
         self._fault = ""
 
     def step(self, images: Images, state: Floats) -> tuple[Floats, StepInfo]:
@@ -158,34 +199,57 @@ class Executor:
         info = StepInfo(self._step)
         if not self._fault:
             info = self._run(info, images, state)
-        if self._fault:
-            info = replace(info, state=State.FAULT, reason=self._fault)
-        elif len(self._queue) == 0:
-            info = replace(info, state=State.HOLD, reason="no valid plan")
-        if info.state is State.RUNNING:
-            self._last, self._queue = self._queue[0], self._queue[1:]
-            info = replace(info, clamped=bool(self._clamped[0]))
-            self._clamped = self._clamped[1:]
-        else:
-            self._last = hold_action(self._config.embodiment.actions, self._last)
-        if self._buffer.plan_step is not None:
+        action, info = self._act(info)
+        if self._buffer.plan_step is not None and info.plan_age_steps < 0:
             info = replace(info, plan_age_steps=self._step - self._buffer.plan_step)
         self._step += 1
-        return self._last.copy(), info
+        return action, info
+
+    def _act(self, info: StepInfo) -> tuple[Floats, StepInfo]:
+        row = self._queue.pop(self._step, None)
+        if row is not None and self._step - row.plan_step > self._max_age:
+            row = None
+        if row is not None and not self._fault:
+            limited = self._command.send(row.action)
+            info = replace(
+                info, clamped=bool(limited.clamped.any()), slowed=bool(limited.slowed.any())
+            )
+            if limited.action is not None:
+                age = self._step - row.plan_step
+                return limited.action.copy(), replace(info, plan_age_steps=age)
+            self._fault = "action is out of limits"
+        if self._fault:
+            info = replace(info, state=State.FAULT, reason=self._fault)
+        else:
+            late = self._refining is not None
+            reason = "action queue ran dry" if late else "no valid plan"
+            info = replace(info, state=State.HOLD, reason=reason)
+        return self._command.hold().copy(), info
 
     def _run(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
         if not np.isfinite(state).all():
             self._fault = "state is not finite"
             return info
-        if self._mode == "async":
-            info = self._plan_ahead(info, images, state)
-        if len(self._queue):
+        if self._mode == "sync":
+            return self._run_in_step(info, images, state)
+        info = self._plan_ahead(info, images, state)
+        self._deliver_chunk()
+        while not self._fault and self._begin_chunk(images, state):
+            info = replace(info, refiner_ran=True)
+            self._deliver_chunk()
+        return info
+
+    def _run_in_step(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+        if self._queue:
             return info
-        if self._mode == "sync" and self._buffer.left(self._step) < self._config.chunk:
+        if self._buffer.left(self._step) < self._config.chunk:
             intents = self._plan(images, state)
             self._buffer.replace(self._step, intents, self._step)
             info = replace(info, planner_ran=True)
-        return info if self._fault else self._refine(info, images, state)
+        if not self._fault and self._begin_chunk(images, state):
+            info = replace(info, refiner_ran=True)
+            self._deliver_chunk()
+        return info
 
     def _plan(self, images: Images, state: Floats) -> Tokens:
         intents, _ = self._engines.plan(images, self._instruction, state)
@@ -194,32 +258,58 @@ class Executor:
         return intents
 
     def _plan_ahead(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
-        if self._in_flight is None and self._buffer.left(self._step) <= self._refill_steps:
-            intents = self._plan(images, state)
-            self._in_flight = (self._step + self._delay, self._step, intents)
+        self._deliver_plan()
+        if self._planning is None and self._buffer.left(self._step) <= self._refill_steps:
+            intents = self._plan(images, state)[: self._plan_steps]
+            self._planning = (self._step + self._planner_delay, self._step, intents)
             info = replace(info, planner_ran=True)
-        if self._in_flight is not None and self._in_flight[0] <= self._step:
-            _, plan_step, intents = self._in_flight
-            self._in_flight = None
-            if self._step - plan_step <= self._max_age:
-                self._buffer.replace(plan_step, intents, self._step)
+            self._deliver_plan()
         return info
 
-    def _refine(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
-        chunk = self._config.chunk
-        intents = self._buffer.take(self._step, chunk)
-        too_old = (
-            self._buffer.plan_step is not None
-            and self._step - self._buffer.plan_step > self._max_age
-        )
-        if intents is None or too_old:
-            return info
-        noise = chunk_noise(self._seed, self._chunk, (chunk, self._config.action_dim))
+    def _deliver_plan(self) -> None:
+        if self._planning is None or self._planning[0] > self._step:
+            return
+        _, plan_step, intents = self._planning
+        self._planning = None
+        if self._step - plan_step <= self._max_age:
+            self._buffer.replace(plan_step, intents, self._step)
+
+    def _begin_chunk(self, images: Images, state: Floats) -> bool:
+        """Run the refiner where the next chunk is due and planned."""
+        end = max(self._queue, default=self._step - 1) + 1
+        queued = end - self._step
+        due = self._refine_ahead if self._mode == "async" else 0
+        if self._refining is not None or queued > due:
+            return False
+        first = end - self._blend.steps if queued > self._blend.steps else self._step
+        intents = self._buffer.take(first, self._config.chunk)
+        plan_step = self._buffer.plan_step
+        if intents is None or plan_step is None or first - plan_step > self._max_age:
+            return False
+        noise = chunk_noise(self._seed, self._chunk, (len(intents), self._config.action_dim))
         actions = np.asarray(self._engines.refine(images, state, intents, noise))
+        delay = self._refiner_delay if self._mode == "async" else 0
+        self._refining = _Chunk(self._step + delay, first, plan_step, actions)
+        return True
+
+    def _deliver_chunk(self) -> None:
+        chunk = self._refining
+        if chunk is None or chunk.ready > self._step:
+            return
+        self._refining = None
         self._chunk += 1
-        if not np.isfinite(actions).all():
+        if not np.isfinite(chunk.actions).all():
             self._fault = "refiner output is not finite"
-            return info
-        self._queue = np.clip(actions, self._lower, self._upper)
-        self._clamped = (self._queue != actions).any(axis=-1)
-        return replace(info, refiner_ran=True)
+            return
+        common = max(self._queue, default=chunk.first - 1) + 1 - chunk.first
+        frozen = min(common, max(self._step - chunk.first, self._blend.frozen))
+        for i, action in enumerate(chunk.actions):
+            before = self._queue.get(chunk.first + i)
+            row = _Row(action, chunk.plan_step)
+            if before is not None:
+                new = max(0, i - frozen + 1)
+                weight = np.float32(new) / np.float32(common - frozen + 1)
+                blended = before.action + weight * (action - before.action)
+                row = _Row(blended, min(before.plan_step, chunk.plan_step))
+            if chunk.first + i >= self._step:
+                self._queue[chunk.first + i] = row

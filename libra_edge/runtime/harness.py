@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
-from libra_edge.runtime import native
+from libra_edge.runtime import native, stats
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
@@ -68,10 +68,60 @@ class StepInfo:
     clamped: bool
     clamped_mask: int
     clamped_count: int
+    slowed: bool
     no_command: bool
     observation_timestamp_ns: int
     planner_duration_ns: int
     refiner_duration_ns: int
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How async mode runs: `le_run_options`. None chooses the library's default.
+
+    `manual` starts no threads: the caller runs the engines through `Policy.work`.
+    """
+
+    chunks_per_plan: int | None = None
+    refill_at: int | None = None
+    refine_ahead_steps: int | None = None
+    max_plan_age_steps: int | None = None
+    blend: Literal["none", "linear", "freeze"] = "none"
+    blend_steps: int = 0
+    frozen_steps: int = 0
+    max_observation_age_s: float | None = None
+    engine_timeout_s: float | None = None
+    poll_s: float | None = None
+    planner_priority: int | None = None
+    refiner_priority: int | None = None
+    planner_cpus: frozenset[int] = frozenset()
+    refiner_cpus: frozenset[int] = frozenset()
+    lock_memory: bool = False
+    manual: bool = False
+
+
+@dataclass(frozen=True)
+class TickInfo:
+    """What happened in one tick: `le_tick_info`; -1 where there is no plan."""
+
+    step: int
+    chunk: int
+    state: State
+    reason: str
+    plan_step: int
+    plan_age_steps: int
+    clamped: bool
+    clamped_mask: int
+    clamped_count: int
+    slowed: bool
+    slowed_mask: int
+    no_command: bool
+    observation_timestamp_ns: int
+    observation_age_ns: int
+    queue_steps: int
+    chunks_seen: int
+    realtime_asked: frozenset[str]
+    realtime_got: frozenset[str]
 
 
 class Policy:
@@ -200,6 +250,69 @@ class Policy:
         self.step_info = _step_info(raw, self._error_text)
         return action, self.step_info
 
+    def start(self, options: RunOptions | None = None) -> None:
+        """Begin async mode at step 0: engines in threads of their own, `tick` for `step`."""
+        raw = _run_options(options or RunOptions())
+        self._check(
+            self._library.le_start(self._open_handle, ctypes.byref(raw), *self._error_arguments)
+        )
+
+    def stop(self) -> None:
+        """End async mode, after the engine calls in flight; harmless in sync mode."""
+        self._check(self._library.le_stop(self._open_handle))
+
+    def tick(self, now_ns: int) -> tuple[Floats, TickInfo]:
+        """One control step in async mode; returns at once.
+
+        Args:
+            now_ns: the present time on the clock of the observations' time stamps.
+
+        Returns:
+            The action float32 [D], physical units, and what happened.
+        """
+        action = np.empty(self.info.action_dim, dtype=np.float32)
+        raw = native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo))
+        status = self._library.le_tick(
+            self._open_handle,
+            _unsigned("now_ns", now_ns, 64),
+            action.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            action.size,
+            ctypes.byref(raw),
+        )
+        if status != native.OK:
+            raise InputError(
+                "async-mode-off", "tick needs async mode, which is off.", "Call start first."
+            )
+        return action, _tick_info(raw)
+
+    def work(self, piece: int) -> bool:
+        """Do one piece of the threads' work here: `native.PLAN_BEGIN` and so on (`manual` only).
+
+        Returns:
+            False where there was nothing to do.
+        """
+        done = ctypes.c_uint32()
+        self._check(self._library.le_work(self._open_handle, piece, ctypes.byref(done)))
+        return bool(done.value)
+
+    def set_chunks_per_plan(self, chunks: int) -> None:
+        """Use only the first `chunks` chunks of each plan, from the next one on."""
+        chunks = _unsigned("chunks", chunks, 32)
+        self._check(self._library.le_set_chunks_per_plan(self._open_handle, chunks))
+
+    def stats(self) -> dict[str, Any]:
+        """The statistics of async mode since `start`: numbers, and one dict per histogram."""
+        raw = native.StatsInfo(struct_size=ctypes.sizeof(native.StatsInfo))
+        self._check(self._library.le_stats(self._open_handle, ctypes.byref(raw)))
+        return stats.to_dict(raw)
+
+    @property
+    def fault_text(self) -> str:
+        """A sentence on the latched fault, or nothing."""
+        text = ctypes.create_string_buffer(native.ERROR_SIZE)
+        self._check(self._library.le_fault_text(self._open_handle, text, native.ERROR_SIZE))
+        return text.value.decode(errors="replace")
+
     def plan(
         self, images: Images, instruction: Instruction, state: Floats
     ) -> tuple[Tokens, Floats]:
@@ -308,6 +421,55 @@ class Policy:
             native.raise_status(status, name, self._error_text)
 
 
+def _run_options(options: RunOptions) -> native.RunOptions:
+    def nanoseconds(name: str) -> int:
+        return _unsigned(name, round((getattr(options, name) or 0) * 1e9), 64)
+
+    def mask(name: str) -> int:
+        return _unsigned(name, sum(1 << cpu for cpu in getattr(options, name)), 64)
+
+    numbers = ["chunks_per_plan", "refill_at", "refine_ahead_steps", "max_plan_age_steps"]
+    numbers += ["blend_steps", "frozen_steps", "planner_priority", "refiner_priority"]
+    return native.RunOptions(
+        struct_size=ctypes.sizeof(native.RunOptions),
+        flags=native.RUN_LOCK_MEMORY * options.lock_memory | native.RUN_MANUAL * options.manual,
+        blend=native.BLENDS.index(options.blend),
+        max_observation_age_ns=nanoseconds("max_observation_age_s"),
+        engine_timeout_ns=nanoseconds("engine_timeout_s"),
+        poll_ns=nanoseconds("poll_s"),
+        planner_cpus=mask("planner_cpus"),
+        refiner_cpus=mask("refiner_cpus"),
+        **{name: _unsigned(name, getattr(options, name) or 0, 32) for name in numbers},
+    )
+
+
+def _realtime(bits: int) -> frozenset[str]:
+    return frozenset(name for bit, name in enumerate(native.REALTIME) if bits >> bit & 1)
+
+
+def _tick_info(raw: native.TickInfo) -> TickInfo:
+    return TickInfo(
+        step=raw.step,
+        chunk=raw.chunk,
+        state=State(raw.state),
+        reason=native.REASONS[raw.reason],
+        plan_step=raw.plan_step,
+        plan_age_steps=raw.plan_age_steps,
+        clamped=bool(raw.flags & native.CLAMPED),
+        clamped_mask=raw.clamped_mask,
+        clamped_count=raw.clamped_count,
+        slowed=bool(raw.flags & native.SLOWED),
+        slowed_mask=raw.slowed_mask,
+        no_command=bool(raw.flags & native.NO_COMMAND),
+        observation_timestamp_ns=raw.observation_timestamp_ns,
+        observation_age_ns=raw.observation_age_ns,
+        queue_steps=raw.queue_steps,
+        chunks_seen=raw.chunks_seen,
+        realtime_asked=_realtime(raw.realtime_asked),
+        realtime_got=_realtime(raw.realtime_got),
+    )
+
+
 def _step_info(raw: native.StepInfo, detail: str) -> StepInfo:
     return StepInfo(
         step=raw.step,
@@ -322,6 +484,7 @@ def _step_info(raw: native.StepInfo, detail: str) -> StepInfo:
         clamped=bool(raw.flags & native.CLAMPED),
         clamped_mask=raw.clamped_mask,
         clamped_count=raw.clamped_count,
+        slowed=bool(raw.flags & native.SLOWED),
         no_command=bool(raw.flags & native.NO_COMMAND),
         observation_timestamp_ns=raw.observation_timestamp_ns,
         planner_duration_ns=raw.planner_duration_ns,

@@ -31,7 +31,17 @@ _MOST_MANIFEST_BYTES = 1 << 20
 OK, INVALID_ARGUMENT, ABI_MISMATCH, IO, MALFORMED, INTEGRITY = range(6)
 INCOMPATIBLE, ENGINE, NOT_FINITE, NO_MEMORY, INTERNAL = range(6, 11)
 
-PLANNER_RAN, REFINER_RAN, CLAMPED, NO_COMMAND = 1, 2, 4, 8
+PLANNER_RAN, REFINER_RAN, CLAMPED, NO_COMMAND, SLOWED = 1, 2, 4, 8, 16
+RUN_LOCK_MEMORY, RUN_MANUAL = 1, 2
+PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END = range(4)
+BLENDS = ("none", "linear", "freeze")
+REALTIME = (
+    "planner_priority",
+    "refiner_priority",
+    "planner_cpus",
+    "refiner_cpus",
+    "lock_memory",
+)
 
 REASONS = (
     "",
@@ -43,6 +53,11 @@ REASONS = (
     "planner failed",
     "refiner failed",
     "planner gave an intent outside its bins",
+    "observation is too old",
+    "engine call takes too long",
+    "no valid plan",
+    "action queue ran dry",
+    "action is out of limits",
 )
 
 
@@ -125,6 +140,100 @@ class StepInfo(ctypes.Structure):
     )
 
 
+class RunOptions(ctypes.Structure):
+    """le_run_options."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("chunks_per_plan", c_uint32),
+        ("refill_at", c_uint32),
+        ("refine_ahead_steps", c_uint32),
+        ("max_plan_age_steps", c_uint32),
+        ("blend", c_uint32),
+        ("blend_steps", c_uint32),
+        ("frozen_steps", c_uint32),
+        ("planner_priority", c_uint32),
+        ("refiner_priority", c_uint32),
+        ("reserved0", c_uint32),
+        ("planner_cpus", c_uint64),
+        ("refiner_cpus", c_uint64),
+        ("max_observation_age_ns", c_uint64),
+        ("engine_timeout_ns", c_uint64),
+        ("poll_ns", c_uint64),
+        ("reserved", c_uint64 * 4),
+    )
+
+
+class TickInfo(ctypes.Structure):
+    """le_tick_info."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("state", c_uint32),
+        ("reason", c_uint32),
+        ("flags", c_uint32),
+        ("step", c_uint64),
+        ("chunk", c_uint64),
+        ("plan_step", c_int64),
+        ("plan_age_steps", c_int64),
+        ("observation_timestamp_ns", c_uint64),
+        ("observation_age_ns", c_uint64),
+        ("clamped_mask", c_uint64),
+        ("slowed_mask", c_uint64),
+        ("clamped_count", c_uint32),
+        ("queue_steps", c_uint32),
+        ("realtime_asked", c_uint32),
+        ("realtime_got", c_uint32),
+        ("chunks_seen", c_uint64),
+        ("reserved", c_uint64 * 4),
+    )
+
+
+class Histogram(ctypes.Structure):
+    """le_histogram."""
+
+    _fields_ = (
+        ("count", c_uint64),
+        ("sum", c_uint64),
+        ("max", c_uint64),
+        ("p50", c_uint64),
+        ("p90", c_uint64),
+        ("p99", c_uint64),
+        ("p999", c_uint64),
+        ("octaves", c_uint64 * 64),
+    )
+
+
+class StatsInfo(ctypes.Structure):
+    """le_stats_info."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved0", c_uint32),
+        ("tick_ns", Histogram),
+        ("planner_ns", Histogram),
+        ("refiner_ns", Histogram),
+        ("plan_age_steps", Histogram),
+        ("queue_steps", Histogram),
+        ("ticks", c_uint64),
+        ("running_ticks", c_uint64),
+        ("hold_ticks", c_uint64),
+        ("fault_ticks", c_uint64),
+        ("holds", c_uint64),
+        ("faults", c_uint64),
+        ("underruns", c_uint64),
+        ("clamped_ticks", c_uint64),
+        ("slowed_ticks", c_uint64),
+        ("plans", c_uint64),
+        ("dropped_plans", c_uint64),
+        ("chunks", c_uint64),
+        ("dropped_chunks", c_uint64),
+        ("hold_reason_ticks", c_uint64 * 16),
+        ("reserved", c_uint64 * 4),
+    )
+
+
 _ERROR = (c_char_p, c_uint32)
 _TOKENS = (c_void_p, c_uint32)
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -146,6 +255,13 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_void_p, POINTER(Observation), c_void_p, c_void_p, c_void_p, c_uint64, *_ERROR),
     ),
     "le_noise": (c_int32, (c_uint64, c_uint64, c_void_p, c_uint64)),
+    "le_start": (c_int32, (c_void_p, POINTER(RunOptions), *_ERROR)),
+    "le_stop": (c_int32, (c_void_p,)),
+    "le_tick": (c_int32, (c_void_p, c_uint64, POINTER(c_float), c_uint32, POINTER(TickInfo))),
+    "le_set_chunks_per_plan": (c_int32, (c_void_p, c_uint32)),
+    "le_work": (c_int32, (c_void_p, c_uint32, POINTER(c_uint32))),
+    "le_stats": (c_int32, (c_void_p, POINTER(StatsInfo))),
+    "le_fault_text": (c_int32, (c_void_p, c_char_p, c_uint32)),
     "le_destroy": (None, (c_void_p,)),
 }
 

@@ -20,6 +20,10 @@ STRUCTS = {
     "le_policy_info": native.PolicyInfo,
     "le_observation": native.Observation,
     "le_step_info": native.StepInfo,
+    "le_run_options": native.RunOptions,
+    "le_tick_info": native.TickInfo,
+    "le_histogram": native.Histogram,
+    "le_stats_info": native.StatsInfo,
 }
 SNAPSHOT = Path(__file__).parent / "abi_1.json"
 TEXT = build.HEADER.read_text(encoding="utf-8")
@@ -87,8 +91,17 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
     numbers = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["numbers"]
     assert numbers["LE_ABI_VERSION"] == native.ABI_VERSION
     assert numbers["LE_ERROR_SIZE"] == native.ERROR_SIZE
-    for name in ("PLANNER_RAN", "REFINER_RAN", "CLAMPED", "NO_COMMAND"):
+    for name in ("PLANNER_RAN", "REFINER_RAN", "CLAMPED", "NO_COMMAND", "SLOWED"):
         assert numbers[f"LE_STEP_{name}"] == getattr(native, name)
+    for name in ("PLAN_BEGIN", "PLAN_END", "REFINE_BEGIN", "REFINE_END"):
+        assert numbers[f"LE_WORK_{name}"] == getattr(native, name)
+    for bit, name in enumerate(native.REALTIME):
+        short = name.removeprefix("lock_").upper()
+        assert numbers[f"LE_REALTIME_{short}"] == 1 << bit
+    for number, name in enumerate(native.BLENDS):
+        assert numbers[f"LE_BLEND_{name.upper()}"] == number
+    assert numbers["LE_RUN_LOCK_MEMORY"] == native.RUN_LOCK_MEMORY
+    assert numbers["LE_RUN_MANUAL"] == native.RUN_MANUAL
     for state in State:
         assert numbers[f"LE_{state.name}"] == state
     reasons = [value for name, value in numbers.items() if name.startswith("LE_REASON_")]

@@ -23,6 +23,18 @@
  *     }
  *     le_destroy(policy);
  *
+ * That is sync mode: le_step runs the engines itself and takes as long as they do. In async mode,
+ * between le_start and le_stop, two threads run them and le_tick takes microseconds:
+ *
+ *     le_run_options run = {0};
+ *     run.struct_size = sizeof run;
+ *     le_start(policy, &run, error, sizeof error);
+ *     for (;;) { // at control_hz
+ *         le_observe(policy, &observation, error, sizeof error); // here, or in a camera's thread
+ *         le_tick(policy, now_ns, action, action_count, &tick);
+ *     }
+ *     le_stop(policy);
+ *
  * SYMBOLS OF SIZES. They are fixed by the release; le_info tells them.
  *     N bins               intents (macro-directions) per action dimension
  *     H chunk              control steps that one refiner call decides
@@ -41,6 +53,8 @@
  *     [rt-safe]      bounded time: no allocation, lock, system call or log, unless it fails.
  *     [thread-safe]  may be called from any thread at any time.
  * Without [thread-safe], calls on one policy must not overlap; different policies are independent.
+ * One exception: in async mode le_tick, le_observe and le_set_instruction may each be called from
+ * a thread of its own.
  *
  * ERRORS. Every function that can fail returns an le_status and touches no output unless it
  * returns LE_OK (the error text apart). `error` receives one plain sentence, cut to `error_size`
@@ -108,12 +122,18 @@ typedef uint32_t le_reason;
 #define LE_REASON_PLANNER_FAILED 6u      /* FAULT: ONNX Runtime could not run the planner */
 #define LE_REASON_REFINER_FAILED 7u      /* FAULT: ONNX Runtime could not run the refiner */
 #define LE_REASON_INTENT_OUT_OF_RANGE 8u /* FAULT: the planner gave an intent outside [0, N) */
+#define LE_REASON_OBSERVATION_TOO_OLD 9u /* HOLD: past max_observation_age_ns, or in the future */
+#define LE_REASON_ENGINE_TIMEOUT 10u /* HOLD: an engine runs for longer than engine_timeout_ns */
+#define LE_REASON_NO_PLAN 11u        /* HOLD: no plan yet, used up, or past max_plan_age_steps */
+#define LE_REASON_UNDERRUN 12u       /* HOLD: planned, but the refiner is late */
+#define LE_REASON_OUT_OF_LIMITS 13u  /* FAULT: a dimension that says so left its limits */
 
-/* Flags of le_step_info. */
+/* Flags of le_step_info and le_tick_info. */
 #define LE_STEP_PLANNER_RAN 1u
 #define LE_STEP_REFINER_RAN 2u
 #define LE_STEP_CLAMPED 4u    /* the engine's action lay outside the limits and was clamped */
 #define LE_STEP_NO_COMMAND 8u /* HOLD or FAULT before any command: see le_step */
+#define LE_STEP_SLOWED 16u    /* held back by a limit on change or on its change */
 
 /* An open release. */
 typedef struct le_policy le_policy;
@@ -184,6 +204,104 @@ typedef struct le_step_info {
   uint32_t reserved0;                /* out: 0 */
   uint64_t reserved[4];              /* out: 0 */
 } le_step_info;
+
+/* How a switch to a new chunk is smoothed: le_run_options.blend. */
+#define LE_BLEND_NONE 0u   /* chunks follow each other; the next begins where the last one ends */
+#define LE_BLEND_LINEAR 1u /* over their blend_steps common steps, the old fades into the new */
+#define LE_BLEND_FREEZE 2u /* linear, but the first frozen_steps of them stay as they were */
+
+/* le_run_options.flags. */
+#define LE_RUN_LOCK_MEMORY 1u /* mlockall: no page of this process is swapped out */
+#define LE_RUN_MANUAL 2u      /* no threads: the caller runs the engines through le_work */
+
+/* What le_start asked the system for, and what it got: le_tick_info.realtime_asked, _got. */
+#define LE_REALTIME_PLANNER_PRIORITY 1u
+#define LE_REALTIME_REFINER_PRIORITY 2u
+#define LE_REALTIME_PLANNER_CPUS 4u
+#define LE_REALTIME_REFINER_CPUS 8u
+#define LE_REALTIME_MEMORY 16u
+
+/* How async mode runs. 0 in a field chooses the default in brackets. */
+typedef struct le_run_options {
+  uint32_t struct_size;            /* sizeof(le_run_options) */
+  uint32_t flags;                  /* LE_RUN_... */
+  uint32_t chunks_per_plan;        /* [M] chunks to use of each plan, at most M */
+  uint32_t refill_at;              /* [1] chunks left at which the planner is asked again */
+  uint32_t refine_ahead_steps;     /* [H] actions left at which the next chunk is begun */
+  uint32_t max_plan_age_steps;     /* [L] an action of an older plan is not sent */
+  uint32_t blend;                  /* LE_BLEND_... */
+  uint32_t blend_steps;            /* steps that successive chunks share, below H */
+  uint32_t frozen_steps;           /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
+  uint32_t planner_priority;       /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t refiner_priority;       /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t reserved0;              /* 0 */
+  uint64_t planner_cpus;           /* 0: as is; else bit c allows processor c */
+  uint64_t refiner_cpus;           /* 0: as is; else bit c allows processor c */
+  uint64_t max_observation_age_ns; /* [500 ms] an older observation means LE_HOLD */
+  uint64_t engine_timeout_ns;      /* [2 s] a longer engine call means LE_HOLD */
+  uint64_t poll_ns;                /* [200 us] how often an idle thread looks for work, up to 1 s */
+  uint64_t reserved[4];            /* 0 */
+} le_run_options;
+
+/* What happened in one tick. */
+typedef struct le_tick_info {
+  uint32_t struct_size;              /* in: sizeof(le_tick_info) */
+  le_state state;                    /* what the action is worth */
+  le_reason reason;                  /* why it is not LE_RUNNING */
+  uint32_t flags;                    /* LE_STEP_..., of the action */
+  uint64_t step;                     /* ticks since le_start or le_reset, from 0 */
+  uint64_t chunk;                    /* RUNNING: number of the chunk the action is from, from 0 */
+  int64_t plan_step;                 /* RUNNING: step whose observation the plan is from; else -1 */
+  int64_t plan_age_steps;            /* RUNNING: step - plan_step; else -1 */
+  uint64_t observation_timestamp_ns; /* of the newest observation; 0: none */
+  uint64_t observation_age_ns;       /* its age as far as this library can know; 0: none */
+  uint64_t clamped_mask;             /* bit d: dimension d was clamped, for d < 64 */
+  uint64_t slowed_mask;              /* bit d: dimension d was held back, for d < 64 */
+  uint32_t clamped_count;            /* clamped dimensions, of all D */
+  uint32_t queue_steps;              /* actions left in the queue after this one */
+  uint32_t realtime_asked;           /* LE_REALTIME_... */
+  uint32_t realtime_got;             /* LE_REALTIME_... */
+  uint64_t chunks_seen;              /* chunks that the refiner had handed over by now */
+  uint64_t reserved[4];              /* out: 0 */
+} le_tick_info;
+
+/* Numbers since le_start. Quantiles are exact to 6 %. */
+typedef struct le_histogram {
+  uint64_t count, sum, max;
+  uint64_t p50, p90, p99, p999;
+  uint64_t octaves[64]; /* values v with 2^(i-1) <= v < 2^i; [0]: zeros; [63]: all larger ones */
+} le_histogram;
+
+typedef struct le_stats_info {
+  uint32_t struct_size;        /* in: sizeof(le_stats_info) */
+  uint32_t reserved0;          /* out: 0 */
+  le_histogram tick_ns;        /* time inside le_tick */
+  le_histogram planner_ns;     /* planner calls */
+  le_histogram refiner_ns;     /* refiner calls */
+  le_histogram plan_age_steps; /* of every action sent */
+  le_histogram queue_steps;    /* actions left after every tick */
+  uint64_t ticks;              /* of them: */
+  uint64_t running_ticks;      /* LE_RUNNING */
+  uint64_t hold_ticks;         /* LE_HOLD */
+  uint64_t fault_ticks;        /* LE_FAULT */
+  uint64_t holds;              /* times that LE_RUNNING became LE_HOLD */
+  uint64_t faults;             /* times that LE_FAULT began */
+  uint64_t underruns;          /* times that LE_REASON_UNDERRUN began */
+  uint64_t clamped_ticks;      /* actions with LE_STEP_CLAMPED */
+  uint64_t slowed_ticks;       /* actions with LE_STEP_SLOWED */
+  uint64_t plans;              /* plans taken */
+  uint64_t dropped_plans;      /* plans refused: old, out of order, repeated, or cut off by reset */
+  uint64_t chunks;             /* chunks handed over */
+  uint64_t dropped_chunks;     /* chunks that came too late for every one of their steps */
+  uint64_t hold_reason_ticks[16]; /* LE_HOLD by reason */
+  uint64_t reserved[4];           /* out: 0 */
+} le_stats_info;
+
+/* Pieces of work for le_work. */
+#define LE_WORK_PLAN_BEGIN 0u   /* run the planner, if it has something to do */
+#define LE_WORK_PLAN_END 1u     /* hand its plan over */
+#define LE_WORK_REFINE_BEGIN 2u /* run the refiner, if it has something to do */
+#define LE_WORK_REFINE_END 3u   /* hand its chunk over */
 
 /* LE_ABI_VERSION of the library. [thread-safe] [rt-safe] */
 LE_API uint32_t le_abi_version(void);
@@ -299,6 +417,67 @@ LE_API le_status le_refine(le_policy *policy, const le_observation *observation,
  * LE_INVALID_ARGUMENT: `noise` is NULL, or `count` exceeds 2^32.
  */
 LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t count);
+
+/*
+ * Begin async mode, at step 0. [setup]
+ *
+ * Starts a planner thread, which fills a buffer of intents, and a refiner thread, which keeps a
+ * queue of actions filled. A plan made from the observation at step s covers s, s + 1, ...; the
+ * part that is past when it arrives is dropped, the rest replaces what was planned. The
+ * instruction, the last command and a latched fault stay; the observation is forgotten.
+ *
+ * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
+ * Until le_stop, le_step is refused with LE_INVALID_ARGUMENT.
+ *
+ * LE_INVALID_ARGUMENT, LE_ENGINE, LE_NO_MEMORY.
+ */
+LE_API le_status le_start(le_policy *policy, const le_run_options *options, char *error,
+                          uint32_t error_size);
+
+/* End async mode and its threads; waits for engine calls to return. Harmless in sync mode. The
+ * policy is then as after le_reset, but for a latched fault, which stays. LE_INVALID_ARGUMENT.
+ * [setup] */
+LE_API le_status le_stop(le_policy *policy);
+
+/*
+ * Do one control step in async mode. [rt-safe]
+ *
+ * Wait-free: takes the action of this step from the queue, within all limits. Call it once per
+ * control period; every call is one step. `now_ns` is the present time on the clock of the
+ * observations' time stamps. A clock that jumps costs LE_HOLD until the next fresh observation,
+ * never a stale action.
+ *
+ * `action` [D]; `action_count` must be D. `info` may be NULL, else `info->struct_size` must be set.
+ * In LE_HOLD and LE_FAULT, the hold action as in le_step. HOLD ends by itself when its reason does;
+ * FAULT lasts until le_reset.
+ *
+ * LE_INVALID_ARGUMENT: also before le_start.
+ */
+LE_API le_status le_tick(le_policy *policy, uint64_t now_ns, float *action, uint32_t action_count,
+                         le_tick_info *info);
+
+/* Use only the first `chunks_per_plan` chunks of each plan from the next one on, 1 to M: fresher
+ * intents, more planner calls. Survives le_reset, not le_start. LE_INVALID_ARGUMENT: also before
+ * le_start. [thread-safe] [rt-safe] */
+LE_API le_status le_set_chunks_per_plan(le_policy *policy, uint32_t chunks_per_plan);
+
+/*
+ * Do one piece of the threads' work in this thread. [setup]
+ *
+ * For simulators and replays, which decide themselves when a call begins and when its result
+ * arrives. Only after le_start with LE_RUN_MANUAL. `work` is one of LE_WORK_...; `*done` receives
+ * 1, or 0 where there was nothing to do. An ..._END belongs to each ..._BEGIN that was done.
+ * LE_INVALID_ARGUMENT.
+ */
+LE_API le_status le_work(le_policy *policy, uint32_t work, uint32_t *done);
+
+/* Read the statistics of async mode since le_start. `stats->struct_size` must be set.
+ * LE_INVALID_ARGUMENT: also before le_start. [thread-safe] */
+LE_API le_status le_stats(le_policy *policy, le_stats_info *stats);
+
+/* Copy a sentence on the latched fault, "" without one, cut to `size` bytes. LE_INVALID_ARGUMENT.
+ * [setup] */
+LE_API le_status le_fault_text(le_policy *policy, char *text, uint32_t size);
 
 /* Release everything a policy holds. NULL is fine. [setup] */
 LE_API void le_destroy(le_policy *policy);

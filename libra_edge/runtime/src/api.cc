@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 
 #include "error.h"
 #include "libra_edge.h"
 #include "noise.h"
+#include "ort_engines.h"
 #include "policy.h"
 #include "release.h"
 
@@ -17,7 +19,7 @@ using le::fail;
 
 namespace {
 
-constexpr uint32_t kLargestStruct = 4096;  // no struct of ours will ever need more
+constexpr uint32_t kLargestStruct = 16384;  // no struct of ours will ever need more
 constexpr uint32_t kMostThreads = 256;
 constexpr uint64_t kMostNoise = uint64_t{1} << 32;
 
@@ -97,7 +99,10 @@ le_policy *open_policy(const le_open_options *from) {
     fail(LE_INVALID_ARGUMENT, "threads is %u; it must be 1 to %u.", options.threads, kMostThreads);
   }
   if (options.flags != 0) fail(LE_INVALID_ARGUMENT, "flags is %u; it must be 0.", options.flags);
-  return new le_policy(le::read_release(options.release_dir), options.threads, options.seed);
+  const le::Release release = le::read_release(options.release_dir);
+  return new le_policy(release.manifest, release.manifest_sha256,
+                       std::make_unique<le::OrtEngines>(release, options.threads), options.threads,
+                       options.seed);
 }
 
 }  // namespace
@@ -203,6 +208,73 @@ le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t count) 
     if (count > 0) require(noise, "noise");
     if (count > kMostNoise) fail(LE_INVALID_ARGUMENT, "count is too large.");
     le::chunk_noise(seed, chunk, noise, count);
+    return {};
+  });
+}
+
+le_status le_start(le_policy *policy, const le_run_options *options, char *error,
+                   uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->start(read_struct(options, "options"));
+    return {};
+  });
+}
+
+le_status le_stop(le_policy *policy) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    policy->stop();
+    return {};
+  });
+}
+
+// Without guard, which would put a std::string together.
+le_status le_tick(le_policy *policy, uint64_t now_ns, float *action, uint32_t action_count,
+                  le_tick_info *info) {
+  const uint32_t size = info == nullptr ? sizeof(le_tick_info) : info->struct_size;
+  if (policy == nullptr || size < sizeof(le_tick_info) || size > kLargestStruct) {
+    return LE_INVALID_ARGUMENT;
+  }
+  le_tick_info value = {};
+  if (!policy->tick(now_ns, action, action_count, &value)) return LE_INVALID_ARGUMENT;
+  if (info != nullptr) write_struct(info, size, value);
+  return LE_OK;
+}
+
+le_status le_set_chunks_per_plan(le_policy *policy, uint32_t chunks_per_plan) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    policy->set_chunks_per_plan(chunks_per_plan);
+    return {};
+  });
+}
+
+le_status le_work(le_policy *policy, uint32_t work, uint32_t *done) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    require(done, "done");
+    *done = policy->work(work) ? 1 : 0;
+    return {};
+  });
+}
+
+le_status le_stats(le_policy *policy, le_stats_info *stats) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    const uint32_t size = checked_size(stats, "stats");
+    le_stats_info value = {};
+    policy->stats(&value);
+    write_struct(stats, size, value);
+    return {};
+  });
+}
+
+le_status le_fault_text(le_policy *policy, char *text, uint32_t size) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    require(text, "text");
+    put_text(text, size, policy->fault_text().c_str());
     return {};
   });
 }

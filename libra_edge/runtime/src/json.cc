@@ -61,6 +61,11 @@ Json Json::at(const char *key) const {
   return {member, path_ + ": " + key};
 }
 
+bool Json::has(const char *key) const {
+  yyjson_val *member = yyjson_obj_get(value_, key);
+  return member != nullptr && !yyjson_is_null(member);
+}
+
 uint64_t Json::integer(uint64_t smallest, uint64_t largest) const {
   const uint64_t value = yyjson_get_uint(value_);
   if (!yyjson_is_uint(value_) || value < smallest || value > largest) {

@@ -17,6 +17,8 @@ class Json {
 
   // The member of an object. Each of these throws LE_MALFORMED where the value is not as asked.
   Json at(const char *key) const;
+  // Whether an object has this member, and not as null.
+  bool has(const char *key) const;
   uint64_t integer(uint64_t smallest, uint64_t largest) const;
   double number() const;
   // Printable text of at most `longest` bytes.

@@ -1,6 +1,7 @@
 #include "manifest.h"
 
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 #include "error.h"
@@ -96,6 +97,25 @@ Sizes parse_sizes(const Json &policy, const Json &embodiment) {
   return s;
 }
 
+// Absent or null means no limit.
+float parse_change_limit(const Json &dim, const char *key) {
+  if (!dim.has(key)) return std::numeric_limits<float>::infinity();
+  const auto value = static_cast<float>(dim.at(key).number());
+  if (!std::isfinite(value) || value <= 0) {
+    fail(LE_MALFORMED, "%s: %s is not a positive number.", dim.path().c_str(), key);
+  }
+  return value;
+}
+
+bool parse_faults(const Json &dim) {
+  if (!dim.has("on_limit")) return false;
+  const std::string what = dim.at("on_limit").text(kMostText);
+  if (what != "clamp" && what != "fault") {
+    fail(LE_MALFORMED, "%s: on_limit %s is unknown.", dim.path().c_str(), what.c_str());
+  }
+  return what == "fault";
+}
+
 std::vector<ActionLimit> parse_limits(const Json &actions) {
   std::vector<ActionLimit> limits;
   for (const Json &dim : actions.items(1, 1024)) {
@@ -108,7 +128,9 @@ std::vector<ActionLimit> parse_limits(const Json &actions) {
     if (!std::isfinite(lower) || !std::isfinite(upper) || lower >= upper) {
       fail(LE_MALFORMED, "%s: lower is not below upper.", dim.path().c_str());
     }
-    limits.push_back({kind == "delta", lower, upper});
+    limits.push_back({kind == "delta", parse_faults(dim), lower, upper,
+                      parse_change_limit(dim, "max_step_change"),
+                      parse_change_limit(dim, "max_acceleration")});
   }
   return limits;
 }

@@ -24,7 +24,10 @@ struct Member {
 
 struct ActionLimit {
   bool delta;  // holds at zero; the other kinds keep the last command
+  bool fault;  // leaving the limits is a fault; else the action is clamped
   float lower, upper;
+  float max_step_change;   // of the command from one step to the next; infinite: no limit
+  float max_acceleration;  // of that change from one step to the next; infinite: no limit
 };
 
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;

@@ -1,40 +1,24 @@
-// The policy behind a handle: two engines and the synchronous execution semantics.
+// The policy behind a handle: two engines, the synchronous execution semantics, and async mode.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "engine.h"
+#include "async.h"
+#include "command.h"
+#include "engines.h"
 #include "libra_edge.h"
 #include "manifest.h"
-#include "ort.h"
-#include "release.h"
-
-namespace le {
-
-// Memory and tensors of one planner and one refiner call.
-struct Workspace {
-  Workspace(const Sizes &sizes, const Engine &planner_engine, const Engine &refiner_engine);
-
-  std::vector<uint8_t> images;
-  std::vector<int64_t> instruction;
-  std::vector<float> state;
-  std::vector<int32_t> plan_intent;
-  std::vector<float> margin;
-  std::vector<int32_t> chunk_intent;
-  std::vector<float> noise;
-  std::vector<float> actions;
-  Binding planner, refiner;
-};
-
-}  // namespace le
+#include "threads.h"
 
 struct le_policy {
  public:
   // Throws le::Error.
-  le_policy(le::Release release, uint32_t threads, uint64_t seed);
-  le_policy(const le_policy &) = delete;  // the engines point into it
+  le_policy(le::Manifest manifest, const le::Digest &manifest_sha256,
+            std::unique_ptr<const le::Engines> engines, uint32_t threads, uint64_t seed);
+  le_policy(const le_policy &) = delete;  // sessions point into it
   le_policy &operator=(const le_policy &) = delete;
 
   void info(le_policy_info *info) const;
@@ -48,36 +32,44 @@ struct le_policy {
   void refine(const le_observation &observation, const int32_t *intent, const float *noise,
               float *actions, uint64_t count);
 
+  void start(const le_run_options &options);
+  void stop();
+  // False, touching nothing, where an argument is wrong or async mode is off. Never throws.
+  bool tick(uint64_t now_ns, float *action, uint32_t count, le_tick_info *info) noexcept;
+  void set_chunks_per_plan(uint32_t chunks);
+  bool work(uint32_t work);
+  void stats(le_stats_info *stats) const;
+  std::string fault_text();
+
  private:
   void check_observation(const le_observation &observation) const;
   void check_tokens(const int64_t *tokens, uint32_t count) const;
-  void load(le::Workspace &work, const le_observation &observation) const;
-  le_reason run_planner(le::Workspace &work) const;
-  le_reason run_refiner(le::Workspace &work) const;
+  void check_async() const;
+  void load(le::Io &io, const le_observation &observation) const;
   le_reason waits_for() const;
   std::string make_chunk(le_step_info *info);
-  void act(float *action, le_step_info *info);
-  void hold(float *action, le_step_info *info) const;
+  std::string act(float *action, le_step_info *info);
 
-  le::Manifest manifest_;
-  le::Digest manifest_sha256_;
-  uint32_t threads_;
-  le::Ort ort_;
-  le::OrtHandle<le::OrtEnv> env_;
-  le::Engine planner_, refiner_;
-  le::Workspace control_, direct_;
+  const le::Manifest manifest_;
+  const le::Digest manifest_sha256_;
+  const std::unique_ptr<const le::Engines> engines_;
+  const uint32_t threads_;
+  std::unique_ptr<le::Session> control_, direct_;
+  le::Command command_;
 
   bool has_instruction_ = false;
-  bool has_command_ = false;
-  std::vector<float> command_;
-
   uint64_t seed_ = 0;
   bool has_observation_ = false;
   uint64_t timestamp_ns_ = 0;
   le_reason fault_ = LE_REASON_NONE;
+  std::string fault_text_;
   uint64_t step_ = 0;
   uint64_t chunks_made_ = 0;
   uint32_t actions_left_ = 0;
   uint32_t intents_left_ = 0;
   int64_t plan_step_ = -1;
+
+  le_run_options run_ = {};
+  std::unique_ptr<le::Async> async_;
+  std::unique_ptr<le::Workers> workers_;  // after what they work on
 };

@@ -1,0 +1,444 @@
+"""Async mode in virtual time: engines begin and end where the test says, ticks cost nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libra_edge.errors import InputError
+from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.executor import Blend, Executor, State
+from libra_edge.runtime import Policy
+from libra_edge.runtime.harness import RunOptions, TickInfo
+from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
+from tests.runtime import tiny_release as tiny
+from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, M, T
+
+TOKENS = np.arange(T)
+PERIOD_NS = 50_000_000
+MANUAL = RunOptions(manual=True)
+Change = Callable[[dict[str, Any]], None]
+
+
+class Loop:
+    """A control loop whose engines take a given number of steps."""
+
+    def __init__(self, policy: Policy, planner_steps: int = 0, refiner_steps: int = 0) -> None:
+        self.policy, self.step, self.now_ns = policy, 0, 10**15
+        self.delays = (planner_steps, refiner_steps)
+        self.ready: list[int | None] = [None, None]
+
+    def start(self, options: RunOptions = MANUAL, seed: int = 5) -> None:
+        self.policy.stop()
+        self.policy.reset(seed, "open the tap")
+        self.policy.set_instruction(TOKENS)
+        self.policy.start(options)
+
+    def engines(self) -> None:
+        """In the order of the reference executor: planner, then refiner as often as it is due."""
+        for engine, (begin, end) in enumerate(((PLAN_BEGIN, PLAN_END), (REFINE_BEGIN, REFINE_END))):
+            self._end(engine, end)
+            while self.ready[engine] is None and self.policy.work(begin):
+                self.ready[engine] = self.step + self.delays[engine]
+                self._end(engine, end)
+                if begin == PLAN_BEGIN:
+                    break
+
+    def _end(self, engine: int, end: int) -> None:
+        ready = self.ready[engine]
+        if ready is not None and ready <= self.step:
+            assert self.policy.work(end)
+            self.ready[engine] = None
+
+    def once(self, images: Any, state: Any) -> tuple[Any, TickInfo]:
+        self.policy.observe(images, state, self.now_ns)
+        self.engines()
+        return self.tick()
+
+    def tick(self) -> tuple[Any, TickInfo]:
+        result = self.policy.tick(self.now_ns)
+        self.now_ns += PERIOD_NS
+        self.step += 1
+        return result
+
+    def run(self, observations: list[Any]) -> list[tuple[Any, TickInfo]]:
+        return [self.once(*observation) for observation in observations]
+
+
+def some_observations(count: int) -> list[Any]:
+    rng = np.random.default_rng(count)
+    return [tiny.observation(rng) for _ in range(count)]
+
+
+def config(content: dict[str, Any]) -> PolicyConfig:
+    return PolicyConfig.model_validate(
+        {
+            "embodiment": content["embodiment"],
+            **{"bins": tiny.N, "chunk": H, "chunks_per_plan": M},
+            **{"instruction_length": T, "vocabulary": 10},
+        }
+    )
+
+
+def changed(copy: Callable[[], Path], change: Change) -> tuple[Path, dict[str, Any]]:
+    release, content = copy(), tiny.manifest()
+    change(content)
+    tiny.seal(release, content)
+    return release, content
+
+
+def limited(content: dict[str, Any]) -> None:
+    dims = content["embodiment"]["actions"]
+    dims[0] |= {"max_step_change": 0.2}
+    dims[2] |= {"max_step_change": 0.1, "max_acceleration": 0.05}
+    dims[3] |= {"max_acceleration": 0.1}
+
+
+CASES = [
+    {},
+    {"planner": 1, "refiner": 1},
+    {"planner": 2, "refiner": 1, "ahead": 1},
+    {"planner": 3, "refiner": 0, "refill": 2},
+    {"planner": 1, "refiner": 2, "ahead": 3},
+    {"planner": 0, "refiner": 2},
+    {"planner": 1, "refiner": 1, "max_age": 3},
+    {"planner": 0, "refiner": 0, "chunks": 1},
+    {"planner": 1, "refiner": 1, "steps": 2, "refill": 2},
+    {"planner": 0, "refiner": 2, "steps": 2, "refill": 2},
+    {"planner": 1, "refiner": 1, "steps": 2, "frozen": 1, "refill": 2},
+    {"planner": 0, "refiner": 0, "steps": 1, "frozen": 1, "ahead": 2, "refill": 2},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("change", [lambda content: None, limited], ids=["free", "limited"])
+def test_gives_the_actions_of_the_reference_executor(
+    copy: Callable[[], Path], case: dict[str, int], change: Change
+) -> None:
+    release, content = changed(copy, change)
+    delays = (case.get("planner", 0), case.get("refiner", 0))
+    ahead, steps, frozen = case.get("ahead", H), case.get("steps", 0), case.get("frozen", 0)
+    options = RunOptions(
+        manual=True,
+        refill_at=case.get("refill", 1),
+        refine_ahead_steps=ahead,
+        max_plan_age_steps=case.get("max_age"),
+        chunks_per_plan=case.get("chunks"),
+        blend="freeze" if frozen else "linear" if steps else "none",
+        blend_steps=steps,
+        frozen_steps=frozen,
+    )
+    observations = some_observations(8 * L)
+    with Policy(release) as policy:
+        executor = Executor(
+            policy,
+            config(content),
+            "async",
+            planner_delay_steps=delays[0],
+            refiner_delay_steps=delays[1],
+            refill_at=case.get("refill", 1),
+            refine_ahead_steps=ahead,
+            max_plan_age_steps=case.get("max_age"),
+            chunks_per_plan=case.get("chunks"),
+            blend=Blend(steps, frozen),
+        )
+        executor.reset(5, TOKENS)
+        loop = Loop(policy, *delays)
+        loop.start(options)
+        running = 0
+        for (images, state), (action, info) in zip(
+            observations, loop.run(observations), strict=True
+        ):
+            expected, reference = executor.step(images, state)
+            assert (info.step, info.state) == (reference.step, reference.state), info
+            np.testing.assert_array_equal(action, expected)
+            assert (info.clamped, info.slowed) == (reference.clamped, reference.slowed)
+            assert info.reason == reference.reason or info.state is State.HOLD
+            if info.state is State.RUNNING:
+                assert info.plan_age_steps == reference.plan_age_steps
+                running += 1
+        # Such a case would compare nothing.
+        assert running > L
+
+
+def steady(policy: Policy, options: RunOptions = MANUAL) -> Loop:
+    """A loop that runs: two chunks into the episode."""
+    loop = Loop(policy)
+    loop.start(options)
+    for _, info in loop.run(some_observations(2 * H)):
+        assert info.state is State.RUNNING
+    return loop
+
+
+def test_blending_makes_the_switch_between_chunks_smoother(policy: Policy) -> None:
+    def roughness(options: RunOptions) -> float:
+        loop = Loop(policy, 0, 1)
+        loop.start(options)
+        actions = np.array([action for action, _ in loop.run(some_observations(10 * L))[2:]])
+        return float(np.abs(np.diff(actions, axis=0)).mean())
+
+    linear = {"blend": "linear", "blend_steps": 2, "refill_at": 2, "manual": True}
+    assert roughness(RunOptions(**linear)) < 0.9 * roughness(MANUAL)  # type: ignore[arg-type]
+
+
+def test_frozen_actions_stay_and_the_rest_follows_the_new_chunk(policy: Policy) -> None:
+    observations = some_observations(L)
+    outcomes = []
+    for options in (
+        RunOptions(manual=True, refine_ahead_steps=2, refill_at=2),
+        RunOptions(
+            manual=True, refill_at=2, blend="freeze", blend_steps=2, frozen_steps=2,
+            refine_ahead_steps=2,
+        ),
+    ):  # fmt: skip
+        loop = Loop(policy)
+        loop.start(options)
+        outcomes.append([action for action, _ in loop.run(observations)[: H + 1]])
+    np.testing.assert_array_equal(outcomes[0][:H], outcomes[1][:H])
+    assert not np.array_equal(outcomes[0][H], outcomes[1][H])
+
+
+def test_holds_without_instruction_and_observation(policy: Policy) -> None:
+    policy.reset(0, "open the tap")
+    policy.start(MANUAL)
+    action, info = policy.tick(1)
+    assert (info.state, info.reason) == (State.HOLD, "nothing observed yet")
+    assert info.no_command
+    np.testing.assert_array_equal(
+        action, np.clip(np.zeros(D), tiny.LOWER, tiny.UPPER) * [0, 0, 1, 1]
+    )
+    assert not policy.work(PLAN_BEGIN)
+    policy.observe(*some_observations(1)[0], 1)
+    assert policy.tick(2)[1].reason == "no valid plan"
+
+
+def test_an_old_observation_holds_and_a_fresh_one_ends_it(policy: Policy) -> None:
+    loop = steady(policy, RunOptions(manual=True, max_observation_age_s=0.06))
+    before = loop.tick()
+    assert before[1].state is State.RUNNING
+    action, info = loop.tick()
+    assert (info.state, info.reason) == (State.HOLD, "observation is too old")
+    assert info.observation_age_ns == 2 * PERIOD_NS
+    np.testing.assert_array_equal(action, [0, 0, *before[0][2:]])
+    states = [info.state for _, info in loop.run(some_observations(5))]
+    assert states[-1] is State.RUNNING
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600, 5, -5])
+def test_a_clock_that_jumps_costs_a_hold_until_the_next_observation(
+    policy: Policy, jump_s: int
+) -> None:
+    loop = steady(policy)
+    loop.now_ns += jump_s * 10**9
+    assert loop.tick()[1].reason == "observation is too old"
+    assert loop.run(some_observations(3))[-1][1].state is State.RUNNING
+
+
+def test_ages_by_ticks_when_the_clock_goes_back(policy: Policy) -> None:
+    loop = steady(policy, RunOptions(manual=True, max_observation_age_s=0.2))
+    loop.now_ns -= 2 * PERIOD_NS
+    reasons = [loop.tick()[1].reason for _ in range(8)]
+    assert reasons[-1] == "observation is too old"
+
+
+@pytest.mark.parametrize("begin", [PLAN_BEGIN, REFINE_BEGIN])
+def test_an_engine_that_takes_too_long_holds_until_it_returns(policy: Policy, begin: int) -> None:
+    loop = steady(policy, RunOptions(manual=True, engine_timeout_s=0.11))
+    reasons = []
+    for images, state in some_observations(4 * L):
+        policy.observe(images, state, loop.now_ns)
+        for piece in (PLAN_BEGIN, REFINE_BEGIN):
+            if policy.work(piece) and piece != begin:
+                policy.work(piece + 1)
+        reasons.append(loop.tick()[1].reason)
+    assert "engine call takes too long" in reasons
+    first = reasons.index("engine call takes too long")
+    assert set(reasons[first:]) == {"engine call takes too long"}
+    assert policy.work(begin + 1)
+    assert loop.run(some_observations(2 * L))[-1][1].state is State.RUNNING
+
+
+def test_a_planner_that_stops_leads_to_hold_within_its_horizon_and_back(policy: Policy) -> None:
+    loop = steady(policy, RunOptions(manual=True, engine_timeout_s=100))
+    states = []
+    for images, state in some_observations(3 * L):
+        policy.observe(images, state, loop.now_ns)
+        policy.work(PLAN_BEGIN)
+        while policy.work(REFINE_BEGIN):
+            policy.work(REFINE_END)
+        states.append(loop.tick()[1])
+    held = [info.reason for info in states if info.state is State.HOLD]
+    assert len(held) >= 2 * L
+    assert set(held) == {"no valid plan"}
+    assert max(info.plan_age_steps for info in states) < L
+    policy.work(PLAN_END)  # far too old by now
+    assert policy.stats()["dropped_plans"] == 1
+    assert loop.run(some_observations(L))[-1][1].state is State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("channel", "reason"),
+    [
+        (BAD_MARGIN, "planner output is not finite"),
+        (BAD_ACTION, "refiner output is not finite"),
+        (BAD_INTENT, "planner gave an intent outside its bins"),
+    ],
+)
+def test_bad_output_latches_a_fault_until_reset(policy: Policy, channel: int, reason: str) -> None:
+    loop = steady(policy)
+    images, state = some_observations(1)[0]
+    images[0, 0, 0, channel] = 255
+    outcome = [loop.once(images, state) for _ in range(2 * L)]
+    assert outcome[-1][1].reason == reason
+    assert policy.fault_text
+    assert not policy.work(PLAN_BEGIN)
+    kept = outcome[-1][0]
+    for action, info in loop.run(some_observations(3)):
+        assert info.state is State.FAULT
+        np.testing.assert_array_equal(action, [0, 0, *kept[2:]])
+    policy.stop()
+    assert policy.step()[1].reason == reason  # a fault outlives async mode
+    policy.start(MANUAL)
+    assert policy.tick(0)[1].reason == reason
+    policy.reset(1, "open the tap")
+    assert policy.fault_text == ""
+    loop.ready = [None, None]
+    assert loop.run(some_observations(3))[-1][1].state is State.RUNNING
+    assert policy.stats()["faults"] == 1
+
+
+def test_a_state_that_is_not_finite_latches_a_fault(policy: Policy) -> None:
+    loop = steady(policy)
+    images, state = some_observations(1)[0]
+    state[1] = np.inf
+    with pytest.raises(Exception, match="not-finite"):
+        policy.observe(images, state, loop.now_ns)
+    assert loop.tick()[1].reason == "state is not finite"
+
+
+def test_results_of_before_a_reset_are_dropped(policy: Policy) -> None:
+    loop = steady(policy, RunOptions(manual=True, refill_at=M))
+    loop.delays = (1, 1)
+    for observation in some_observations(4 * L):
+        loop.once(*observation)
+        if None not in loop.ready:
+            break
+    chunks = policy.stats()["chunks"]
+    policy.reset(9, "open the tap")
+    assert policy.work(PLAN_END)
+    assert policy.work(REFINE_END)
+    policy.observe(*some_observations(1)[0], loop.now_ns)
+    _, info = loop.tick()
+    assert (info.step, info.reason, info.chunks_seen) == (0, "no valid plan", chunks)
+
+
+def test_fewer_chunks_per_plan_at_run_time(policy: Policy) -> None:
+    loop = steady(policy)
+    loop.run(some_observations(4 * L))
+    plans = policy.stats()["plans"]
+    policy.set_chunks_per_plan(1)
+    outcome = loop.run(some_observations(4 * L))
+    assert policy.stats()["plans"] - plans >= 4 * L - 2 * H
+    assert max(info.plan_age_steps for _, info in outcome[L:]) <= H
+    for chunks in (0, M + 1):
+        with pytest.raises(InputError):
+            policy.set_chunks_per_plan(chunks)
+
+
+def test_a_dimension_may_fault_at_its_limit(copy: Callable[[], Path]) -> None:
+    def strict(content: dict[str, Any]) -> None:
+        changes = {"on_limit": "fault", "lower": -0.9, "upper": 0.9}
+        content["embodiment"]["actions"][0] |= changes
+
+    release, content = changed(copy, strict)
+    with Policy(release) as policy:
+        executor = Executor(policy, config(content), "async", refine_ahead_steps=H)
+        loop = Loop(policy)
+        loop.start(MANUAL)
+        executor.reset(5, TOKENS)
+        reasons = set()
+        for images, state in some_observations(4 * L):
+            action, info = loop.once(images, state)
+            expected, reference = executor.step(images, state)
+            np.testing.assert_array_equal(action, expected)
+            assert info.reason == reference.reason
+            reasons.add(info.reason)
+        assert reasons == {"", "action is out of limits"}
+        assert "outside the limits" in policy.fault_text
+        policy.stop()
+        policy.reset(5, "open the tap")
+        policy.set_instruction(TOKENS)
+        for images, state in some_observations(4 * L):
+            policy.observe(images, state)
+            info = policy.step()[1]
+        assert info.reason == "action is out of limits"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunks_per_plan": M + 1},
+        {"refill_at": M + 1},
+        {"refine_ahead_steps": L + 1},
+        {"blend_steps": 1},
+        {"blend": "linear"},
+        {"blend": "linear", "blend_steps": H},
+        {"blend": "linear", "blend_steps": 1, "frozen_steps": 1},
+        {"blend": "freeze", "blend_steps": 1, "frozen_steps": 2},
+        {"planner_priority": 100},
+        {"poll_s": 2},
+    ],
+)
+def test_refuses_options_that_make_no_sense(policy: Policy, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        policy.start(RunOptions(manual=True, **options))
+    with pytest.raises(InputError, match="async-mode-off"):
+        policy.tick(0)
+
+
+def test_calls_of_the_other_mode_are_refused(policy: Policy) -> None:
+    for call in (policy.stats, lambda: policy.work(PLAN_BEGIN), lambda: policy.tick(0)):
+        with pytest.raises(InputError):
+            call()
+    policy.start(MANUAL)
+    for call in (policy.step, policy.start, lambda: policy.work(9)):
+        with pytest.raises(InputError):
+            call()
+    policy.stop()
+    policy.stop()
+    assert policy.step()[1].state is State.HOLD
+    policy.start()
+    with pytest.raises(InputError):
+        policy.work(PLAN_BEGIN)
+
+
+def test_stats_count_what_happened(policy: Policy) -> None:
+    loop = steady(policy)
+    outcome = loop.run(some_observations(3 * L))
+    outcome += [loop.tick() for _ in range(20)]
+    stats = policy.stats()
+    states = [info.state for _, info in outcome]
+    assert stats["ticks"] == 2 * H + len(outcome) == stats["tick_ns"]["count"]
+    assert stats["running_ticks"] == 2 * H + states.count(State.RUNNING)
+    assert stats["hold_ticks"] == states.count(State.HOLD)
+    assert stats["holds"] == 1
+    assert sum(stats["hold_reason_ticks"].values()) == stats["hold_ticks"]
+    assert stats["planner_ns"]["count"] == stats["plans"] + stats["dropped_plans"]
+    assert stats["refiner_ns"]["count"] == stats["chunks"] + stats["dropped_chunks"]
+    ages = [info.plan_age_steps for _, info in outcome if info.state is State.RUNNING]
+    assert stats["plan_age_steps"]["max"] >= max(ages)
+    assert 0 < stats["tick_ns"]["p50"] <= stats["tick_ns"]["p999"] <= stats["tick_ns"]["max"]
+    assert sum(stats["tick_ns"]["octaves"]) == stats["ticks"]
+
+
+def test_real_time_settings_are_tried_and_reported(policy: Policy) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    policy.start(RunOptions(planner_cpus=frozenset({cpu}), refiner_cpus=frozenset({63})))
+    _, info = policy.tick(0)
+    assert info.realtime_asked == {"planner_cpus", "refiner_cpus"}
+    assert info.realtime_got == {"planner_cpus"}  # no machine of ours has 64 processors
