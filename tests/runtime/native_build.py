@@ -51,6 +51,43 @@ def golden_program(out: Path, release: Path) -> Path:
     return out
 
 
+def c_program(name: str, folder: Path, release: Path) -> Path:
+    """Compile `c/NAME.c` against a release's own header and library."""
+    out = folder / name
+    zig(
+        *("cc", *TARGET, "-std=c11", "-O1", *STRICT, f"-I{release / 'include'}"),
+        *(str(C_SOURCES / f"{name}.c"), str(release / "lib/liblibra_edge.so"), "-lpthread"),
+        *("-o", str(out)),
+    )
+    return out
+
+
+def run_c(program: Path, release: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run such a program on the release."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(release / "lib")}
+    return subprocess.run(
+        [str(program), str(release), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def core_program(name: str, folder: Path) -> Path:
+    """Compile `c/NAME.cc` with the runtime's sources but for ONNX Runtime and files."""
+    out, root = folder / name, build.SOURCE_ROOT
+    core = ("async", "checks", "clock", "command", "error", "histogram", "intents", "noise")
+    zig(
+        *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
+        *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),
+        *(str(root / "third_party/yyjson"), str(C_SOURCES / f"{name}.cc")),
+        *(str(root / "src" / f"{source}.cc") for source in core),
+        *("-o", str(out)),
+    )
+    return out
+
+
 def run_golden(
     program: Path, release: Path, *tolerances: float
 ) -> subprocess.CompletedProcess[str]:

@@ -223,20 +223,20 @@ typedef struct le_step_info {
 
 /* How async mode runs. 0 in a field chooses the default in brackets. */
 typedef struct le_run_options {
-  uint32_t struct_size;            /* sizeof(le_run_options) */
-  uint32_t flags;                  /* LE_RUN_... */
-  uint32_t chunks_per_plan;        /* [M] chunks to use of each plan, at most M */
-  uint32_t refill_at;              /* [1] chunks left at which the planner is asked again */
-  uint32_t refine_ahead_steps;     /* [H] actions left at which the next chunk is begun */
-  uint32_t max_plan_age_steps;     /* [L] an action of an older plan is not sent */
-  uint32_t blend;                  /* LE_BLEND_... */
-  uint32_t blend_steps;            /* steps that successive chunks share, below H */
-  uint32_t frozen_steps;           /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
-  uint32_t planner_priority;       /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
-  uint32_t refiner_priority;       /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
-  uint32_t reserved0;              /* 0 */
-  uint64_t planner_cpus;           /* 0: as is; else bit c allows processor c */
-  uint64_t refiner_cpus;           /* 0: as is; else bit c allows processor c */
+  uint32_t struct_size;        /* sizeof(le_run_options) */
+  uint32_t flags;              /* LE_RUN_... */
+  uint32_t chunks_per_plan;    /* [M] chunks to use of each plan, at most M */
+  uint32_t refill_at;          /* [1] chunks left at which the planner is asked again */
+  uint32_t refine_ahead_steps; /* [H] actions left at which the next chunk is begun */
+  uint32_t max_plan_age_steps; /* [L] an action of an older plan is not sent; below L - 1: holds */
+  uint32_t blend;              /* LE_BLEND_... */
+  uint32_t blend_steps;        /* steps that successive chunks share, below H */
+  uint32_t frozen_steps;       /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
+  uint32_t planner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t refiner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t reserved0;          /* 0 */
+  uint64_t planner_cpus;       /* 0: as is; else bit c allows processor c */
+  uint64_t refiner_cpus;       /* 0: as is; else bit c allows processor c */
   uint64_t max_observation_age_ns; /* [500 ms] an older observation means LE_HOLD */
   uint64_t engine_timeout_ns;      /* [2 s] a longer engine call means LE_HOLD */
   uint64_t poll_ns;                /* [200 us] how often an idle thread looks for work, up to 1 s */

@@ -86,7 +86,8 @@ Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &o
       planner_(engines),
       refiner_(engines),
       queue_(queue_capacity(options, sizes), sizes.chunk, sizes.action_dim),
-      chunks_per_plan_(options.chunks_per_plan) {
+      chunks_per_plan_(options.chunks_per_plan),
+      scale_(counter_scale()) {
   last_chunk_.plan_steps.resize(sizes.chunk);
   last_chunk_.actions.resize(sizes.chunk_count());
 }
@@ -288,16 +289,19 @@ bool Async::finish_plan() {
   planner_.since.store(0);
   if (planner_.epoch != epoch_) return bump(dropped_plans_), true;
   if (planner_.fault != LE_REASON_NONE) return fail_with(planner_), true;
+  take_plan(planner_.step, planner_.session->io.plan_intent.data());
+  return true;
+}
+
+void Async::take_plan(uint64_t plan_step, const int32_t *intents) {
   const uint64_t now = step_.load();
   const uint64_t steps = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
-  const bool old = now > planner_.step + options_.max_plan_age_steps;
-  const int32_t *intents = planner_.session->io.plan_intent.data();
-  if (old || !intents_.replace(static_cast<int64_t>(planner_.step), intents, steps, now)) {
-    return bump(dropped_plans_), true;
+  const bool old = now > plan_step + options_.max_plan_age_steps;
+  if (old || !intents_.replace(static_cast<int64_t>(plan_step), intents, steps, now)) {
+    return bump(dropped_plans_);
   }
   plan_end_.store(intents_.end());
   bump(plans_);
-  return true;
 }
 
 void Async::fail_with(const Job &job) {

@@ -80,6 +80,7 @@ class Async {
   void set_realtime(uint32_t asked, uint32_t got) { asked_ = asked, got_ = got; }
 
  private:
+  friend struct Simulation;  // a test that delivers plans twice and out of order
   using Counter = std::atomic<uint64_t>;
 
   void advance_clock(uint64_t now_ns);
@@ -89,6 +90,7 @@ class Async {
   le_reason out_of_actions(uint64_t step) const;
   void count(const le_tick_info &info);
   void fail_with(const Job &job);
+  void take_plan(uint64_t plan_step, const int32_t *intents);
   bool ready() const;
   bool observed(Job &job, size_t reader);
   void blend(Chunk &chunk, uint64_t now) const;
@@ -129,7 +131,7 @@ class Async {
   std::atomic<uint32_t> chunks_per_plan_;
   std::atomic<uint64_t> plan_end_{0};  // for the control loop
 
-  const CounterScale scale_;
+  const CounterScale &scale_;
   Histogram tick_ns_, planner_ns_, refiner_ns_, plan_age_, queue_steps_;
   Counter running_{0}, hold_{0}, faulted_{0}, holds_{0}, faults_{0}, underruns_{0};
   Counter clamped_{0}, slowed_{0};

@@ -27,8 +27,7 @@ inline uint64_t counter() {
 // Nanoseconds per count of counter(), as a fixed-point number with 32 fractional bits.
 class CounterScale {
  public:
-  // Compares the two clocks for a few milliseconds.
-  CounterScale();
+  explicit CounterScale(uint64_t scale) : scale_(scale) {}
   uint64_t to_ns(uint64_t counts) const {
     return static_cast<uint64_t>((static_cast<unsigned __int128>(counts) * scale_) >> 32);
   }
@@ -36,5 +35,8 @@ class CounterScale {
  private:
   uint64_t scale_;
 };
+
+// Compares the two clocks for a few milliseconds, once in a process.
+const CounterScale &counter_scale();
 
 }  // namespace le

@@ -1,6 +1,7 @@
 #include "intents.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace le {
 
