@@ -91,3 +91,11 @@ system:
 	[ -z "$$missing" ] || echo "Not installed here: $$missing. Install them with your system's" \
 	  "package manager (Debian: apt-get install$$missing). Without a software renderer the" \
 	  "simulator cannot draw, and whatever needs it says so."
+
+.PHONY: test-sanitize bench-runtime
+
+test-sanitize: $(VENV)/.dev ## the runtime under ThreadSanitizer, AddressSanitizer, UBSan (needs g++)
+	$(BIN)/python -m pytest -m sanitize tests/runtime/test_sanitize.py $(PYTEST_ARGS)
+
+bench-runtime: $(VENV)/.dev ## measure the runtime's tick, overhead and latency, write docs/measurements
+	$(BIN)/python benchmarks/runtime.py

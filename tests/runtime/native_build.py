@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 def cached_library() -> Path:
     """The library of the present sources; compiled only when they have changed."""
+    if sanitized := os.environ.get("LIBRA_EDGE_TEST_LIBRARY"):
+        return Path(sanitized)
     folder = build.default_cache_dir().parent / "tests"
     kept = folder / build.source_hash() / build.LIBRARY_NAME
     if not kept.is_file():
@@ -49,6 +52,16 @@ def golden_program(out: Path, release: Path) -> Path:
         *("-o", str(out)),
     )
     return out
+
+
+def has_gxx() -> bool:
+    return shutil.which("g++") is not None and shutil.which("gcc") is not None
+
+
+def gxx(*command: str) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
 
 
 def c_program(name: str, folder: Path, release: Path) -> Path:
