@@ -61,7 +61,8 @@ def test_programs(flags: list[str], name: str, arguments: list[str], tmp_path: P
 def test_python_tests_on_an_address_sanitized_library(tmp_path: Path) -> None:
     library = build_sanitized(tmp_path / build.LIBRARY_NAME, ADDRESS, "-shared")
     # Without libstdc++ from the start ASan cannot see an exception pass.
-    runtime = [native_build.gxx("g++", f"-print-file-name=lib{name}.so") for name in ("asan", "stdc++")]
+    names = ("asan", "stdc++")
+    runtime = [native_build.gxx("g++", f"-print-file-name=lib{name}.so") for name in names]
     environment = {
         **ENVIRONMENT,
         "LD_PRELOAD": " ".join(runtime),
@@ -69,8 +70,8 @@ def test_python_tests_on_an_address_sanitized_library(tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "LIBRA_EDGE_TEST_LIBRARY": str(library),
     }
-    names = ("abi", "async", "sync", "release")
-    tests = [str(Path(__file__).parent / f"test_{name}.py") for name in names]
+    modules = ("abi", "async", "sync", "release")
+    tests = [str(Path(__file__).parent / f"test_{name}.py") for name in modules]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         env=environment,
