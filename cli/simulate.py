@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import open_simulator
 from libra_edge.errors import InputError
 from libra_edge.parity import closed_loop
+from libra_edge.runtime.live import LivePolicy, summary_rows
 
 from ._options import Json
 from ._render import Output, progress
 from .collect import Split
+
+
+class Mode(StrEnum):
+    """How the runtime is driven."""
+
+    sync = "sync"
+    live = "async"
 
 
 def simulate(
@@ -49,6 +59,9 @@ def simulate(
         typer.Option(metavar="DATASET", help="Show recorded observations; needs no renderer."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    mode: Annotated[
+        Mode, typer.Option(help="async: engines in threads, at the robot's rate; releases only.")
+    ] = Mode.sync,
     json: Json = False,
 ) -> None:
     """Run a policy in the simulator and report its success per task.
@@ -58,6 +71,10 @@ def simulate(
     """
     output = Output("simulate", json)
     controller = partial(closed_loop.open_controller, policy, shuffle_intents)
+    live = None
+    if mode is Mode.live:
+        _check_live(policy, shuffle_intents, replay, jobs)
+        live = LivePolicy(open_release(policy).path)
     if replay is not None:
         _replay(output, policy, replay, episodes, controller)
         return
@@ -72,14 +89,34 @@ def simulate(
         def on_result(result: closed_loop.EpisodeResult) -> None:
             advance(1, f"{result.task} {'ok' if result.success else 'failed'}")
 
-        results = closed_loop.run(controller, open_simulated, specs, jobs, on_result)
-    settings = {
+        chosen = controller if live is None else lambda: live
+        results = closed_loop.run(chosen, open_simulated, specs, jobs, on_result)
+    settings: dict[str, object] = {
         "policy": str(policy),
         "simulator": simulator,
         "split": split.value,
         "shuffle_intents": shuffle_intents,
+        "mode": mode.value,
     }
+    if live is not None:
+        settings["runtime"] = live.stats
+        _show_runtime(output, live.stats)
     _report(output, settings, results)
+
+
+def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, jobs: int) -> None:
+    if not is_release(policy) or shuffle_intents or replay is not None or jobs > 1:
+        raise InputError(
+            "usage",
+            "--mode async runs a release in real time, on its own.",
+            "Name a release, without --replay, --shuffle-intents and --jobs.",
+        )
+
+
+def _show_runtime(output: Output, stats: dict[str, Any]) -> None:
+    output.table(("async", "p50", "p99", "largest"), list(summary_rows(stats)))
+    counts = f"{stats['holds']} holds, {stats['underruns']} underruns"
+    output.text(f"{stats['running_ticks']} of {stats['ticks']} ticks RUNNING, {counts}")
 
 
 def _report(

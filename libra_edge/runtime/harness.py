@@ -188,7 +188,7 @@ class Policy:
         """
         self._check(self._library.le_reset(self._open_handle, _unsigned("seed", seed, 64)))
         self.step_info = None
-        self._tell(instruction)
+        self.tell(instruction)
 
     def act(self, observation: Observation) -> Floats:
         """One control step on the newest observation.
@@ -200,7 +200,7 @@ class Policy:
             LibraError: the policy met a fault; it stays so until `reset`.
         """
         if observation.instruction != self._instruction:
-            self._tell(observation.instruction)
+            self.tell(observation.instruction)
         self.observe(observation.images, observation.state)
         action, info = self.step()
         if info.state is not State.RUNNING:
@@ -210,6 +210,11 @@ class Policy:
                 "Find the cause, then reset the policy.",
             )
         return action
+
+    def tell(self, instruction: str) -> None:
+        """Set the instruction in words; the next plan follows it."""
+        self.set_instruction(self._tokenizer.encode(instruction))
+        self._instruction = instruction
 
     def set_instruction(self, tokens: Instruction) -> None:
         """Set the instruction as tokens, int64 [T]; the next plan follows it."""
@@ -360,10 +365,6 @@ class Policy:
         seed, chunk = _unsigned("seed", seed, 64), _unsigned("chunk", chunk, 64)
         self._check(self._library.le_noise(seed, chunk, noise.ctypes.data, noise.size))
         return noise
-
-    def _tell(self, instruction: str) -> None:
-        self.set_instruction(self._tokenizer.encode(instruction))
-        self._instruction = instruction
 
     def _observation(self, images: Images, state: Floats, timestamp_ns: int) -> native.Observation:
         images = _array("images", images, np.uint8, self._shapes["images"])
