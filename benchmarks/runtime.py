@@ -25,7 +25,6 @@ import numpy as np
 from libra_edge import __version__
 from libra_edge.policy.executor import State
 from libra_edge.runtime import Policy, build
-from libra_edge.runtime.harness import RunOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKS = 1_000_000
@@ -72,7 +71,7 @@ def boundary_latencies(
     state = np.zeros(info.state_dim, dtype=np.float32)
     policy.set_instruction(np.ones(info.instruction_length, dtype=np.int64))
     if asynchronous:
-        policy.start(RunOptions(refill_at=info.chunks_per_plan))
+        policy.start()
     found, chunk, running, due = [], -1, 0, time.monotonic()
     for step in range(steps):
         policy.observe(frames[step % len(frames)], state, time.monotonic_ns())

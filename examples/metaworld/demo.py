@@ -52,7 +52,7 @@ def main() -> None:
     show("Run the release through its C runtime")
     reason = missing_renderer()
     if reason is None:
-        libra_edge("simulate", RELEASE, "--episodes", str(EPISODES_PER_TASK))
+        libra_edge("simulate", RELEASE, "--mode", "async", "--episodes", str(EPISODES_PER_TASK))
     else:
         print(f"The simulator cannot draw on this machine: {reason.fact}")
         print(f"To see the robot move: {reason.remedy}")
