@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.errors import InputError, LibraError
+from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import native, stats
@@ -257,6 +257,12 @@ class Policy:
 
     def start(self, options: RunOptions | None = None) -> None:
         """Begin async mode at step 0: engines in threads of their own, `tick` for `step`."""
+        if not hasattr(self._library, "le_start"):
+            raise IncompatibleError(
+                "release-without-async",
+                "The runtime in this release is from before async mode.",
+                "Compile the policy again, or use sync mode.",
+            )
         raw = _run_options(options or RunOptions())
         self._check(
             self._library.le_start(self._open_handle, ctypes.byref(raw), *self._error_arguments)
@@ -264,6 +270,8 @@ class Policy:
 
     def stop(self) -> None:
         """End async mode, after the engine calls in flight; harmless in sync mode."""
+        if not hasattr(self._library, "le_start"):
+            return
         self._check(self._library.le_stop(self._open_handle))
 
     def tick(self, now_ns: int) -> tuple[Floats, TickInfo]:

@@ -265,6 +265,19 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_destroy": (None, (c_void_p,)),
 }
 
+# Not in the libraries of the first releases, which have the same ABI version.
+ADDED_WITH_ASYNC = frozenset(
+    {
+        "le_start",
+        "le_stop",
+        "le_tick",
+        "le_set_chunks_per_plan",
+        "le_work",
+        "le_stats",
+        "le_fault_text",
+    }
+)
+
 
 def load_library(path: Path) -> ctypes.CDLL:
     """Load a library that is known to be the right one, and declare its functions.
@@ -281,7 +294,15 @@ def load_library(path: Path) -> ctypes.CDLL:
             "Compile the policy for a target of this machine's architecture and glibc.",
         ) from None
     for name, (result, arguments) in _PROTOTYPES.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None and name in ADDED_WITH_ASYNC:
+            continue  # a release from before still runs in sync mode
+        if function is None:
+            raise IncompatibleError(
+                "library-not-loadable",
+                f"{path} has no {name}: it is not the runtime of a release.",
+                "Compile the policy again.",
+            )
         function.restype, function.argtypes = result, arguments
     if library.le_abi_version() != ABI_VERSION:
         raise IncompatibleError(

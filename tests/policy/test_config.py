@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from libra_edge.errors import InputError
-from libra_edge.policy.config import PolicyConfig, read_config
+from libra_edge.policy.config import ActionDim, PolicyConfig, read_config
 from tests.tiny import tiny_config
 
 
@@ -63,3 +64,13 @@ def test_repeated_names_are_refused() -> None:
     content["embodiment"]["cameras"] = ("front", "front")
     with pytest.raises(ValueError, match="camera names repeat"):
         PolicyConfig.model_validate(content)
+
+
+def test_limits_added_later_leave_old_bytes_alone() -> None:
+    old = {"name": "a", "unit": "m", "kind": "delta", "lower": -1.0, "upper": 1.0}
+    assert ActionDim.model_validate(old).model_dump(mode="json") == old
+    new = old | {"on_limit": "fault", "max_step_change": 0.5, "max_acceleration": 0.1}
+    assert ActionDim.model_validate(new).model_dump(mode="json") == new
+    for bad in ({"on_limit": "stop"}, {"max_step_change": 0}, {"max_acceleration": -1}):
+        with pytest.raises(ValidationError):
+            ActionDim.model_validate(old | bad)
