@@ -318,3 +318,84 @@ def test_nothing_keeps_the_caller_s_memory(opened: Opened) -> None:
         return step(opened)[1]
 
     np.testing.assert_array_equal(run(overwrite=True), run(overwrite=False))
+
+
+def start(opened: Opened, **changes: Any) -> int:
+    argument = native.RunOptions(**{"struct_size": ctypes.sizeof(native.RunOptions), **changes})
+    return int(opened.library.le_start(opened.handle, ctypes.byref(argument), opened.error, 512))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"struct_size": 8}, {"flags": 4}, {"reserved0": 1}, {"reserved": (0, 1, 0, 0)}, {"blend": 3}],
+)
+def test_start_refuses_bad_options(opened: Opened, change: Change) -> None:
+    assert start(opened, **change) == native.INVALID_ARGUMENT
+    assert opened.error.value
+    assert start(opened, flags=native.RUN_MANUAL) == native.OK
+    assert start(opened, flags=native.RUN_MANUAL) == native.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"policy": None},
+        {"action": None},
+        {"action_count": D - 1},
+        {"info": native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo) - 1)},
+        {"info": native.TickInfo(struct_size=2**32 - 1)},
+    ],
+    ids=str,
+)
+def test_tick_touches_nothing_on_error(opened: Opened, change: Change) -> None:
+    def tick(**changes: Any) -> tuple[int, Any, native.TickInfo]:
+        action = np.full(D, CANARY, np.float32)
+        info = native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo), step=CANARY)
+        arguments = {
+            "policy": opened.handle,
+            "now_ns": 1,
+            "action": action.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            "action_count": D,
+            "info": info,
+            **changes,
+        }
+        if arguments["info"] is not None:
+            arguments["info"] = ctypes.byref(arguments["info"])
+        return opened.library.le_tick(*arguments.values()), action, info
+
+    assert tick()[0] == native.INVALID_ARGUMENT  # before le_start
+    assert start(opened, flags=native.RUN_MANUAL) == native.OK
+    status, action, info = tick(**change)
+    assert status == native.INVALID_ARGUMENT
+    assert (action == CANARY).all()
+    assert info.step == CANARY
+    assert tick(info=None)[0] == native.OK
+    status, action, info = tick()
+    assert (status, info.step) == (native.OK, 1)
+    assert (action != CANARY).all()
+
+
+def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
+    library, handle, number = opened.library, opened.handle, ctypes.c_uint32(CANARY)
+    small = native.StatsInfo(struct_size=ctypes.sizeof(native.StatsInfo) - 1)
+    calls = [
+        lambda: library.le_start(None, None, None, 0),
+        lambda: library.le_start(handle, None, None, 0),
+        lambda: library.le_stop(None),
+        lambda: library.le_set_chunks_per_plan(None, 1),
+        lambda: library.le_set_chunks_per_plan(handle, 0),
+        lambda: library.le_work(None, 0, ctypes.byref(number)),
+        lambda: library.le_work(handle, 0, None),
+        lambda: library.le_work(handle, 4, ctypes.byref(number)),
+        lambda: library.le_stats(None, ctypes.byref(native.StatsInfo(struct_size=8192))),
+        lambda: library.le_stats(handle, None),
+        lambda: library.le_stats(handle, ctypes.byref(small)),
+        lambda: library.le_fault_text(None, opened.error, 512),
+        lambda: library.le_fault_text(handle, None, 512),
+    ]
+    for started in (False, True):
+        if started:
+            assert start(opened, flags=native.RUN_MANUAL) == native.OK
+        for index, call in enumerate(calls):
+            assert call() == native.INVALID_ARGUMENT, (started, index)
+    assert number.value == CANARY

@@ -161,10 +161,13 @@ void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
       info->clamped_count = limited.clamped_count;
       info->clamped_mask = limited.clamped_mask;
       info->slowed_mask = limited.slowed_mask;
-      if (limited.fault) latch(fault = LE_REASON_OUT_OF_LIMITS);
-      info->chunk = chunk->number;
-      info->plan_step = chunk->plan_steps[row];
-      info->plan_age_steps = age;
+      if (limited.fault) {
+        latch(fault = LE_REASON_OUT_OF_LIMITS);
+      } else {
+        info->chunk = chunk->number;
+        info->plan_step = chunk->plan_steps[row];
+        info->plan_age_steps = age;
+      }
     }
   }
   info->state = fault != LE_REASON_NONE ? LE_FAULT : hold != LE_REASON_NONE ? LE_HOLD : LE_RUNNING;
