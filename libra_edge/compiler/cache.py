@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import libra_edge
-from libra_edge.bundle.atomic import new_file
+from libra_edge.atomic import new_file
 
 # The packages whose output depends on their version.
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch", "ziglang")

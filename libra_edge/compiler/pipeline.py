@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from libra_edge.bundle.atomic import new_file
+from libra_edge.atomic import new_file
 from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from libra_edge.atomic import new_file
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
-from libra_edge.policy.checkpoint import build_policy
+from libra_edge.policy.checkpoint import TOKENIZER, build_policy
 from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
 from libra_edge.training.config import TrainingRecipe
 from libra_edge.training.trainer import RESUME, Trainer
@@ -52,13 +53,14 @@ def prepare(dataset_path: Path, recipe: TrainingRecipe, out: Path, *, resume: bo
     }
     torch.manual_seed(recipe.training.seed)
     policy = build_policy(config, statistics)
-    (out / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    with new_file(out / TOKENIZER) as stream:
+        stream.write(tokenizer_json.encode())
     windows = Windows(
         (dataset.episode(i) for i in range(len(dataset.episodes))),
         config,
         policy.state_affine,
         policy.action_affine,
-        Tokenizer(out / "tokenizer.json", config.instruction_length),
+        Tokenizer(out / TOKENIZER, config.instruction_length),
     )
     trainer = Trainer(policy, windows, recipe.training, out, statistics, tokenizer_json)
     if resume:
