@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
@@ -85,6 +86,27 @@ def test_a_trained_policy_compiles_and_verifies(dataset: Path, tmp_path: Path, n
         *("--data", dataset, "--samples", 12),
     )
     assert checked
+
+
+def test_a_run_can_start_from_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
+    chosen = recipe(tmp_path / "recipe.toml", SCHEDULES["ddim"])
+    run("train", dataset, "--out", tmp_path / "first", "--recipe", chosen)
+    words = ("train", dataset, "--from", tmp_path / "first", "--recipe")
+    run(*words, chosen, "--out", tmp_path / "second")
+    first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("first", "second"))
+    assert first.keys() == second.keys()
+    # Eight small steps from the first run's weights, not from new ones.
+    moved = max(float((first[k] - second[k]).abs().max()) for k in first)
+    assert 0 < moved < 0.02
+    for name in ("stats.json", "tokenizer.json", "config.json"):
+        assert (tmp_path / "first" / name).read_text() == (tmp_path / "second" / name).read_text()
+    other = recipe(tmp_path / "other.toml", SCHEDULES["dpm_solver_pp"])
+    refused = CliRunner().invoke(
+        program.app, [*map(str, words), str(other), "--out", str(tmp_path / "third")]
+    )
+    assert refused.exit_code == 2
+    assert "error[start-mismatch]" in refused.stderr
+    assert not (tmp_path / "third").exists()
 
 
 def test_training_goes_on_only_where_it_is_told_to(dataset: Path, tmp_path: Path) -> None:
