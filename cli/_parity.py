@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from libra_edge.parity.gates import Check
@@ -11,7 +11,7 @@ from ._render import Output
 
 _COLUMNS = {
     "tokens equal": "tokens equal",
-    "margin of differing tokens": "largest margin",
+    "margin error": "margin error",
     "action error / range": "action error",
 }
 
@@ -21,12 +21,12 @@ def parity_table(output: Output, checks: Sequence[Check]) -> None:
     rows = [_row(stage, list(group)) for stage, group in groupby(checks, lambda c: c.stage)]
     output.table(("parity", *_COLUMNS.values(), "N", "verdict"), rows)
     gates = {check.metric: check.threshold for check in checks if check.metric in _COLUMNS}
-    limits = "; ".join(f"{_COLUMNS[name]} {gate:g}" for name, gate in gates.items())
-    if limits:
-        output.text(f"gates: {limits}; action errors are fractions of each dimension's range")
+    if gates:
+        limits = ", ".join(f"{_COLUMNS[name]} {gate:g}" for name, gate in gates.items())
+        output.text(f"gates: {limits} (actions: fraction of each dimension's range)")
     for check in checks:
         if check.verdict != "pass":
-            output.text(f"{check.verdict}: {' '.join(_words(check))}")
+            output.text(f"{check.verdict}: {check.stage}: {_words(check)}")
     output.text("")
 
 
@@ -38,9 +38,8 @@ def _row(stage: str, checks: Sequence[Check]) -> tuple[object, ...]:
     return (stage, *cells, max(check.samples for check in checks), worst)
 
 
-def _words(check: Check) -> Iterator[str]:
-    yield f"{check.stage}:"
-    if check.verdict == "fail":
-        yield f"{check.metric} is {check.value:.4g} on {check.samples}, gate {check.threshold:g}"
-    if check.note:
-        yield f"({check.note})"
+def _words(check: Check) -> str:
+    if check.verdict == "not measured":
+        return check.note
+    note = f" ({check.note})" if check.note else ""
+    return f"{check.metric} is {check.value:.4g}, gate {check.threshold:g}{note}"

@@ -82,9 +82,6 @@ def compile_(
 
 def _show(output: Output, compiled: Compiled) -> None:
     manifest = compiled.manifest
-    output.table(("parity", "worst metric", "gate", "N", "verdict"), stage_rows(compiled.checks))
-    output.text("")
-    chosen = manifest.engines.refiner.form
     parity_table(output, compiled.checks)
     chosen = manifest.engines.refiner.form
     output.table(

@@ -14,6 +14,9 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, resume state.")],
     recipe: Annotated[Path | None, typer.Option(help="Training recipe (TOML).")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Checkpoint to start from.", show_default="none")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -28,7 +31,7 @@ def train(
     torch.set_num_threads(threads)
     chosen = read_training_recipe(recipe) if recipe else TrainingRecipe()
     say(f"reading {dataset}")
-    trainer = prepare(dataset, chosen, out, resume=resume)
+    trainer = prepare(dataset, chosen, out, resume=resume, start=start)
     say(f"training on {trainer.device} ({trainer.device_reason}), from step {trainer.step}")
     last: dict[str, float] = {}
     with progress("training steps", chosen.training.steps - trainer.step) as advance:

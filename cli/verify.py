@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.atomic import new_file
+from libra_edge.atomic import new_file
 from libra_edge.errors import ExitCode
 from libra_edge.parity.junit import junit_xml
 from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release

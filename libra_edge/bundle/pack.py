@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from libra_edge.bundle.atomic import new_directory, new_file
+from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from libra_edge.bundle.atomic import new_directory
+from libra_edge.atomic import new_directory
 from libra_edge.bundle.container import broken, copy_checked, read_container
 from libra_edge.bundle.manifest import Manifest, parse_manifest
 from libra_edge.bundle.members import FOLDERS, MANIFEST, MAX_BYTES, MEMBERS

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from libra_edge.atomic import new_directory
 from libra_edge.data.statistics import FeatureStats, ImageStats, vector_stats
 from libra_edge.data.types import Episode
 from libra_edge.data.video import Codec, VideoWriter, video_info
-from libra_edge.errors import InputError, LibraError
+from libra_edge.errors import InputError
 from libra_edge.policy.config import Embodiment
 
 VERSION = "v3.0"
@@ -90,11 +87,11 @@ class DatasetWriter:
         self._frames_in_file = 0
         self._data: pq.ParquetWriter | None = None
         self._videos: dict[str, VideoWriter] = {}
-        with _disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        self._stack = ExitStack()
 
     def __enter__(self) -> DatasetWriter:
+        self._folder = self._stack.enter_context(new_directory(self._path))
+        self._stack.push(self._complete)
         return self
 
     def __exit__(
@@ -103,21 +100,16 @@ class DatasetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            with _disk_errors(self._path):
-                self._close_files()
-                if kind is None:
-                    self._finish()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.__exit__(kind, error, trace)
+
+    def _complete(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._close_files()
+        if kind is None:
+            self._finish()
 
     def add(self, episode: Episode) -> None:
         """Append one episode."""
         self._check(episode)
-        with _disk_errors(self._path):
-            self._append(episode)
-
-    def _append(self, episode: Episode) -> None:
         if len(self._episodes) % self._episodes_per_file == 0:
             self._close_files()
             self._open_files()
@@ -225,10 +217,6 @@ class DatasetWriter:
             self._folder / EXTRA_PATH,
             {"embodiment": self._embodiment.model_dump(mode="json"), "recipe": self._recipe},
         )
-        if self._path.exists():
-            self._path.rmdir()
-        self._folder.chmod(0o755)
-        self._folder.rename(self._path)
 
     def _stats(self) -> dict[str, Any]:
         stats: dict[str, FeatureStats] = {}
@@ -276,27 +264,6 @@ class DatasetWriter:
             features[name] = {"dtype": str(kind).replace("float", "float32"), "shape": [1]}
             features[name]["names"] = None
         return features
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden place into a user's error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LibraError(
-                "disk-full",
-                f"No space left to write {path}.",
-                "Free some space and run the command again; nothing was left half-written.",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise InputError(
-                "cannot-write",
-                f"{path} cannot be written: {error.strerror}.",
-                "Choose a place you may write to.",
-            ) from error
-        raise
 
 
 def _vector_feature(names: list[str]) -> dict[str, Any]:

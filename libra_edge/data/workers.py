@@ -6,7 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 State = TypeVar("State")
@@ -64,6 +64,8 @@ def _bounded(
 
 _open_state: Callable[[], AbstractContextManager[Any]] | None = None
 _state: Any = None
+# Holds on to the context manager: dropped, it would close what the worker still uses.
+_kept = ExitStack()
 
 
 def _prepare(open_state: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -76,5 +78,5 @@ def _run(work: Callable[[Any, Item], Result], item: Item) -> Result:
     global _state
     if _state is None:
         assert _open_state is not None
-        _state = _open_state().__enter__()
+        _state = _kept.enter_context(_open_state())
     return work(_state, item)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict
 
+from libra_edge.atomic import new_file
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
@@ -188,17 +191,28 @@ def save_checkpoint(
     policy: LibraVLA,
     statistics: Statistics,
     tokenizer_json: str,
+    max_shard_size: str = "4GB",
 ) -> None:
-    """Write a checkpoint folder. Each file appears whole or not at all."""
-    path.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint folder; weights over `max_shard_size` are split into shards.
+
+    Each file appears whole or not at all. Other files in the folder stay, old weights do not.
+    """
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
-    save_file(weights, path / f".{WEIGHTS}.tmp", metadata={"format": "pt"})
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:
+        save_torch_state_dict(weights, scratch, max_shard_size=max_shard_size)
+        written = sorted(Path(scratch).iterdir())
+        for file in written:
+            with new_file(path / file.name) as stream, file.open("rb") as source:
+                shutil.copyfileobj(source, stream)
     texts = {
         CONFIG: policy.config.to_json(),
         STATISTICS: json.dumps(statistics, indent=1, sort_keys=True) + "\n",
         TOKENIZER: tokenizer_json,
     }
     for name, text in texts.items():
-        (path / f".{name}.tmp").write_text(text, encoding="utf-8")
-    for name in (WEIGHTS, *texts):
-        (path / f".{name}.tmp").replace(path / name)
+        with new_file(path / name) as stream:
+            stream.write(text.encode())
+    for file in path.glob("model*.safetensors*"):
+        if file.name not in {new.name for new in written}:
+            file.unlink()

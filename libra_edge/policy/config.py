@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -143,7 +144,8 @@ class ScheduleConfig(Strict):
     """Diffusion or flow-matching process, what the refiner predicts, and how it is sampled.
 
     `train_steps` discretises training time; `denoise_steps` (K) is what a robot runs.
-    `clip_sample` bounds the predicted clean action (normalised units); None leaves it free.
+    `clip_sample` bounds the predicted clean action (normalised units); null, or "none" in TOML,
+    leaves it free.
     """
 
     train_steps: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -152,6 +154,12 @@ class ScheduleConfig(Strict):
     timestep_spacing: TimestepSpacing = "trailing"
     denoise_steps: Annotated[int, Field(ge=1, le=1_000)] = 10
     clip_sample: Annotated[float, Field(gt=0)] | None = 1.0
+
+    @field_validator("clip_sample", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: object) -> object:
+        # TOML has no null.
+        return None if value == "none" else value
 
     @property
     def flow_matching(self) -> bool:

@@ -47,7 +47,7 @@ class DenoiserBlock(nn.Module):
         self.mlp = mlp(width)
 
     def forward(self, x: Tensor, modulation: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """From x [B, H, width], modulation [B, 6 * width], memory keys and values → [B, H, width]."""
+        """Noisy x [B, H, width], modulation [B, 6 * width], keys and values → [B, H, width]."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation[:, None].chunk(6, dim=-1)
         y = F.layer_norm(x, (self.width,)) * (1 + scale) + shift
         x = x + (1 + gate) * self.self_attention(y, y)

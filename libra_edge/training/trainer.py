@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from libra_edge.atomic import new_file
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.checkpoint import Statistics, save_checkpoint
 from libra_edge.policy.model import LibraVLA
@@ -127,21 +128,18 @@ class Trainer:
         """Write the averaged weights as a checkpoint, and the state that `resume` reads."""
         averaged: Any = self._average.module
         save_checkpoint(self._out, averaged, self._statistics, self._tokenizer_json)
-        partial = self._out / f".{RESUME}.tmp"
-        torch.save(
-            {
-                "config": self._config.model_dump_json(),
-                "step": self.step,
-                "policy": self._policy.state_dict(),
-                "average": self._average.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "rate": self._rate.state_dict(),
-                "accuracy": self._curriculum.accuracy,
-                "passed_at": self._curriculum.passed_at,
-            },
-            partial,
-        )
-        partial.replace(self._out / RESUME)
+        state = {
+            "config": self._config.model_dump_json(),
+            "step": self.step,
+            "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "rate": self._rate.state_dict(),
+            "accuracy": self._curriculum.accuracy,
+            "passed_at": self._curriculum.passed_at,
+        }
+        with new_file(self._out / RESUME) as stream:
+            torch.save(state, stream)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._config.precision == "float32":

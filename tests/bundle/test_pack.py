@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge.bundle import atomic
+from libra_edge import atomic
 from libra_edge.bundle.members import MANIFEST, MEMBERS
 from libra_edge.bundle.pack import pack_release, unpack_release, write_release
 from libra_edge.bundle.verify import open_release, verify_release

@@ -85,3 +85,21 @@ class Sluggish(Obedient):
 class Broken(Obedient):
     def act(self, observation: Observation) -> np.ndarray:
         raise InputError("broken-policy", "it broke.", "Mend it.")
+
+
+class Closing(Obedient):
+    """Has to be closed, and refuses to work afterwards, like a policy in the C runtime."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = True
+
+    def __enter__(self) -> Closing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open = False
+
+    def act(self, observation: Observation) -> np.ndarray:
+        assert self._open, "closed while in use"
+        return super().act(observation)

@@ -14,7 +14,7 @@ from libra_edge.parity.closed_loop import (
     summarise_tasks,
     wilson,
 )
-from tests.parity.fake_simulator import Broken, LineWorld, Obedient, Sluggish
+from tests.parity.fake_simulator import Broken, Closing, LineWorld, Obedient, Sluggish
 
 
 def test_obedient_policy_succeeds_and_the_same_seeds_give_the_same_episodes():
@@ -32,6 +32,12 @@ def test_results_do_not_depend_on_the_number_of_processes():
     parallel = run(Sluggish, LineWorld, specs, jobs=2, on_result=seen.append)
     assert parallel == run(Sluggish, LineWorld, specs) == seen
     assert len({result.steps for result in parallel}) > 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_policy_stays_open_until_the_last_episode(jobs):
+    specs = plan_episodes(LineWorld(), ("left", "right"), episodes=3)
+    assert all(result.success for result in run(Closing, LineWorld, specs, jobs=jobs))
 
 
 def test_error_in_a_worker_process_arrives_whole():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from libra_edge.errors import InputError
-from libra_edge.policy.checkpoint import checkpoint_sha256, load_checkpoint
+from libra_edge.policy.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -43,22 +43,20 @@ def test_round_trip(folder: Path) -> None:
 
 
 def test_shards_load_like_one_file(folder: Path, tmp_path: Path) -> None:
-    sharded = write_tiny_checkpoint(tmp_path / "sharded")
-    tensors = load_file(sharded / "model.safetensors")
-    names = sorted(tensors)
-    halves = (names[: len(names) // 2], names[len(names) // 2 :])
-    weight_map = {}
-    for i, half in enumerate(halves, start=1):
-        file = f"model-{i:05}-of-00002.safetensors"
-        save_file({n: tensors[n] for n in half}, sharded / file)
-        weight_map |= dict.fromkeys(half, file)
-    (sharded / "model.safetensors").unlink()
-    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    one, two = load_checkpoint(folder).policy, load_checkpoint(sharded).policy
-    for name, tensor in one.state_dict().items():
-        assert torch.equal(tensor, two.state_dict()[name])
-    (sharded / "model-00002-of-00002.safetensors").unlink()
+    whole = load_checkpoint(folder)
+    sharded = tmp_path / "sharded"
+    texts = (whole.statistics, (folder / "tokenizer.json").read_text())
+    save_checkpoint(sharded, whole.policy, *texts, max_shard_size="20KB")
+    shards = sorted(sharded.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert not (sharded / "model.safetensors").exists()
+    for name, tensor in load_checkpoint(sharded).policy.state_dict().items():
+        assert torch.equal(tensor, whole.policy.state_dict()[name])
+    shards[-1].unlink()
     assert refused(sharded).code == "checkpoint-shard-missing"
+    save_checkpoint(sharded, whole.policy, *texts)
+    assert sorted(p.name for p in sharded.iterdir()) == sorted(p.name for p in folder.iterdir())
+    load_checkpoint(sharded)
 
 
 @pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "model.bin", 7])

@@ -1,0 +1,178 @@
+"""Build the engines of a target; of the refiner's forms keep the faster, and say why."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from libra_edge.catalog import Recipe, Target
+from libra_edge.compiler.cache import StageCache, sha256
+from libra_edge.compiler.front import Front
+from libra_edge.compiler.fuse import Form
+from libra_edge.engines import engine
+from libra_edge.engines.base import Array, BuiltEngine, EnginePair, Session
+from libra_edge.errors import InputError
+from libra_edge.parity.gates import LIMITS, compare, require_pass, run_engines
+from libra_edge.parity.samples import Sample
+from libra_edge.policy.executor import Engines
+
+# A smaller gain may be what a busy machine adds, and Loop is the smaller graph.
+WORTH_UNROLLING = 1.05
+FORM_SAMPLES = 8
+_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The refiner's form and why, in words that any machine would repeat."""
+
+    form: Form
+    reason: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """The engines of a release, and the exact figures behind the choice (milliseconds)."""
+
+    planner: BuiltEngine
+    refiner: BuiltEngine
+    choice: Choice
+    medians_ms: Mapping[str, float]
+
+    def load(self) -> EnginePair:
+        """Both engines on this machine, as a robot would run them, on one thread."""
+        return EnginePair(load_built(self.planner), load_built(self.refiner))
+
+
+def build_engines(
+    front: Front,
+    target: Target,
+    recipe: Recipe,
+    pinned: Form | None,
+    cache: StageCache,
+    reference: Engines,
+    samples: Sequence[Sample],
+) -> Built:
+    """Build both graphs with the target's best engine kind.
+
+    Every form of the refiner is held against `reference` before its speed is looked at.
+
+    Args:
+        front: the graphs.
+        target: what to build for.
+        recipe: the precision.
+        pinned: the refiner's form, or None for the faster.
+        cache: keeps the measurement, so that compiling again decides alike.
+        reference: the policy in PyTorch.
+        samples: observations to compare and measure on.
+
+    Raises:
+        InputError: the pinned form does not exist for this policy.
+        ParityError: a form is not the policy.
+    """
+    settings = target.engines[0]
+    kind = engine(settings.kind)
+    planner = kind.build(front.planner, settings, recipe)
+    refiners = {
+        form: kind.build(front.refiners[form], settings, recipe)
+        for form in _candidates(front, pinned)
+    }
+    graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
+    sessions = {name: load_built(built) for name, built in graphs.items()}
+    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, recipe)
+    inputs = {name: sha256(built.content) for name, built in graphs.items()}
+    measured, _ = cache.get_or_make(
+        "measure", inputs, lambda: {"medians_ms": _measure(sessions, samples[0])}
+    )
+    medians_ms = json.loads(measured["medians_ms"])
+    choice = _choose(front, pinned, medians_ms)
+    return Built(planner, refiners[choice.form], choice, medians_ms)
+
+
+def load_built(built: BuiltEngine) -> Session:
+    """One engine on this machine, on one thread."""
+    return engine(built.kind).load(built.content, built.provider, built.session_options)
+
+
+def choose_form(medians_ms: Mapping[str, float]) -> Choice:
+    """The faster form; Loop unless unrolling gains more than 5 %."""
+    if medians_ms["loop"] > medians_ms["unrolled"] * WORTH_UNROLLING:
+        return Choice("unrolled", "measured more than 5 % faster than Loop where it was compiled")
+    return Choice("loop", "unrolling measured no more than 5 % faster, and Loop is far smaller")
+
+
+def interleaved_medians(
+    calls: Mapping[str, Callable[[], object]], budget_s: float = _BUDGET_S
+) -> dict[str, float]:
+    """Median wall time of each call in seconds.
+
+    Calls take turns, so that whatever else the machine does meets all of them alike. After two
+    rounds of warming up: at least 15 and at most 200 rounds, within about `budget_s`.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(2):
+        for call in calls.values():
+            call()
+    end = time.perf_counter() + budget_s
+    for done in range(_MOST_ROUNDS):
+        if done >= _LEAST_ROUNDS and time.perf_counter() > end:
+            break
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _candidates(front: Front, pinned: Form | None) -> list[Form]:
+    if pinned is None:
+        return list(front.refiners)
+    if pinned not in front.refiners:
+        raise InputError(
+            "form-unavailable",
+            f"This policy has no refiner, so its graph has no {pinned} form.",
+            "Leave out --form.",
+        )
+    return [pinned]
+
+
+def _choose(front: Front, pinned: Form | None, medians_ms: Mapping[str, float]) -> Choice:
+    if pinned is not None:
+        return Choice(pinned, "asked for with --form")
+    if len(front.refiners) == 1:
+        return Choice("unrolled", "Libra-Base has no denoising loop: intents become bin centres")
+    return choose_form(medians_ms)
+
+
+def _require_parity(
+    sessions: Mapping[str, Session],
+    reference: Engines,
+    samples: Sequence[Sample],
+    front: Front,
+    recipe: Recipe,
+) -> None:
+    dims = front.split.config.embodiment.actions
+    expected = run_engines(reference, samples)
+    for form in sessions.keys() - {"planner"}:
+        pair = EnginePair(sessions["planner"], sessions[form])
+        found = run_engines(pair, samples, expected.intent)
+        stage = f"{form} refiner vs PyTorch"
+        require_pass(compare(stage, expected, found, dims, LIMITS[recipe.precision]))
+
+
+def _measure(sessions: Mapping[str, Session], sample: Sample) -> bytes:
+    chunk = sample.noise.shape[0]
+    planner = sessions["planner"]
+    observed: dict[str, Array] = {"images": sample.images, "state": sample.state}
+    planned = planner.run({**observed, "instruction": sample.instruction})
+    feeds = {**observed, "intent": planned["intent"][:chunk], "noise": sample.noise}
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(session.run, feeds) for name, session in sessions.items() if name != "planner"
+    }
+    calls["planner"] = partial(planner.run, {**observed, "instruction": sample.instruction})
+    medians = {name: round(s * 1e3, 4) for name, s in interleaved_medians(calls).items()}
+    return json.dumps(medians).encode()

@@ -1,0 +1,119 @@
+"""Export a module to ONNX: simplified, checked, and free of anything about this machine."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import onnxsim
+import torch
+
+from libra_edge.compiler.split import Graph
+from libra_edge.errors import InputError
+
+OPSET = 20
+# The oldest IR with opset 20; a newer one would only shut out older runtimes.
+IR_VERSION = 9
+# Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
+LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
+
+
+def export(graph: Graph) -> onnx.ModelProto:
+    """Export one graph with static shapes.
+
+    Raises:
+        InputError: its weights do not fit into one ONNX file.
+    """
+    weights = sum(p.numel() * p.element_size() for p in graph.module.parameters())
+    if weights > LARGEST_WEIGHTS_BYTES:
+        raise InputError(
+            "model-too-large",
+            f"The {graph.name} has {weights / 2**30:.1f} GiB of weights; "
+            "one ONNX file holds less than 2 GiB.",
+            "Compile a smaller backbone.",
+        )
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            graph.arguments,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        model, same = onnxsim.simplify(program.model_proto)
+    if not same:
+        raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
+    return finish(model, graph.name)
+
+
+def finish(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Strip every trace of the build (stack traces hold local paths), name and check a graph."""
+    clean = onnx.ModelProto(ir_version=IR_VERSION, producer_name="libra-edge", graph=model.graph)
+    clean.opset_import.add(domain="", version=OPSET)
+    clean.graph.name = name
+    _strip(clean.graph)
+    _drop_unused_weights(clean.graph)
+    if model.functions or any(node.domain for node in clean.graph.node):
+        raise RuntimeError(f"the {name} graph has operators that are not standard ONNX")
+    onnx.checker.check_model(clean, full_check=True)
+    return clean
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """The file form; the same model gives the same bytes."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def from_bytes(content: bytes) -> onnx.ModelProto:
+    """The model that `to_bytes` wrote."""
+    model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    return model
+
+
+def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+    used = {output.name for output in graph.output} | _read_by(graph)
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    graph.ClearField("initializer")
+    graph.initializer.extend(kept)
+
+
+def _read_by(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in graph.node for name in node.input}
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return names.union(*(_read_by(body) for body in inner))
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    for field in ("doc_string", "metadata_props", "value_info", "quantization_annotation"):
+        graph.ClearField(field)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.node):
+        value.ClearField("doc_string")
+        value.ClearField("metadata_props")
+    for node in graph.node:
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _strip(attribute.g)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's warnings off: they are about its own workings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

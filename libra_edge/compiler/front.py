@@ -1,0 +1,60 @@
+"""The machine-independent half of compiling: checkpoint → ONNX graphs, through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from libra_edge.compiler.cache import StageCache, sha256
+from libra_edge.compiler.export import export, from_bytes, to_bytes
+from libra_edge.compiler.fuse import FORMS, Form, fuse
+from libra_edge.compiler.split import Split, split
+from libra_edge.policy.checkpoint import Checkpoint
+
+OnStage = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Front:
+    """A policy as graphs.
+
+    exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
+    each form. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    """
+
+    split: Split
+    exported: dict[str, bytes]
+    refiners: dict[Form, bytes]
+
+    @property
+    def planner(self) -> bytes:
+        """The planner graph, which needs no fusing."""
+        return self.exported["planner"]
+
+
+def make_graphs(checkpoint: Checkpoint, cache: StageCache, on_stage: OnStage) -> Front:
+    """Split, export and fuse a checkpoint.
+
+    Args:
+        checkpoint: what to compile.
+        cache: where stage outputs are kept.
+        on_stage: called with each stage's name and what is going on.
+    """
+    on_stage("split", "policy into graphs")
+    parts = split(checkpoint.policy)
+    inputs = {"checkpoint": checkpoint.sha256}
+    on_stage("export", ", ".join(graph.name for graph in parts.graphs))
+    exported, _ = cache.get_or_make(
+        "export", inputs, lambda: {graph.name: to_bytes(export(graph)) for graph in parts.graphs}
+    )
+    on_stage("fuse", "denoising steps into one graph")
+    hashes = {name: sha256(content) for name, content in exported.items()}
+    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported))
+    return Front(parts, exported, {form: fused[form] for form in FORMS if form in fused})
+
+
+def _fuse(parts: Split, exported: dict[str, bytes]) -> dict[str, bytes]:
+    if parts.tables is None:
+        return {"unrolled": exported["coarse"]}
+    context, step = from_bytes(exported["context"]), from_bytes(exported["step"])
+    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in FORMS}

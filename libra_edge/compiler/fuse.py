@@ -1,0 +1,227 @@
+"""Fuse the refiner: K denoising steps and all that surrounds them become one graph.
+
+Nodes of the step graph are sorted by what they depend on: those that see only the context move
+out of the loop, those that see only the step number are evaluated now and become rows of a
+table. What is left is the loop's body, which runs as an ONNX Loop or unrolled K times over
+shared weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from libra_edge.compiler.export import OPSET, finish
+from libra_edge.compiler.split import Tables
+
+Form = Literal["loop", "unrolled"]
+FORMS: tuple[Form, ...] = ("loop", "unrolled")
+# Inputs of the step graph: the loop's state and the rows of its tables; all others are context.
+STATE = ("x", "previous")
+ROWS = ("modulation", "coefficients")
+# They broadcast, so a row of shape [1, 1, n] may as well be handed over as [n].
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div"})
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SortedStep:
+    """A step graph, sorted by dependence.
+
+    hoisted: nodes of the context alone; body: nodes of x; rows: what the body reads of values
+    that depend on the step number alone, each [K, ...]; outputs: the body's, in the order of STATE.
+    """
+
+    hoisted: list[NodeProto]
+    body: list[NodeProto]
+    weights: list[TensorProto]
+    rows: dict[str, Array]
+    outputs: tuple[str, ...]
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The loop's state: `x`, and `previous` where the sampler remembers."""
+        return STATE[: len(self.outputs)]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Nodes that turn `noise` into `sampled`, and the constants they read."""
+
+    nodes: list[NodeProto]
+    constants: dict[str, Array]
+
+
+def fuse(
+    context: onnx.ModelProto, step: onnx.ModelProto, tables: Tables, form: Form
+) -> onnx.ModelProto:
+    """Build the refiner: images, state, intent, noise → actions in physical units.
+
+    Args:
+        context: graph of what a chunk's steps share; its outputs are inputs of the step.
+        step: graph of one denoising step.
+        tables: the sampler, the modulation and the action's normalisation.
+        form: `loop` or `unrolled`.
+    """
+    before = _prefixed(context.graph, "context/", [*context.graph.input, *context.graph.output])
+    parts = sort_step(_prefixed(step.graph, "step/", step.graph.input), tables)
+    shape = [dim.dim_value for dim in step.graph.input[0].type.tensor_type.shape.dim]
+    noise, actions = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in ("noise", "actions")
+    )
+    steps = _loop(parts) if form == "loop" else _unrolled(parts)
+    finishing = [
+        helper.make_node("Mul", ["sampled", "action/scale"], ["scaled"], "action/multiply"),
+        helper.make_node("Add", ["scaled", "action/offset"], ["actions"], "action/add"),
+    ]
+    constants = {"action/scale": tables.scale, "action/offset": tables.offset, **steps.constants}
+    if len(parts.carried) > 1:
+        constants["nothing"] = np.zeros(shape, dtype=np.float32)
+    graph = helper.make_graph(
+        [*before.node, *parts.hoisted, *steps.nodes, *finishing],
+        "refiner",
+        [*before.input, noise],
+        [actions],
+        [*before.initializer, *parts.weights, *_tensors(constants)],
+    )
+    return finish(_model(graph), "refiner")
+
+
+def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
+    """Sort the step's nodes by what they depend on, and evaluate those of the table."""
+    groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
+    group_of = {v.name: "row" if v.name in ROWS else "context" for v in step.input}
+    group_of |= dict.fromkeys(STATE, "body")
+    for node in step.node:
+        found = {group_of[name] for name in node.input if name in group_of}
+        group = found.pop() if len(found) == 1 else "body" if found else "context"
+        groups[group].append(node)
+        group_of |= dict.fromkeys(node.output, group)
+    rows = _evaluate_rows(step, groups["row"], groups["body"], tables)
+    outputs = tuple(value.name for value in step.output)
+    return SortedStep(groups["context"], groups["body"], list(step.initializer), rows, outputs)
+
+
+def _evaluate_rows(
+    step: GraphProto, nodes: Sequence[NodeProto], body: Sequence[NodeProto], tables: Tables
+) -> dict[str, Array]:
+    """The step-only values that the body reads, in the order of first use."""
+    made = {name for node in nodes for name in node.output} | set(ROWS)
+    read = [name for node in body for name in node.input if name in made]
+    wanted = list(dict.fromkeys(read))
+    inputs = [value for value in step.input if value.name in ROWS]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted]
+    graph = helper.make_graph(nodes, "rows", inputs, outputs, list(step.initializer))
+    evaluator = ReferenceEvaluator(_model(graph))
+    results: list[Any] = [
+        evaluator.run(None, dict(zip(ROWS, pair, strict=True)))
+        for pair in zip(tables.modulation, tables.coefficients, strict=True)
+    ]
+    return {name: np.stack([row[i] for row in results]) for i, name in enumerate(wanted)}
+
+
+def _loop(parts: SortedStep) -> _Steps:
+    """One Loop node over the table; its body reads the weights from the graph around it."""
+    read, constants = _row_reader(parts)
+    keep_on = helper.make_node("Identity", ["loop/condition"], ["loop/continue"], "loop/continue")
+    unknown = (None, None)
+    body = helper.make_graph(
+        [keep_on, *read, *parts.body],
+        "step",
+        [
+            helper.make_tensor_value_info("loop/step", TensorProto.INT64, ()),
+            helper.make_tensor_value_info("loop/condition", TensorProto.BOOL, ()),
+            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, unknown) for n in parts.carried),
+        ],
+        [
+            helper.make_tensor_value_info("loop/continue", TensorProto.BOOL, ()),
+            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, unknown) for n in parts.outputs),
+        ],
+    )
+    start, ends = ["noise", "nothing"], ["sampled", "loop/clean"]
+    count = len(parts.carried)
+    loop = helper.make_node(
+        "Loop", ["loop/count", "", *start[:count]], ends[:count], "denoise", body=body
+    )
+    steps = len(next(iter(parts.rows.values())))
+    return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
+
+
+def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:
+    """Nodes that read one row of the table, in two operators whatever it holds."""
+    flat = [values.reshape(len(values), -1) for values in parts.rows.values()]
+    constants: dict[str, Array] = {
+        "loop/table": np.concatenate(flat, axis=1),
+        "loop/sizes": np.array([values.shape[1] for values in flat], dtype=np.int64),
+    }
+    nodes, names = [], []
+    for i, (name, values) in enumerate(parts.rows.items()):
+        shape = values.shape[1:]
+        readers = {node.op_type for node in parts.body if name in node.input}
+        if readers <= _BROADCASTING and np.prod(shape[:-1]) == 1:
+            names.append(name)
+            continue
+        names.append(f"{name}.flat")
+        constants[f"loop/shape.{i}"] = np.array(shape, dtype=np.int64)
+        nodes.append(helper.make_node("Reshape", [names[-1], f"loop/shape.{i}"], [name], name))
+    gather = helper.make_node("Gather", ["loop/table", "loop/step"], ["loop/row"], "loop/row")
+    split = helper.make_node("Split", ["loop/row", "loop/sizes"], names, "loop/split", axis=0)
+    return [gather, split, *nodes], constants
+
+
+def _unrolled(parts: SortedStep) -> _Steps:
+    """K copies of the body over the same weights, each with its own row as constants."""
+    made = {name for node in parts.body for name in node.output}
+    steps = len(next(iter(parts.rows.values())))
+    nodes: list[NodeProto] = []
+    constants: dict[str, Array] = {}
+    state = dict(zip(STATE, ("noise", "nothing"), strict=True))
+    for k in range(steps):
+        names = {name: f"{k}/{name}" for name in (*made, *parts.rows)} | state
+        if k == steps - 1:
+            names[parts.outputs[0]] = "sampled"
+        constants |= {names[name]: values[k] for name, values in parts.rows.items()}
+        nodes += [_renamed(node, names) for node in parts.body]
+        state = {name: names[out] for name, out in zip(STATE, parts.outputs, strict=False)}
+    return _Steps(nodes, constants)
+
+
+def _prefixed(graph: GraphProto, prefix: str, keep: Iterable[onnx.ValueInfoProto]) -> GraphProto:
+    """A copy with every name prefixed, but for the values in `keep`."""
+    named = [tensor.name for tensor in (*graph.input, *graph.initializer)]
+    named += [name for node in graph.node for name in node.output]
+    names = {name: prefix + name for name in named} | {value.name: value.name for value in keep}
+    result = GraphProto()
+    result.CopyFrom(graph)
+    for tensor in (*result.initializer, *result.input, *result.output):
+        tensor.name = names[tensor.name]
+    nodes = [_renamed(node, names) for node in graph.node]
+    result.ClearField("node")
+    result.node.extend(nodes)
+    return result
+
+
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """A copy with other value names; the node is called after its first output."""
+    result = NodeProto()
+    result.CopyFrom(node)
+    result.input[:] = [names.get(name, name) for name in node.input]
+    result.output[:] = [names.get(name, name) for name in node.output]
+    result.name = result.output[0]
+    return result
+
+
+def _tensors(constants: dict[str, Array]) -> list[TensorProto]:
+    return [numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def _model(graph: GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])

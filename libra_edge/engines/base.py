@@ -1,0 +1,155 @@
+"""What every engine kind provides. The base classes own the checks, a kind owns the work."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import numpy.typing as npt
+
+from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.errors import IncompatibleError
+
+Array = npt.NDArray[Any]
+
+
+def runs_here(arch: str) -> bool:
+    """Whether this machine loads native code for `arch`, for example `x86_64-linux-gnu`."""
+    return platform.system() == "Linux" and arch == f"{platform.machine()}-linux-gnu"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, NumPy dtype name and static shape of one input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What goes into a release: the ONNX file the runtime loads, and how to load it."""
+
+    kind: str
+    provider: str
+    session_options: Mapping[str, str]
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Session(ABC):
+    """A loaded engine.
+
+    Args:
+        inputs: what `run` takes.
+        outputs: what `run` gives.
+    """
+
+    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    @final
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once on exactly the declared inputs.
+
+        Raises:
+            ValueError: an input or output has another name, dtype or shape than declared.
+        """
+        _check("input", self.inputs, feeds)
+        results = self._run({name: np.ascontiguousarray(value) for name, value in feeds.items()})
+        _check("output", self.outputs, results)
+        return results
+
+    @abstractmethod
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Run on contiguous arrays that fit the specification."""
+
+
+class Engine(ABC):
+    """One engine kind."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def is_available(self, provider: str) -> bool:
+        """Whether engines for `provider` can be loaded on this machine."""
+
+    @abstractmethod
+    def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
+        """Turn a checked ONNX graph into an engine for a target; needs no such target here."""
+
+    @final
+    def load(
+        self,
+        content: bytes,
+        provider: str,
+        session_options: Mapping[str, str],
+        *,
+        threads: int = 1,
+        optimise: bool = True,
+    ) -> Session:
+        """Load an engine on this machine.
+
+        Args:
+            content: the ONNX file.
+            provider: the execution provider it was built for.
+            session_options: ONNX Runtime configuration entries.
+            threads: intra-op threads.
+            optimise: False runs the graph as written, as a reference.
+
+        Raises:
+            IncompatibleError: this machine does not have the provider.
+        """
+        if not self.is_available(provider):
+            raise IncompatibleError(
+                "provider-unavailable",
+                f"This machine has no {provider} for engines of kind {self.kind}.",
+                "Load the engine on a machine of its target.",
+            )
+        return self._load(content, provider, session_options, threads, optimise)
+
+    @abstractmethod
+    def _load(
+        self,
+        content: bytes,
+        provider: str,
+        session_options: Mapping[str, str],
+        threads: int,
+        optimise: bool,
+    ) -> Session:
+        """Load where the provider is known to be there."""
+
+
+def _check(what: str, specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> None:
+    declared = {spec.name: (spec.dtype, spec.shape) for spec in specs}
+    found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    for name in sorted(declared.keys() | found.keys()):
+        if declared.get(name) != found.get(name):
+            raise ValueError(
+                f"{what} {name}: {declared.get(name)} declared, {found.get(name)} given"
+            )
+
+
+class EnginePair:
+    """The planner and refiner sessions of a policy, as `libra_edge.policy.executor.Engines`."""
+
+    def __init__(self, planner: Session, refiner: Session) -> None:
+        self._planner = planner
+        self._refiner = refiner
+
+    def plan(self, images: Array, instruction: Array, state: Array) -> tuple[Array, Array]:
+        """See `libra_edge.policy.executor.Engines.plan`."""
+        result = self._planner.run({"images": images, "instruction": instruction, "state": state})
+        return result["intent"], result["margin"]
+
+    def refine(self, images: Array, state: Array, intent: Array, noise: Array) -> Array:
+        """See `libra_edge.policy.executor.Engines.refine`."""
+        feeds = {"images": images, "state": state, "intent": intent, "noise": noise}
+        return self._refiner.run(feeds)["actions"]

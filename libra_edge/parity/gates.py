@@ -1,0 +1,226 @@
+"""The gates every compiled stage has to pass: a metric, a threshold, N samples, a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from libra_edge.errors import ParityError
+from libra_edge.parity.metrics import action_error, margin_error, token_agreement
+from libra_edge.parity.samples import Sample
+from libra_edge.policy.config import ActionDim
+from libra_edge.policy.executor import Engines
+
+Array = npt.NDArray[Any]
+Verdict = Literal["pass", "fail", "not measured"]
+# Names of the stages that more than one place compares.
+POLICY, ENGINE, RUNTIME = "PyTorch policy", "engine", "C ABI"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Thresholds of one precision.
+
+    tokens: smallest fraction of equal intent tokens; margin: largest error of a margin, and bound
+    of the margins at which tokens may differ (logits); action: largest action error, as a
+    fraction of the dimension's range.
+    """
+
+    tokens: float
+    margin: float
+    action: float
+
+
+LIMITS: dict[str, Limits] = {"fp32": Limits(tokens=0.999, margin=1e-3, action=1e-4)}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison and its verdict. `value` is NaN where nothing could be measured."""
+
+    stage: str
+    metric: str
+    value: float
+    threshold: float
+    samples: int
+    verdict: Verdict
+    note: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as JSON knows numbers: what is not finite becomes null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an engine pair gave on N samples.
+
+    intent int32 and margin float32 [N, L, D]; actions float32 [N, H, D]; used: the tokens that the
+    actions were made from, int32 [N, H, D].
+    """
+
+    intent: Array
+    margin: Array
+    actions: Array
+    used: Array
+
+
+def run_engines(
+    engines: Engines, samples: Sequence[Sample], intents: Array | None = None
+) -> Outputs:
+    """Run planner and refiner on every sample.
+
+    Args:
+        engines: what to run.
+        samples: at least one.
+        intents: plans [N, L, D] that the refiner gets, or None for the planner's own.
+    """
+    plans = [engines.plan(s.images, s.instruction, s.state) for s in samples]
+    intent = np.stack([plan[0] for plan in plans])
+    used = _parts(intent if intents is None else intents, samples)
+    actions = [
+        engines.refine(s.images, s.state, part, s.noise)
+        for s, part in zip(samples, used, strict=True)
+    ]
+    return Outputs(intent, np.stack([plan[1] for plan in plans]), np.stack(actions), used)
+
+
+def _parts(intents: Array, samples: Sequence[Sample]) -> Array:
+    chunk = samples[0].noise.shape[0]
+    return np.stack(
+        [plan[s.part * chunk :][:chunk] for plan, s in zip(intents, samples, strict=True)]
+    )
+
+
+def compare(
+    stage: str,
+    reference: Outputs,
+    candidate: Outputs,
+    dims: Sequence[ActionDim],
+    limits: Limits,
+) -> list[Check]:
+    """Judge one stage against the one before it.
+
+    Actions are compared where both refiners were given the same tokens; how many samples that
+    leaves is part of the check, and the tokens are judged by themselves.
+    """
+    tokens = token_agreement(reference.intent, reference.margin, candidate.intent)
+    same = (reference.used == candidate.used).all(axis=(1, 2))
+    actions = action_error(reference.actions[same], candidate.actions[same], dims)
+    finite = np.isfinite(candidate.margin).all() and np.isfinite(candidate.actions).all()
+    count, compared = len(same), int(same.sum())
+    note = f"p50 {actions.p50:.1e}, p99 {actions.p99:.1e}"
+    if compared < count:
+        note += f"; {count - compared} samples with other tokens left out"
+    equal, margin, error = tokens.agreement, tokens.largest_margin, actions.max
+    shift = margin_error(reference.margin, candidate.margin)
+    differing = f"{tokens.different} of {tokens.tokens} tokens differ"
+    return [
+        Check(stage, "finite", float(finite), 1.0, count, _verdict(bool(finite))),
+        Check(stage, "tokens equal", equal, limits.tokens, count, _verdict(equal >= limits.tokens)),
+        Check(
+            stage,
+            "margin of differing tokens",
+            margin,
+            limits.margin,
+            count,
+            _verdict(margin < limits.margin),
+            differing,
+        ),
+        Check(stage, "margin error", shift, limits.margin, count, _verdict(shift < limits.margin)),
+        Check(
+            stage,
+            "action error / range",
+            error,
+            limits.action,
+            compared,
+            _verdict(error <= limits.action),
+            note,
+        ),
+    ]
+
+
+def compare_chain(
+    chain: Sequence[tuple[str, Engines]],
+    samples: Sequence[Sample],
+    dims: Sequence[ActionDim],
+    limits: Limits,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> list[Check]:
+    """Hold every stage against the one before it.
+
+    Every refiner gets the first planner's intents, so that one stage's error does not hide in
+    another's.
+
+    Args:
+        chain: names and engines in the order the data flows.
+        samples: what to run them on.
+        dims: the action dimensions.
+        limits: the thresholds.
+        on_stage: called with a comparison's name before it is made.
+    """
+    checks: list[Check] = []
+    (before_name, first_engines), *others = chain
+    first = before = run_engines(first_engines, samples)
+    for name, engines in others:
+        stage = f"{name} vs {before_name}"
+        on_stage(stage)
+        outputs = run_engines(engines, samples, first.intent)
+        checks += compare(stage, before, outputs, dims, limits)
+        before, before_name = outputs, name
+    return checks
+
+
+def compare_end_to_end(
+    first: tuple[str, Engines],
+    last: tuple[str, Engines],
+    samples: Sequence[Sample],
+    dims: Sequence[ActionDim],
+    limits: Limits,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> list[Check]:
+    """Hold what a robot runs against what was trained, each refiner after its own planner."""
+    stage = end_to_end(last[0], first[0])
+    on_stage(stage)
+    reference, candidate = (run_engines(engines, samples) for _, engines in (first, last))
+    return compare(stage, reference, candidate, dims, limits)
+
+
+def end_to_end(last: str, first: str) -> str:
+    """Name of the comparison over the whole chain."""
+    return f"{last} vs {first}, end to end"
+
+
+def not_measured(stage: str, reason: str) -> Check:
+    """A comparison that could not be made; it never counts as passed."""
+    return Check(stage, "all", np.nan, np.nan, 0, "not measured", reason)
+
+
+def require_pass(checks: Iterable[Check]) -> None:
+    """Refuse to go on unless every check passed.
+
+    Raises:
+        ParityError: one did not; names the first.
+    """
+    failed = [check for check in checks if check.verdict != "pass"]
+    if failed:
+        first = failed[0]
+        raise ParityError(
+            "parity-failed",
+            f"{first.stage}: {first.metric} is {first.value:.3g} on {first.samples} samples, "
+            f"the gate is {first.threshold:g} ({len(failed)} checks failed).",
+            "Nothing was released. The checkpoint may be at fault if it is not the one that was "
+            "compiled; otherwise this is a bug in libra-edge: report it with the checkpoint.",
+        )
+
+
+def _verdict(passed: bool) -> Verdict:
+    return "pass" if passed else "fail"

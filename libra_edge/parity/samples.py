@@ -1,0 +1,127 @@
+"""Observations to compare engines on: frames of a dataset, or made up from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from libra_edge.data.extras import needs_extra
+from libra_edge.policy.config import Embodiment
+from libra_edge.policy.executor import Floats, Images, Instruction
+from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from libra_edge.data.lerobot import Dataset
+
+
+class Contract(Protocol):
+    """The part of a policy's configuration that shapes samples; a manifest has it too."""
+
+    @property
+    def chunk(self) -> int:
+        """H."""
+        ...
+
+    @property
+    def chunks_per_plan(self) -> int:
+        """M."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs of one planner and one refiner call.
+
+    `part` says which of the plan's M chunks the refiner gets the intents of.
+    """
+
+    images: Images
+    instruction: Instruction
+    state: Floats
+    noise: Floats
+    part: int
+
+
+def choose_samples(
+    embodiment: Embodiment,
+    contract: Contract,
+    tokenizer: Tokenizer,
+    count: int,
+    seed: int,
+    data: Path | None,
+) -> list[Sample]:
+    """`count` samples: of the LeRobot dataset `data`, else made up.
+
+    Raises:
+        InputError: the dataset cannot be read or is not this robot's.
+    """
+    if data is None:
+        return synthetic_samples(embodiment, contract, tokenizer, count, seed)
+    with needs_extra("train", "Reading a dataset"):
+        from libra_edge.data.lerobot import Dataset
+    dataset = Dataset(data)
+    return dataset_samples(dataset, embodiment, contract, tokenizer, count, seed)
+
+
+def synthetic_samples(
+    embodiment: Embodiment, contract: Contract, tokenizer: Tokenizer, count: int, seed: int
+) -> list[Sample]:
+    """Blurred colour noise, normal states and random words: no robot needed, always the same."""
+    random = np.random.default_rng(seed)
+    shape = (embodiment.image_height, embodiment.image_width)
+    samples = []
+    for i in range(count):
+        coarse = random.integers(0, 256, (len(embodiment.cameras), 8, 8, 3), dtype=np.uint8)
+        rows, columns = (np.arange(size) * 8 // size for size in shape)
+        images = coarse[:, rows][:, :, columns]
+        grain = random.integers(-20, 21, images.shape)
+        words = random.integers(0, tokenizer.vocabulary, tokenizer.length)
+        state = random.standard_normal(len(embodiment.state)).astype(np.float32)
+        images = np.clip(images.astype(np.int64) + grain, 0, 255).astype(np.uint8)
+        samples.append(_sample(embodiment, contract, images, words, state, i, seed))
+    return samples
+
+
+def dataset_samples(
+    dataset: Dataset,
+    embodiment: Embodiment,
+    contract: Contract,
+    tokenizer: Tokenizer,
+    count: int,
+    seed: int,
+) -> list[Sample]:
+    """Up to `count` frames, one at random from each of as many equal stretches of the dataset.
+
+    Raises:
+        InputError: the dataset is of another robot, or has an instruction the policy cannot read.
+    """
+    dataset.check_matches(embodiment)
+    count = min(count, len(dataset))
+    edges = np.linspace(0, len(dataset), count + 1).astype(np.int64)
+    random = np.random.default_rng(seed)
+    samples = []
+    for i, (first, end) in enumerate(pairwise(edges)):
+        observation, _ = dataset.frame(int(random.integers(first, end)))
+        words = tokenizer.encode(observation.instruction)
+        samples.append(
+            _sample(embodiment, contract, observation.images, words, observation.state, i, seed)
+        )
+    return samples
+
+
+def _sample(
+    embodiment: Embodiment,
+    contract: Contract,
+    images: Images,
+    instruction: Instruction,
+    state: Floats,
+    number: int,
+    seed: int,
+) -> Sample:
+    noise = chunk_noise(seed, number, (contract.chunk, len(embodiment.actions)))
+    return Sample(images, instruction, state, noise, number % contract.chunks_per_plan)

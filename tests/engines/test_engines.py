@@ -1,0 +1,127 @@
+"""The engine interface, and ONNX Runtime behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from libra_edge.catalog import load_recipe, load_target
+from libra_edge.engines import engine, kinds
+from libra_edge.engines.base import Array, EnginePair, Session, TensorSpec
+from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.errors import IncompatibleError, InputError
+
+CPU = "CPUExecutionProvider"
+
+
+def doubling() -> bytes:
+    """y = x + x; `unused` is an input that nothing reads."""
+    x, unused, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 3))
+        for name in ("x", "unused", "y")
+    )
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [x, unused], [y])
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    ).SerializeToString()
+    return content
+
+
+def feeds() -> dict[str, Array]:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return {"x": x, "unused": np.zeros_like(x)}
+
+
+def test_kinds_are_the_files_of_the_folder() -> None:
+    folder = Path(__file__).parents[2] / "libra_edge/engines"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert set(kinds()) == files
+    for kind in kinds():
+        assert engine(kind).kind == kind
+
+
+def test_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(InputError) as caught:
+        engine("onnxruntim")
+    assert caught.value.remedy == "Did you mean 'onnxruntime'?"
+
+
+def test_every_target_names_kinds_that_exist() -> None:
+    for entry in load_target("cpu-x86_64").engines:
+        assert entry.kind in kinds()
+
+
+def test_building_keeps_the_graph_and_says_what_it_takes() -> None:
+    settings = load_target("cpu-x86_64").engines[0]
+    built = ENGINE.build(doubling(), settings, load_recipe("fp32"))
+    assert built.content == doubling()
+    assert built.session_options == {"session.intra_op.allow_spinning": "0"}
+    assert built.inputs == (
+        TensorSpec("x", "float32", (2, 3)),
+        TensorSpec("unused", "float32", (2, 3)),
+    )
+    session = ENGINE.load(built.content, built.provider, built.session_options)
+    np.testing.assert_array_equal(session.run(feeds())["y"], 2 * feeds()["x"])
+
+
+@pytest.mark.parametrize("optimise", [True, False])
+def test_loading_takes_arrays_that_are_not_contiguous(optimise: bool) -> None:
+    session = ENGINE.load(doubling(), CPU, {}, optimise=optimise)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2).T
+    found = session.run({**feeds(), "x": x})["y"]
+    np.testing.assert_array_equal(found, 2 * x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": np.zeros((2, 3), dtype=np.float64)},
+        {"x": np.zeros((3, 2), dtype=np.float32)},
+        {"y": np.zeros((2, 3), dtype=np.float32)},
+    ],
+    ids=["dtype", "shape", "extra"],
+)
+def test_inputs_that_do_not_fit_are_refused(change: dict[str, Array]) -> None:
+    session = ENGINE.load(doubling(), CPU, {})
+    with pytest.raises(ValueError, match="declared"):
+        session.run(feeds() | change)
+
+
+def test_a_missing_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="unused"):
+        ENGINE.load(doubling(), CPU, {}).run({"x": feeds()["x"]})
+
+
+def test_a_kind_that_breaks_its_own_promise_is_caught() -> None:
+    class Wrong(Session):
+        def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+            return {"y": feeds["x"].astype(np.float64)}
+
+    spec = TensorSpec("x", "float32", (2,)), TensorSpec("y", "float32", (2,))
+    with pytest.raises(ValueError, match="output y"):
+        Wrong(spec[:1], spec[1:]).run({"x": np.zeros(2, dtype=np.float32)})
+
+
+def test_a_provider_this_machine_lacks() -> None:
+    with pytest.raises(IncompatibleError, match="provider-unavailable"):
+        ENGINE.load(doubling(), "NoSuchExecutionProvider", {})
+
+
+def test_a_pair_feeds_each_graph_what_it_takes() -> None:
+    class Echo(Session):
+        def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+            return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.outputs}
+
+    one = np.zeros(1, dtype=np.float32)
+
+    def specs(*names: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name, "float32", (1,)) for name in names)
+
+    planner = Echo(specs("images", "instruction", "state"), specs("intent", "margin"))
+    refiner = Echo(specs("images", "state", "intent", "noise"), specs("actions"))
+    pair = EnginePair(planner, refiner)
+    assert len(pair.plan(one, one, one)) == 2
+    assert pair.refine(one, one, one, one).shape == (1,)

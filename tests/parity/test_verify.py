@@ -1,0 +1,192 @@
+"""`verify_release` on a compiled tiny policy: it passes, and whatever is changed is found."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from libra_edge.bundle.manifest import Manifest, ReleaseFacts
+from libra_edge.bundle.pack import pack_release, write_release
+from libra_edge.cli import app as program
+from libra_edge.compiler.export import from_bytes, to_bytes
+from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.errors import ExitCode, IntegrityError
+from libra_edge.parity.verify import AGAINST_CHECKPOINT, GOLDEN, Verification, verify_release
+from tests.tiny import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify")
+    write_tiny_checkpoint(folder / "checkpoint")
+    compile_checkpoint(
+        Request(folder / "checkpoint", out=folder / "release", cache=folder / "cache")
+    )
+    return folder
+
+
+def verify(work: Path, release: Path, **options: object) -> Verification:
+    settings = {"checkpoint": work / "checkpoint", "cache": work / "cache", "samples": 10}
+    return verify_release(release, **{**settings, **options})
+
+
+def failed(result: Verification) -> set[str]:
+    return {check.stage for check in result.checks if check.verdict == "fail"}
+
+
+def altered(work: Path, out: Path, members: dict[str, bytes]) -> Path:
+    """A release with other members and a manifest that fits them: only parity can tell."""
+    source = work / "release"
+    facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
+    files: dict[str, Path | bytes] = {name: source / name for name in facts.members}
+    fields = {name: getattr(facts, name) for name in ReleaseFacts.model_fields}
+    write_release(out, ReleaseFacts(**fields), files | members)
+    return out
+
+
+def perturbed(model: bytes) -> bytes:
+    changed = from_bytes(model)
+    largest = max(changed.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    array = numpy_helper.to_array(largest) * np.float32(1.01)
+    largest.CopyFrom(numpy_helper.from_array(array, largest.name))
+    return to_bytes(changed)
+
+
+def test_a_release_is_its_policy(work: Path) -> None:
+    result = verify(work, work / "release")
+    assert result.exit_code is ExitCode.OK
+    assert {check.stage for check in result.checks} == {
+        "integrity",
+        GOLDEN,
+        "checkpoint",
+        "split vs PyTorch policy",
+        "exported vs split",
+        "fused vs exported",
+        "engine vs fused",
+        "C ABI vs engine",
+        "C ABI vs PyTorch policy, end to end",
+    }
+    assert all(check.samples == 10 for check in result.checks if " vs " in check.stage[8:12])
+
+
+def test_one_file_verifies_like_the_directory(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pack_release(work / "release", tmp_path / "one.libra")
+    result = verify(work, tmp_path / "one.libra", golden_only=True)
+    assert result.exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize("member", ["engines/refiner.onnx", "lib/liblibra_edge.so"])
+def test_a_changed_byte_stops_everything(work: Path, tmp_path: Path, member: str) -> None:
+    shutil.copytree(work / "release", tmp_path / "release")
+    content = bytearray((tmp_path / "release" / member).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "release" / member).write_bytes(content)
+    with pytest.raises(IntegrityError, match="member-changed") as caught:
+        verify(work, tmp_path / "release")
+    assert caught.value.exit_code is ExitCode.INTEGRITY
+
+
+@pytest.mark.parametrize("graph", ["planner", "refiner"])
+def test_another_weight_in_an_engine_fails(work: Path, tmp_path: Path, graph: str) -> None:
+    name = f"engines/{graph}.onnx"
+    model = perturbed((work / "release" / name).read_bytes())
+    release = altered(work, tmp_path / "release", {name: model})
+    result = verify(work, release)
+    assert result.exit_code is ExitCode.PARITY
+    assert {GOLDEN, "engine vs fused", "C ABI vs PyTorch policy, end to end"} <= failed(result)
+
+
+def test_other_golden_vectors_fail_without_a_checkpoint(work: Path, tmp_path: Path) -> None:
+    actions = np.load(work / "release/golden/actions.npy")
+    stream = io.BytesIO()
+    np.save(stream, actions + np.float32(0.001))
+    release = altered(work, tmp_path / "release", {"golden/actions.npy": stream.getvalue()})
+    result = verify(work, release, golden_only=True)
+    assert result.exit_code is ExitCode.PARITY
+    assert failed(result) == {GOLDEN}
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((0, 3, 3), np.float32), np.zeros((8, 3, 3)), np.zeros((8, 9), np.float32)]
+)
+def test_golden_vectors_that_do_not_fit_the_engines(
+    work: Path, tmp_path: Path, array: np.ndarray
+) -> None:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    release = altered(work, tmp_path / "release", {"golden/noise.npy": stream.getvalue()})
+    with pytest.raises(IntegrityError, match="golden-invalid"):
+        verify(work, release, golden_only=True)
+
+
+def test_golden_vectors_are_never_unpickled(work: Path, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    release = altered(work, tmp_path / "release", {"golden/noise.npy": stream.getvalue()})
+    with pytest.raises(IntegrityError, match="golden-invalid"):
+        verify(work, release, golden_only=True)
+
+
+def test_without_a_checkpoint_the_gap_is_listed(work: Path) -> None:
+    result = verify(work, work / "release", checkpoint=None)
+    assert result.exit_code is ExitCode.NOT_MEASURED
+    gaps = [check.stage for check in result.checks if check.verdict == "not measured"]
+    assert gaps == [AGAINST_CHECKPOINT]
+
+
+def test_another_checkpoint_fails(work: Path, tmp_path: Path) -> None:
+    other = write_tiny_checkpoint(tmp_path / "other", seed=1)
+    result = verify(work, work / "release", checkpoint=other)
+    assert result.exit_code is ExitCode.PARITY
+    assert failed(result) == {"checkpoint"}
+    assert result.count("not measured") == 1
+
+
+def test_a_machine_without_the_architecture_measures_nothing_in_silence(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libra_edge.parity.verify.runs_here", lambda arch: False)
+    result = verify(work, work / "release", golden_only=True)
+    assert result.exit_code is ExitCode.NOT_MEASURED
+
+
+def test_command(work: Path, tmp_path: Path) -> None:
+    words = ["verify", str(work / "release"), "--golden-only", "--json"]
+    result = CliRunner().invoke(program.app, [*words, "--junit", str(tmp_path / "junit.xml")])
+    assert result.exit_code == 0, result.stderr
+    body = json.loads(result.stdout)
+    assert body["result"]["failed"] == 0
+    assert (tmp_path / "junit.xml").read_text().startswith("<?xml")
+    gap = CliRunner().invoke(program.app, ["verify", str(work / "release"), "--samples", "2"])
+    assert gap.exit_code == int(ExitCode.NOT_MEASURED)
+    assert gap.stdout.splitlines()[-1].endswith("0 failed, 1 not measured")
+    assert "not measured: release vs checkpoint" in gap.stdout
+
+
+FIELD = """
+import sys
+from pathlib import Path
+for name in ("torch", "onnx", "onnxruntime", "onnxsim", "pyarrow", "av", "safetensors"):
+    sys.modules[name] = None
+from libra_edge.parity.verify import verify_release
+sys.exit(int(verify_release(Path(sys.argv[1]), golden_only=True).exit_code))
+"""
+
+
+def test_a_field_laptop_replays_golden_vectors_without_the_compiler(work: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", FIELD, work / "release"]
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
