@@ -97,14 +97,25 @@ def fuse(
 
 def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
     """Sort the step's nodes by what they depend on, and evaluate those of the table."""
-    groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
     group_of = {v.name: "row" if v.name in ROWS else "context" for v in step.input}
     group_of |= dict.fromkeys(STATE, "body")
+    constant: list[NodeProto] = []
     for node in step.node:
         found = {group_of[name] for name in node.input if name in group_of}
-        group = found.pop() if len(found) == 1 else "body" if found else "context"
-        groups[group].append(node)
-        group_of |= dict.fromkeys(node.output, group)
+        if found:
+            group = found.pop() if len(found) == 1 else "body"
+            group_of |= dict.fromkeys(node.output, group)
+        else:
+            constant.append(node)
+    # A weight is turned back into floats beside the product that reads it: engines look for the
+    # two together, and what crossed the loop's border would be the large floats.
+    for node in reversed(constant):
+        readers = [other for other in step.node if node.output[0] in other.input]
+        found = {group_of[other.output[0]] for other in readers}
+        group_of |= dict.fromkeys(node.output, found.pop() if len(found) == 1 else "context")
+    groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
+    for node in step.node:
+        groups[group_of[node.output[0]]].append(node)
     rows = _evaluate_rows(step, groups["row"], groups["body"], tables)
     outputs = tuple(value.name for value in step.output)
     return SortedStep(groups["context"], groups["body"], list(step.initializer), rows, outputs)

@@ -23,6 +23,19 @@ def runs_here(arch: str) -> bool:
 
 
 @dataclass(frozen=True)
+class QdqForm:
+    """How an engine kind wants quantised layers written in standard ONNX.
+
+    unsigned_activations: uint8 with zero point 128 in place of int8 with 0; integer_bias: int32 in
+    units of both scales; images_in_integers: the image stem too, on the camera's own bytes.
+    """
+
+    unsigned_activations: bool = False
+    integer_bias: bool = False
+    images_in_integers: bool = False
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """Name, NumPy dtype name and static shape of one input or output."""
 
@@ -76,6 +89,7 @@ class Engine(ABC):
     """One engine kind."""
 
     kind: ClassVar[str]
+    qdq: ClassVar[QdqForm] = QdqForm()
 
     @abstractmethod
     def is_available(self, provider: str) -> bool:

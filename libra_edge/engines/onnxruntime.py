@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import onnxruntime as ort
 
 from libra_edge.catalog import Recipe, TargetEngine
-from libra_edge.engines.base import Array, BuiltEngine, Engine, Session, TensorSpec
+from libra_edge.engines.base import Array, BuiltEngine, Engine, QdqForm, Session, TensorSpec
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -38,6 +38,8 @@ class OnnxRuntimeEngine(Engine):
     """Engines for ONNX Runtime's execution providers."""
 
     kind = "onnxruntime"
+    # The one form in which the CPU kernels multiply integers; docs/decisions/0030 has the figures.
+    qdq = QdqForm(unsigned_activations=True, integer_bias=True, images_in_integers=True)
 
     def is_available(self, provider: str) -> bool:
         """Whether this machine's ONNX Runtime has the provider."""
