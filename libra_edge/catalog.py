@@ -79,8 +79,10 @@ class LayerPrecision(BaseModel):
         return self == HIGH
 
     def __str__(self) -> str:
-        return self.weights if self.weights == self.activations else (
-            f"{self.weights} weights, {self.activations} activations"
+        return (
+            self.weights
+            if self.weights == self.activations
+            else (f"{self.weights} weights, {self.activations} activations")
         )
 
 

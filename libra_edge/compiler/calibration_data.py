@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.data.lerobot_writer import ACTION_KEY
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
@@ -31,6 +30,8 @@ GRIPPER_NEAR_STEPS = 2
 FEWEST_SAMPLES = 128
 SOURCES = 2
 Frame = tuple[int, int]
+# LeRobot's name; its reader needs packages that compiling without calibration does not.
+ACTION_KEY = "action"
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,8 @@ def _spread(
 
 
 def _take_turns(episodes: list[list[Frame]], random: np.random.Generator) -> list[Frame]:
-    order = random.permutation(len(episodes))
-    return _interleave([[episodes[i][j] for j in random.permutation(len(episodes[i]))] for i in order])
+    shuffled = [[frames[j] for j in random.permutation(len(frames))] for frames in episodes]
+    return _interleave([shuffled[i] for i in random.permutation(len(shuffled))])
 
 
 def _interleave(queues: Sequence[Sequence[Frame]]) -> list[Frame]:

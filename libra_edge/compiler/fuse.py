@@ -177,7 +177,7 @@ def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:
     for i, (name, values) in enumerate(parts.rows.items()):
         shape = values.shape[1:]
         readers = {node.op_type for node in parts.body if name in node.input}
-        if readers <= _BROADCASTING and np.prod(shape[:-1]) == 1:
+        if len(shape) == 1 or (readers <= _BROADCASTING and np.prod(shape[:-1]) == 1):
             names.append(name)
             continue
         names.append(f"{name}.flat")

@@ -6,8 +6,9 @@ only come from the engine's arithmetic. Weights lie as [in, out], as ONNX multip
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,15 +29,17 @@ class Ranges:
     """What calibration found for one layer.
 
     weight: after smoothing, as the module stores it; weight_amax per output channel [out] or one
-    number; input_amax, output_amax: largest absolute value; input_scale: what smoothing multiplies
-    the input by, [in], or None.
+    number; input_amax: largest absolute value; input_floor: what the input is never below, where
+    an activation function says so; input_scale: what smoothing multiplies the input by, [in], or
+    None; output_amax: largest absolute value per channel of a convolution, [out].
     """
 
     weight: Tensor
     weight_amax: Tensor
     input_amax: float
-    output_amax: float | None = None
+    input_floor: float | None = None
     input_scale: Tensor | None = None
+    output_amax: Tensor | None = None
 
 
 def _onnx(
@@ -52,18 +55,25 @@ class ActivationQuantizer(nn.Module):
         amax: the largest absolute value to represent.
         precision: `int8` or `fp8`.
         form: the engine kind's form.
+        floor: the smallest value there is, or None if it may be as large as `amax`.
     """
 
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, amax: float, precision: str, form: QdqForm) -> None:
+    def __init__(
+        self, amax: float, precision: str, form: QdqForm, floor: float | None = None
+    ) -> None:
         super().__init__()
-        scale = max(amax, _SMALLEST_AMAX) / LARGEST[precision]
+        amax = max(amax, _SMALLEST_AMAX)
+        one_sided = floor is not None and precision == "int8" and form.unsigned_activations
+        scale = (amax - floor) / 255 if one_sided and floor else amax / LARGEST[precision]
         self.float8 = precision == "fp8"
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         if self.float8:
             zero = torch.zeros((), dtype=FP8)
+        elif one_sided and floor:
+            zero = torch.tensor(round(-floor / scale), dtype=torch.uint8)
         elif form.unsigned_activations:
             zero = torch.tensor(128, dtype=torch.uint8)
         else:
@@ -175,11 +185,41 @@ class QuantisedLinear(nn.Module):
         self.input: ActivationQuantizer | None = None
         bias_scale = None
         if precision.activations != "fp32":
-            self.input = ActivationQuantizer(ranges.input_amax, precision.activations, form)
+            self.input = ActivationQuantizer(
+                ranges.input_amax, precision.activations, form, ranges.input_floor
+            )
             if precision.activations == "int8" and form.integer_bias:
                 bias_scale = self.input.scale * self.weight.scale
         bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
         self.bias = StoredBias(bias, bias_scale)
+
+    def scaled(self, factor: float) -> QuantisedLinear:
+        """The same integers; outputs times `factor`."""
+        result = copy.deepcopy(self)
+        result.weight.scale *= factor
+        if result.bias.integer:
+            result.bias.scale *= factor
+        else:
+            result.bias.stored *= factor
+        return result
+
+    def beside(self, other: QuantisedLinear) -> QuantisedLinear | None:
+        """One layer with the outputs of both; None unless both round the same input alike."""
+        if self.smooth is not None or other.smooth is not None or self.precision != other.precision:
+            return None
+        if self.input is not None:
+            assert other.input is not None
+            if self.input.scale != other.input.scale:
+                return None
+        result = copy.deepcopy(self)
+        result.weight.stored = torch.cat([self.weight.stored, other.weight.stored], dim=1)
+        for name in ("scale", "zero"):
+            pair = [getattr(layer.weight, name) for layer in (self, other)]
+            setattr(result.weight, name, torch.cat(pair))
+        for name in ("stored", "scale", "zero") if self.bias.integer else ("stored",):
+            pair = [getattr(layer.bias, name) for layer in (self, other)]
+            setattr(result.bias, name, torch.cat(pair))
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         """X [..., in] → [..., out]."""
@@ -187,14 +227,14 @@ class QuantisedLinear(nn.Module):
             x = x * self.smooth
         if self.input is not None:
             x = self.input(x)
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         weight, bias = self.weight(), self.bias()
         if torch.onnx.is_in_onnx_export():
             shape = (rows.shape[0], weight.shape[1])
             y = _onnx("Gemm", (rows, weight, bias), x.dtype, shape)
         else:
             y = rows @ weight + bias
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class QuantisedConv(nn.Module):
@@ -205,20 +245,20 @@ class QuantisedConv(nn.Module):
 
     def __init__(
         self,
-        conv: nn.Conv2d,
         ranges: Ranges,
         bias: Tensor,
         input_scale: Tensor,
+        stride: tuple[int, int],
         padding: int,
         form: QdqForm,
     ) -> None:
         super().__init__()
         assert ranges.output_amax is not None
-        self.stride, self.padding = int(conv.stride[0]), padding
+        self.stride, self.padding = stride, padding
         self.weight = StoredWeight(ranges.weight, ranges.weight_amax, "int8", 0)
         scale = input_scale * self.weight.scale if form.integer_bias else None
         self.bias = StoredBias(bias, scale)
-        self.output = ActivationQuantizer(ranges.output_amax, "int8", form)
+        self.output = ActivationQuantizer(float(ranges.output_amax.max()), "int8", form)
 
     def forward(self, x: Tensor) -> Tensor:
         """X [B, in, h, w] → [B, out, h', w']."""
@@ -235,60 +275,97 @@ class QuantisedImageTokens(nn.Module):
     the mean colour, which becomes a border of that colour, rounded to a byte.
     """
 
-
     def __init__(self, tokens: ImageTokens, ranges: Sequence[Ranges], form: QdqForm) -> None:
         super().__init__()
-        convs = [layer for layer in tokens.stem if isinstance(layer, nn.Conv2d)]
-        mean, std = tokens.mean.flatten(), tokens.std.flatten()
-        weight = ranges[0].weight / std[:, None, None]
-        bias = convs[0].bias - (weight * mean[:, None, None]).sum(dim=(1, 2, 3))
-        amax = weight.abs().amax(dim=(1, 2, 3))
-        first = Ranges(weight, amax, 255.0, ranges[0].output_amax)
+        norms = [layer for layer in tokens.stem if isinstance(layer, nn.GroupNorm)]
+        groups = [norm.num_groups for norm in norms]
         self.register_buffer("one", torch.tensor(1.0))
         self.register_buffer("none", torch.tensor(0, dtype=torch.uint8))
+        mean = tokens.mean.flatten()
         self.register_buffer("colour", mean.round().to(torch.uint8))
-        self.inputs = nn.ModuleList()
         stages: list[nn.Module] = []
+        found = iter(zip(ranges, [*groups, len(tokens.norm.weight)], strict=True))
         for layer in tokens.stem:
             if not isinstance(layer, nn.Conv2d):
                 stages.append(layer)
-            elif not stages:
-                stages.append(QuantisedConv(layer, first, bias, torch.tensor(1.0), 0, form))
+                continue
+            own, count = next(found)
+            assert layer.bias is not None
+            factor = _evening(own, count)
+            own, bias = _times(own, factor), layer.bias * factor
+            if not stages:
+                own, bias = _on_bytes(own, bias, mean, tokens.std.flatten())
+                one = torch.tensor(1.0)
+                stages.append(QuantisedConv(own, bias, one, (2, 1), 0, form))
             else:
-                found = ranges[convs.index(layer)]
-                quantiser = ActivationQuantizer(found.input_amax, "int8", form)
-                own = layer.bias
-                assert own is not None
-                stages += [
-                    quantiser,
-                    QuantisedConv(layer, found, own, quantiser.scale, 1, form),
-                ]
+                rounded = ActivationQuantizer(own.input_amax, "int8", form, own.input_floor)
+                stages += [rounded, QuantisedConv(own, bias, rounded.scale, (2, 2), 1, form)]
         self.stem = nn.Sequential(*stages)
+        # Group normalisations take a group's factor out again; after the last there is none.
+        self.register_buffer("unit", 1 / factor)
         self.norm = tokens.norm
         self.position = tokens.position
 
+    unit: Tensor
     one: Tensor
     none: Tensor
     colour: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [B, V, h, w, 3] → tokens float [B, V * tokens, width]."""
-        pixels = self._bordered(images.flatten(0, 1)).permute(0, 3, 1, 2)
+        # Two pixels side by side count as one of six channels: half as many, wider reads.
+        pairs = self._bordered(images.flatten(0, 1)).unflatten(2, (-1, 2)).flatten(3)
+        pixels = pairs.permute(0, 3, 1, 2)
         if torch.onnx.is_in_onnx_export():
             inputs = (pixels, self.one, self.none)
             x = _onnx("DequantizeLinear", inputs, torch.float32, pixels.shape)
         else:
             x = pixels.float()
         features = self.stem(x).flatten(2).transpose(1, 2)
-        tokens = self.norm(features).unflatten(0, images.shape[:2]) + self.position
+        tokens = self.norm(features * self.unit).unflatten(0, images.shape[:2]) + self.position
         return tokens.flatten(1, 2)
 
     def _bordered(self, images: Tensor) -> Tensor:
-        """One row and column before and, where the size is odd, after: what stride 2 reads."""
+        """One row before and, where stride 2 reads it, after; whole pairs of columns."""
         for axis in (1, 2):
             shape = list(images.shape)
             odd = shape[axis] % 2
             shape[axis] = 1
             border = self.colour.expand(shape)
-            images = torch.cat([border, images, border] if odd else [border, images], dim=axis)
+            after = [border] * (odd if axis == 1 else 2 * odd or 1)
+            images = torch.cat([border, images, *after], dim=axis)
         return images
+
+
+def _evening(ranges: Ranges, groups: int) -> Tensor:
+    """Factors per channel that let all groups of channels reach equally far: 8 bits serve all."""
+    assert ranges.output_amax is not None
+    reach = ranges.output_amax.reshape(groups, -1).amax(dim=1).clamp(min=_SMALLEST_AMAX)
+    return (reach.max() / reach).repeat_interleave(len(ranges.output_amax) // groups)
+
+
+def _times(ranges: Ranges, factor: Tensor) -> Ranges:
+    """A convolution whose output channels are multiplied by `factor`."""
+    assert ranges.output_amax is not None
+    return replace(
+        ranges,
+        weight=ranges.weight * factor[:, None, None, None],
+        weight_amax=ranges.weight_amax * factor,
+        output_amax=ranges.output_amax * factor,
+    )
+
+
+def _on_bytes(ranges: Ranges, bias: Tensor, mean: Tensor, std: Tensor) -> tuple[Ranges, Tensor]:
+    """The first convolution, for pairs of raw pixels in place of normalised ones."""
+    weight = ranges.weight / std[:, None, None]
+    amax = weight.abs().amax(dim=(1, 2, 3))
+    bias = bias - (weight * mean[:, None, None]).sum(dim=(1, 2, 3))
+    return replace(ranges, weight=_on_pairs(weight), weight_amax=amax), bias
+
+
+def _on_pairs(weight: Tensor) -> Tensor:
+    """A kernel [out, c, 3, 3] of stride 2, for pairs of columns: [out, 2 * c, 3, 2], stride 1."""
+    out, channels, rows, columns = weight.shape
+    wide = nn.functional.pad(weight, (0, 4 - columns))
+    pairs = wide.reshape(out, channels, rows, 2, 2).permute(0, 4, 1, 2, 3)
+    return pairs.reshape(out, 2 * channels, rows, 2).contiguous()

@@ -8,9 +8,10 @@ like any other for the stages that follow.
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
+from libra_edge.compiler.flat import flatten_blocks
 from libra_edge.compiler.qlayers import QuantisedImageTokens, QuantisedLinear, Ranges
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
@@ -29,6 +31,7 @@ from libra_edge.policy.layers import ImageTokens
 from libra_edge.policy.model import LibraVLA
 
 BATCH = 16
+_SMALLEST: dict[type[nn.Module], float] = {nn.GELU: -0.17, nn.SiLU: -0.2785}
 # How ModelOpt writes a number's format: bits, or exponent and mantissa bits.
 _BITS: dict[Number, Any] = {"int8": 8, "int4": 4, "fp8": (4, 3)}
 # The longest name that matches decides.
@@ -54,12 +57,24 @@ Precisions = Mapping[str, LayerPrecision]
 class Quantised:
     """A policy with quantised layers, and why each layer is as it is.
 
-    precisions: of every layer that could be quantised; ranges: what calibration found.
+    precisions: of every layer that could be quantised; ranges: what calibration found; reasons:
+    why a layer is not as the recipe says.
     """
 
     policy: LibraVLA
     precisions: Precisions
     ranges: Mapping[str, Ranges]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every integer, scale and float that the graphs will hold."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.policy.state_dict().items()):
+            content = tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(content.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def layers(policy: LibraVLA) -> dict[str, PartName]:
@@ -165,6 +180,8 @@ def convert(
             new = QuantisedLinear(module, ranges[name], precision, form)
         parent, _, own = name.rpartition(".")
         setattr(result.get_submodule(parent), own, new)
+    if form.flat:
+        flatten_blocks(result)
     return result.eval()
 
 
@@ -188,7 +205,7 @@ def _calibrate(
         else:
             mtq.quantize(model, {**config, "algorithm": None})
             _collect(model, recipe, data)
-    return {name: _read(model.get_submodule(name)) for name in names}
+    return {name: _read(model.get_submodule(name), _floor(policy, name)) for name in sorted(names)}
 
 
 def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, LayerPrecision]:
@@ -213,7 +230,8 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
             cfg = {"num_bits": _BITS[precision.activations], **activation}
             rules.append({"quantizer_name": f"{name}.input_quantizer", "cfg": cfg})
             if ".stem." in name:
-                rules.append({"quantizer_name": f"{name}.output_quantizer", "cfg": cfg})
+                per_channel = {"num_bits": _BITS[precision.activations], "axis": 1}
+                rules.append({"quantizer_name": f"{name}.output_quantizer", "cfg": per_channel})
     methods: dict[str, Any] = {
         "awq": {"method": "awq_lite", "alpha_step": 0.1},
         "smoothquant": {"method": "smoothquant", "alpha": 0.5},
@@ -222,7 +240,7 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
 
 
 def _collect(model: nn.Module, recipe: Recipe, data: CalibrationData) -> None:
-    """Histograms of activations; of weights the largest value, which nothing lies beyond."""
+    """Histograms of inputs; of weights and per channel the largest value."""
     from modelopt.torch.quantization.model_calib import enable_stats_collection
     from modelopt.torch.quantization.nn import TensorQuantizer
 
@@ -231,7 +249,7 @@ def _collect(model: nn.Module, recipe: Recipe, data: CalibrationData) -> None:
     options = {"percentile": recipe.percentile} if recipe.algorithm == "percentile" else {}
     for name, module in model.named_modules():
         if isinstance(module, TensorQuantizer) and module.is_enabled:
-            if name.endswith("weight_quantizer"):
+            if not name.endswith("input_quantizer"):
                 module.load_calib_amax()
             else:
                 module.load_calib_amax(recipe.algorithm, **options)
@@ -239,20 +257,32 @@ def _collect(model: nn.Module, recipe: Recipe, data: CalibrationData) -> None:
             module.disable_calib()
 
 
-def _read(module: Any) -> Ranges:
+def _floor(policy: LibraVLA, name: str) -> float | None:
+    """The smallest value that the activation function before a layer gives, if there is one."""
+    parent, _, own = name.rpartition(".")
+    sequence = policy.get_submodule(parent)
+    if not isinstance(sequence, nn.Sequential) or own == "0":
+        return None
+    return _SMALLEST.get(type(sequence[int(own) - 1]))
+
+
+def _read(module: Any, floor: float | None) -> Ranges:
     """What one calibrated ModelOpt module knows."""
 
-    def amax(quantiser: Any) -> float | None:
-        found = quantiser.amax if quantiser.is_enabled else None
-        return None if found is None else float(found.max())
+    def amax(quantiser: Any) -> Tensor | None:
+        enabled = quantiser is not None and quantiser.is_enabled
+        return quantiser.amax.detach().flatten().clone() if enabled else None
 
+    given = amax(module.input_quantizer)
     scale = getattr(module.input_quantizer, "pre_quant_scale", None)
     return Ranges(
         module.weight.detach().clone(),
         module.weight_quantizer.amax.detach().flatten().clone(),
-        amax(module.input_quantizer) or 0.0,
-        amax(module.output_quantizer) if hasattr(module, "output_quantizer") else None,
+        0.0 if given is None else float(given.max()),
+        # Smoothing moves the bound with each channel.
+        floor if scale is None else None,
         None if scale is None else scale.detach().flatten().clone(),
+        amax(getattr(module, "output_quantizer", None)),
     )
 
 
@@ -280,19 +310,17 @@ def run(model: nn.Module, data: CalibrationData) -> None:
 def _pack(ranges: Mapping[str, Ranges]) -> dict[str, bytes]:
     tensors: dict[str, Tensor] = {}
     for name, found in ranges.items():
-        for field, value in vars(found).items():
+        for key, value in vars(found).items():
             if value is not None:
                 tensor = value if isinstance(value, Tensor) else torch.tensor(value).double()
-                tensors[f"{name}:{field}"] = tensor.contiguous()
+                tensors[f"{name}:{key}"] = tensor.contiguous()
     return {"ranges": safetensors.torch.save(tensors)}
 
 
 def _unpack(stored: Mapping[str, bytes]) -> dict[str, Ranges]:
     fields: dict[str, dict[str, Any]] = {}
     for key, tensor in safetensors.torch.load(stored["ranges"]).items():
-        name, field = key.split(":")
-        scalar = field in ("input_amax", "output_amax")
-        fields.setdefault(name, {})[field] = float(tensor) if scalar else tensor
+        name, own = key.split(":")
+        scalar = own in ("input_amax", "input_floor")
+        fields.setdefault(name, {})[own] = float(tensor) if scalar else tensor
     return {name: Ranges(**values) for name, values in sorted(fields.items())}
-
-
