@@ -78,6 +78,8 @@ def fuse(
         for name in ("noise", "actions")
     )
     steps = _loop(parts) if form == "loop" else _unrolled(parts)
+    inside = {tensor.name for tensor in (_own_weights(parts) if form == "loop" else [])}
+    around = [tensor for tensor in parts.weights if tensor.name not in inside]
     finishing = [
         helper.make_node("Mul", ["sampled", "action/scale"], ["scaled"], "action/multiply"),
         helper.make_node("Add", ["scaled", "action/offset"], ["actions"], "action/add"),
@@ -90,7 +92,7 @@ def fuse(
         "refiner",
         [*before.input, noise],
         [actions],
-        [*before.initializer, *parts.weights, *_tensors(constants)],
+        [*before.initializer, *around, *_tensors(constants)],
     )
     return finish(_model(graph), "refiner")
 
@@ -140,7 +142,11 @@ def _evaluate_rows(
 
 
 def _loop(parts: SortedStep) -> _Steps:
-    """One Loop node over the table; its body reads the weights from the graph around it."""
+    """One Loop node over the table; its body reads the weights from the graph around it.
+
+    Integer weights lie in the body: what a body reads from around it is handed over in each step,
+    and that costs more than small products do.
+    """
     read, constants = _row_reader(parts)
     keep_on = helper.make_node("Identity", ["loop/condition"], ["loop/continue"], "loop/continue")
     unknown = (None, None)
@@ -157,6 +163,7 @@ def _loop(parts: SortedStep) -> _Steps:
             *(helper.make_tensor_value_info(n, TensorProto.FLOAT, unknown) for n in parts.outputs),
         ],
     )
+    body.initializer.extend(_own_weights(parts))
     start, ends = ["noise", "nothing"], ["sampled", "loop/clean"]
     count = len(parts.carried)
     loop = helper.make_node(
@@ -164,6 +171,14 @@ def _loop(parts: SortedStep) -> _Steps:
     )
     steps = len(next(iter(parts.rows.values())))
     return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
+
+
+def _own_weights(parts: SortedStep) -> list[TensorProto]:
+    """What only the body of a quantised step reads; empty for a step in floats."""
+    if all(tensor.data_type != TensorProto.INT8 for tensor in parts.weights):
+        return []
+    outside = {name for node in parts.hoisted for name in node.input}
+    return [tensor for tensor in parts.weights if tensor.name not in outside]
 
 
 def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:

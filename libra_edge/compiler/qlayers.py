@@ -268,6 +268,35 @@ class QuantisedConv(nn.Module):
         return self.output(y)
 
 
+class FlatGroupNorm(nn.Module):
+    """`GroupNorm`, its factor and offset per channel in one pass over the features."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.register_buffer("mean", torch.zeros(norm.num_channels))
+        self.register_buffer("variance", torch.ones(norm.num_channels))
+
+    mean: Tensor
+    variance: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X [B, channels, h, w], normalised."""
+        if not torch.onnx.is_in_onnx_export():
+            return self.norm(x)
+        groups = self.norm.num_groups
+        y = nn.functional.instance_norm(x.reshape(len(x), groups, -1), eps=self.norm.eps)
+        inputs = (y.reshape(x.shape), self.norm.weight, self.norm.bias, self.mean, self.variance)
+        return torch.onnx.ops.symbolic(
+            "BatchNormalization",
+            inputs,
+            {"epsilon": 0.0},
+            dtype=x.dtype,
+            shape=x.shape,
+            version=OPSET,
+        )
+
+
 class QuantisedImageTokens(nn.Module):
     """`ImageTokens` in integers: camera bytes are 8-bit already and enter without rounding.
 
@@ -287,7 +316,8 @@ class QuantisedImageTokens(nn.Module):
         found = iter(zip(ranges, [*groups, len(tokens.norm.weight)], strict=True))
         for layer in tokens.stem:
             if not isinstance(layer, nn.Conv2d):
-                stages.append(layer)
+                norm = form.flat and isinstance(layer, nn.GroupNorm)
+                stages.append(FlatGroupNorm(layer) if norm else layer)
                 continue
             own, count = next(found)
             assert layer.bias is not None

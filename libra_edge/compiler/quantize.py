@@ -50,6 +50,8 @@ _PARTS: dict[str, PartName | None] = {
     "refiner.time": None,
     "refiner.modulate": None,
 }
+# Of these there is a form in standard ONNX that engines take.
+_WRITTEN = frozenset({"fp32", "int8", "int8-weights", "fp8"})
 Precisions = Mapping[str, LayerPrecision]
 
 
@@ -104,16 +106,22 @@ def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precis
 
 
 def require_calibration_runs_here(recipe: Recipe) -> None:
-    """Refuse a recipe whose calibration needs what this machine has not.
+    """Refuse a recipe that this compiler or this machine cannot carry out.
 
     Raises:
-        IncompatibleError: it needs a CUDA GPU.
+        IncompatibleError: it needs a CUDA GPU, or a way to write graphs that is not there yet.
     """
     if recipe.needs_gpu and not torch.cuda.is_available():
         raise IncompatibleError(
             "recipe-needs-gpu",
             f"Recipe {recipe.name!r} is calibrated on a CUDA GPU, and this machine has none.",
-            "Compile on a machine with one, or choose --recipe fp8 or int4-awq.",
+            "Compile on a machine with one, or choose --recipe int8 or fp8.",
+        )
+    if recipe.precision not in _WRITTEN:
+        raise IncompatibleError(
+            "recipe-not-compiled",
+            f"Recipe {recipe.name!r} ({recipe.precision}) cannot be written as a graph yet.",
+            f"Choose a recipe of {', '.join(sorted(_WRITTEN))}.",
         )
 
 

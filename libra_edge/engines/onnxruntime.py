@@ -136,6 +136,7 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
     found = []
     for node in graph.node:
         if node.op_type == "Loop":
+            # Its count is a constant; the weights of its body may lie in either graph.
             trips = int(onnx.numpy_helper.to_array(counts[node.input[0]]))
             found += _products(node.attribute[0].g, sizes, runs * trips)
             continue
