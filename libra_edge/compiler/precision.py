@@ -54,11 +54,10 @@ def require_integers(wanted: Sequence[str], products: Sequence[Product]) -> None
     runs = running(products)
     fallen = [name for name in wanted if runs.get(name) != "int8"]
     if fallen:
-        shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen[:8])
-        more = f" and {len(fallen) - 8} more" if len(fallen) > 8 else ""
+        shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen)
         raise ParityError(
             "precision-fallback",
-            f"{len(fallen)} of {len(wanted)} int8 layers do not run in integers: {shown}{more}.",
+            f"{len(fallen)} of {len(wanted)} int8 layers do not run in integers: {shown}.",
             "Nothing was released. Keep these layers in high precision (the recipe's `keep`), or "
             "report it: this engine no longer knows the form that its Q/DQ is written in.",
         )

@@ -233,14 +233,14 @@ def test_every_asked_for_product_runs_in_integers(front: Front) -> None:
 def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
     checkpoint: Checkpoint, cache: StageCache, quantised: Quantised
 ) -> None:
-    """Signed activations and a float bias: right numbers, but no integer kernel takes them."""
+    """A float bias: right numbers, but no integer kernel takes them."""
     form = replace(CPU, integer_bias=False)
     policy = convert(checkpoint.policy, quantised.ranges, quantised.precisions, form)
     front = make_graphs(checkpoint, cache, lambda *_: None, replace(quantised, policy=policy))
     reference = TorchEngines(policy)
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 2, 0, None)
-    with pytest.raises(ParityError, match="planner.blocks.0.mlp.0") as caught:
+    with pytest.raises(ParityError, match=r"planner\.blocks\.0\.mlp\.0") as caught:
         build_engines(
             front,
             load_target("cpu-x86_64"),
