@@ -18,7 +18,7 @@ Precision = Literal[
     "fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8", "nvfp4"
 ]
 Number = Literal["fp32", "fp16", "int8", "int4", "fp8", "nvfp4"]
-Algorithm = Literal["none", "max", "percentile", "entropy", "mse", "smoothquant", "awq"]
+Algorithm = Literal["none", "max", "percentile", "entropy", "smoothquant", "awq"]
 PartName = Literal[
     "planner.backbone",
     "planner.head",

@@ -29,6 +29,7 @@ GRIPPER_SHARE = 0.25
 GRIPPER_NEAR_STEPS = 2
 FEWEST_SAMPLES = 128
 SOURCES = 2
+ARRAYS = ("images", "states", "instructions", "tokens", "noise")
 Frame = tuple[int, int]
 # LeRobot's name; its reader needs packages that compiling without calibration does not.
 ACTION_KEY = "action"
@@ -57,7 +58,8 @@ class CalibrationData:
 
     def __getitem__(self, rows: slice) -> CalibrationData:
         """Some of the samples."""
-        return replace(self, frames=self.frames[rows], **{k: v[rows] for k, v in self._arrays()})
+        some: dict[str, Any] = {name: array[rows] for name, array in self._arrays()}
+        return replace(self, frames=self.frames[rows], **some)
 
     @property
     def sha256(self) -> str:
@@ -68,8 +70,7 @@ class CalibrationData:
         return digest.hexdigest()
 
     def _arrays(self) -> list[tuple[str, npt.NDArray[Any]]]:
-        names = ("images", "states", "instructions", "tokens", "noise")
-        return [(name, getattr(self, name)) for name in names]
+        return [(name, getattr(self, name)) for name in ARRAYS]
 
 
 def read_calibration_data(
@@ -91,8 +92,9 @@ def read_calibration_data(
         )
     frames = choose_frames(dataset, config, count, seed)
     rows = [_read(dataset, checkpoint, frame, i, seed) for i, frame in enumerate(frames)]
-    columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    return CalibrationData(*columns, frames=tuple(frames), source=dataset.fingerprint)
+    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    arrays: dict[str, Any] = dict(zip(ARRAYS, columns, strict=True))
+    return CalibrationData(**arrays, frames=tuple(frames), source=dataset.fingerprint)
 
 
 def require_apart(calibration: Dataset, evaluation: Dataset) -> None:

@@ -8,6 +8,8 @@ scale inside the normalisation. They count once most products are in integers.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,28 +44,19 @@ class FlatAttention(nn.Module):
     def __init__(self, attention: Attention, *, own_memory: bool) -> None:
         super().__init__()
         self.heads = attention.heads
-        query, self.key_value = attention.query, attention.key_value
-        self.output = attention.output
-        width = (
-            self.output.weight.stored.shape[0]
-            if isinstance(self.output, QuantisedLinear)
-            else self.output.in_features
+        # Declared as nn.Linear; quantising puts other modules in their places.
+        query, key_value, output = (
+            cast(nn.Module, layer)
+            for layer in (attention.query, attention.key_value, attention.output)
         )
-        self.query = scaled(query, (width // self.heads) ** -0.5)
+        self.size = in_features(output) // self.heads
+        self.query = scaled(query, self.size**-0.5)
+        self.key_value, self.output = key_value, output
         self.all = side_by_side(self.query, self.key_value) if own_memory else None
 
     def _split(self, x: Tensor) -> Tensor:
         """[S, n * width] → [n * heads, S, width / heads]."""
-        size = self.key_value_width() // self.heads
-        return x.reshape(x.shape[0], -1, size).transpose(0, 1)
-
-    def key_value_width(self) -> int:
-        """The width of keys, and of values."""
-        layer = self.key_value
-        if isinstance(layer, QuantisedLinear):
-            return layer.weight.stored.shape[1] // 2
-        assert isinstance(layer, nn.Linear)
-        return layer.out_features // 2
+        return x.reshape(x.shape[0], -1, self.size).transpose(0, 1)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, heads, S, width / heads] of a memory [1, S, width]."""
@@ -150,6 +143,14 @@ class FlatRefiner(Refiner):
 def _flat(x: Tensor) -> Tensor:
     """Without the batch axis of one; blocks hand over two axes, keys and values have four."""
     return x if x.dim() == 2 else x.flatten(0, 1)
+
+
+def in_features(layer: nn.Module) -> int:
+    """The width of what a layer reads."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.weight.stored.shape[0]
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features
 
 
 def scaled(layer: nn.Module, factor: float) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Ranges:
 
 
 def _onnx(
-    operator: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Any, **attrs: int
+    operator: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Any, **attrs: Any
 ) -> Tensor:
     return torch.onnx.ops.symbolic(operator, inputs, attrs, dtype=dtype, shape=shape, version=OPSET)
 
@@ -316,8 +316,8 @@ class QuantisedImageTokens(nn.Module):
         found = iter(zip(ranges, [*groups, len(tokens.norm.weight)], strict=True))
         for layer in tokens.stem:
             if not isinstance(layer, nn.Conv2d):
-                norm = form.flat and isinstance(layer, nn.GroupNorm)
-                stages.append(FlatGroupNorm(layer) if norm else layer)
+                flat = isinstance(layer, nn.GroupNorm) and form.flat
+                stages.append(FlatGroupNorm(cast(nn.GroupNorm, layer)) if flat else layer)
                 continue
             own, count = next(found)
             assert layer.bias is not None

@@ -229,7 +229,7 @@ def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, Laye
 
 def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dict[str, Any]:
     rules: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    histogram = recipe.algorithm in ("percentile", "entropy", "mse")
+    histogram = recipe.algorithm in ("percentile", "entropy")
     activation = {"axis": None, **({"calibrator": "histogram"} if histogram else {})}
     for name, precision in names.items():
         weights = {"num_bits": _BITS[precision.weights], "axis": 0}
