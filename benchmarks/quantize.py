@@ -54,7 +54,7 @@ TARGETS = (
 )
 LARGEST_BYTES = 0.30
 THREADS = (1, 2)
-BUDGET_S = 40.0
+BUDGET_S = 25.0
 Call = Callable[[], object]
 
 

@@ -23,7 +23,8 @@ def layer_names(product: Product) -> tuple[str, ...]:
         return ()
     name = match["layer"]
     if stem := _STEM.fullmatch(name):
-        return (stem["tokens"],)
+        # Convolutions after the integer ones stay in floats because the recipe says so.
+        return (stem["tokens"],) if product.weight.endswith(".stored") else ()
     for suffix, parts in _MERGED.items():
         if name.endswith(suffix):
             return tuple(name.removesuffix(suffix) + part for part in parts)

@@ -302,9 +302,17 @@ class QuantisedImageTokens(nn.Module):
 
     The normalisation of pixels moves into the first convolution. Its zero padding then stands for
     the mean colour, which becomes a border of that colour, rounded to a byte.
+
+    Args:
+        tokens: what it stands for.
+        ranges: of each convolution.
+        form: the engine kind's form.
+        integers: how many convolutions, from the first; those after them stay as they are.
     """
 
-    def __init__(self, tokens: ImageTokens, ranges: Sequence[Ranges], form: QdqForm) -> None:
+    def __init__(
+        self, tokens: ImageTokens, ranges: Sequence[Ranges], form: QdqForm, integers: int = 64
+    ) -> None:
         super().__init__()
         norms = [layer for layer in tokens.stem if isinstance(layer, nn.GroupNorm)]
         groups = [norm.num_groups for norm in norms]
@@ -321,6 +329,10 @@ class QuantisedImageTokens(nn.Module):
                 continue
             own, count = next(found)
             assert layer.bias is not None
+            if sum(isinstance(stage, QuantisedConv) for stage in stages) == integers:
+                stages.append(layer)
+                factor = torch.ones(layer.out_channels)
+                continue
             factor = _evening(own, count)
             own, bias = _times(own, factor), layer.bias * factor
             if not stages:

@@ -146,7 +146,8 @@ def quantise(
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions
-    return Quantised(convert(checkpoint.policy, ranges, chosen, form), chosen, ranges)
+    policy = convert(checkpoint.policy, ranges, chosen, form, recipe.stem_integers)
+    return Quantised(policy, chosen, ranges)
 
 
 def calibrate(
@@ -171,7 +172,11 @@ def calibrate(
 
 
 def convert(
-    policy: LibraVLA, ranges: Mapping[str, Ranges], precisions: Precisions, form: QdqForm
+    policy: LibraVLA,
+    ranges: Mapping[str, Ranges],
+    precisions: Precisions,
+    form: QdqForm,
+    stem_integers: int = 64,
 ) -> LibraVLA:
     """A copy of the policy with the layers that `precisions` quantises replaced."""
     result = copy.deepcopy(policy).eval()
@@ -182,7 +187,7 @@ def convert(
         new: nn.Module
         if isinstance(module, ImageTokens):
             stem = [ranges[conv] for conv in _convolutions(name, module)]
-            new = QuantisedImageTokens(module, stem, form)
+            new = QuantisedImageTokens(module, stem, form, stem_integers)
         else:
             assert isinstance(module, nn.Linear)
             new = QuantisedLinear(module, ranges[name], precision, form)

@@ -153,10 +153,14 @@ def broken(path: Path, how: str) -> Path:
 def test_unusable_data_is_refused_and_nothing_written(
     checkpoint: Checkpoint, tmp_path: Path, how: str, words: str
 ) -> None:
-    data = broken(tmp_path / "data", how)
-    out = tmp_path / "out"
+    data, out = broken(tmp_path / "data", how), tmp_path / "out"
     request = Request(
-        checkpoint.path, recipe="int8", calibrate=data, out=out / "release", cache=out / "cache"
+        checkpoint.path,
+        recipe="int8",
+        calibrate=data,
+        calibration_samples=200,
+        out=out / "release",
+        cache=out / "cache",
     )
     with pytest.raises(InputError) as caught:
         compile_checkpoint(request)
