@@ -315,3 +315,14 @@ def test_sessions_load_both_ways(front: Front) -> None:
     planner = ENGINE.load(front.planner, "CPUExecutionProvider", {})
     refiner = ENGINE.load(front.refiners["loop"], "CPUExecutionProvider", {}, threads=2)
     assert isinstance(EnginePair(planner, refiner), EnginePair)
+
+
+def test_a_recipe_says_how_much_of_a_stem_is_in_integers(
+    checkpoint: Checkpoint, quantised: Quantised
+) -> None:
+    for wanted in (1, 2):
+        policy = convert(checkpoint.policy, quantised.ranges, quantised.precisions, CPU, wanted)
+        stem = policy.planner.backbone.images.stem
+        integers = [type(m).__name__ for m in stem].count("QuantisedConv")
+        assert integers == wanted
+        assert sum(isinstance(m, torch.nn.Conv2d) for m in stem) == 3 - wanted
