@@ -13,7 +13,7 @@ HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench evaluate demo-checkpoint docs system
+.PHONY: help setup demo test test-long lint format bench bench-quantize evaluate demo-checkpoint docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ format: $(VENV)/.dev ## rewrite sources in the house style
 
 bench: $(VENV)/.dev ## measure speed, write docs/measurements
 	$(BIN)/python benchmarks/refiner.py
+
+bench-quantize: $(VENV)/.dev ## what int8 gains, calibrated on runs/metaworld-train
+	$(BIN)/python benchmarks/quantize.py
 
 evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs/measurements
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \

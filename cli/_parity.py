@@ -13,13 +13,15 @@ _COLUMNS = {
     "tokens equal": "tokens equal",
     "margin error": "margin error",
     "action error / range": "action error",
+    "p99 action error / range": "p99 action error",
 }
 
 
 def parity_table(output: Output, checks: Sequence[Check]) -> None:
     """One row per stage, then a line for each check that did not pass."""
-    rows = [_row(stage, list(group)) for stage, group in groupby(checks, lambda c: c.stage)]
-    output.table(("parity", *_COLUMNS.values(), "N", "verdict"), rows)
+    shown = [name for name in _COLUMNS if any(check.metric == name for check in checks)]
+    rows = [_row(stage, list(group), shown) for stage, group in groupby(checks, lambda c: c.stage)]
+    output.table(("parity", *(_COLUMNS[name] for name in shown), "N", "verdict"), rows)
     gates = {check.metric: check.threshold for check in checks if check.metric in _COLUMNS}
     if gates:
         limits = ", ".join(f"{_COLUMNS[name]} {gate:g}" for name, gate in gates.items())
@@ -30,11 +32,11 @@ def parity_table(output: Output, checks: Sequence[Check]) -> None:
     output.text("")
 
 
-def _row(stage: str, checks: Sequence[Check]) -> tuple[object, ...]:
+def _row(stage: str, checks: Sequence[Check], shown: Sequence[str]) -> tuple[object, ...]:
     values = {check.metric: check.value for check in checks}
     verdicts = {check.verdict for check in checks}
     worst = next(v for v in ("fail", "not measured", "pass") if v in verdicts)
-    cells = (f"{values[name]:.3g}" if name in values else "–" for name in _COLUMNS)
+    cells = (f"{values[name]:.3g}" if name in values else "–" for name in shown)
     return (stage, *cells, max(check.samples for check in checks), worst)
 
 

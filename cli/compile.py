@@ -40,6 +40,18 @@ def compile_(
             show_default="made-up observations",
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="LeRobot dataset to calibrate on: training data.",
+            show_default="none; recipes that quantise need one",
+        ),
+    ] = None,
+    calibration_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames to calibrate on.", show_default="the recipe's"),
+    ] = None,
     form: Annotated[
         Literal["loop", "unrolled"] | None,
         typer.Option(help="Form of the refiner.", show_default="the faster"),
@@ -64,6 +76,8 @@ def compile_(
         out=out,
         name=name,
         data=data,
+        calibrate=calibrate,
+        calibration_samples=calibration_samples,
         form=form,
         cache=cache,
         force=force,

@@ -29,5 +29,5 @@ def recipes(json: Json = False) -> None:
             ]
         },
         f"{len(entries)} recipe{'s' * (len(entries) != 1)}",
-        next_command=f"libra-edge compile CHECKPOINT --recipe {next(iter(entries))}",
+        next_command="libra-edge compile CHECKPOINT --recipe fp32",
     )

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from importlib.resources import files
-from typing import Annotated, Literal, TypeVar
+from math import log2
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-Precision = Literal["fp32"]
+# What a target's engines can run: the arithmetic of a policy's matrix products.
+Precision = Literal[
+    "fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8", "nvfp4"
+]
+Number = Literal["fp32", "fp16", "int8", "int4", "fp8", "nvfp4"]
+Algorithm = Literal["none", "max", "percentile", "entropy", "smoothquant", "awq"]
+PartName = Literal[
+    "planner.backbone",
+    "planner.head",
+    "refiner.encoder",
+    "refiner.blocks",
+    "embeddings",
+    "outputs",
+]
+PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
 class _Entry(BaseModel):
@@ -49,10 +65,65 @@ class Target(_Entry):
         return self
 
 
+class LayerPrecision(BaseModel):
+    """How one layer's weights are stored, and what its input is rounded to before it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    weights: Number
+    activations: Number
+
+    @property
+    def high(self) -> bool:
+        """Whether nothing is quantised."""
+        return self == HIGH
+
+    def __str__(self) -> str:
+        return (
+            self.weights
+            if self.weights == self.activations
+            else (f"{self.weights} weights, {self.activations} activations")
+        )
+
+
+HIGH = LayerPrecision(weights="fp32", activations="fp32")
+
+
 class Recipe(_Entry):
-    """How the numbers of a policy are stored and computed."""
+    """How the numbers of a policy are stored and computed.
+
+    precision: what a target must be able to run; algorithm: how ranges are found; percentile: of
+    absolute activations, for that algorithm; samples: calibration samples wanted; stem_integers:
+    how many of an image stem's convolutions, from the camera on, are in integers; keep: patterns
+    (`*` matches anything) of layers that stay in high precision; parts: per part of the policy
+    what its layers become, high precision where a part is left out.
+    """
 
     precision: Precision
+    algorithm: Algorithm = "none"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    samples: Annotated[int, Field(ge=1, le=4096)] = 256
+    needs_gpu: bool = False
+    keep: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    stem_integers: Annotated[int, Field(ge=1)] = 64
+    parts: dict[PartName, LayerPrecision] = {}
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> Recipe:
+        if bool(self.parts) != (self.algorithm != "none"):
+            raise ValueError("a recipe with parts needs an algorithm, and only such a one")
+        return self
+
+    @property
+    def quantises(self) -> bool:
+        """Whether any layer changes."""
+        return bool(self.parts)
+
+    def layer(self, name: str, part: PartName) -> LayerPrecision:
+        """What the layer called `name`, in `part`, becomes."""
+        if any(fnmatchcase(name, pattern) for pattern in self.keep):
+            return HIGH
+        return self.parts.get(part, HIGH)
 
 
 EntryT = TypeVar("EntryT", bound=_Entry)
@@ -96,12 +167,35 @@ def require_supported(target: Target, recipe: Recipe) -> None:
     Raises:
         IncompatibleError: the pair does not fit.
     """
-    if recipe.precision not in target.precisions:
-        raise IncompatibleError(
-            "recipe-unsupported",
-            f"Target {target.name!r} cannot run recipe {recipe.name!r} ({recipe.precision}).",
-            f"Choose a recipe of {', '.join(target.precisions)}; `libra-edge recipes` lists them.",
-        )
+    if recipe.precision in target.precisions:
+        return
+    nearest = nearest_recipe(target, recipe)
+    machines = [t.name for t in list_targets().values() if recipe.precision in t.precisions]
+    raise IncompatibleError(
+        "recipe-unsupported",
+        f"Target {target.name!r} cannot run recipe {recipe.name!r} ({recipe.precision}); "
+        f"{', '.join(machines) or 'no target here'} can.",
+        f"Nearest on {target.name}: --recipe {nearest.name} ({nearest.summary}).",
+    )
+
+
+def nearest_recipe(target: Target, recipe: Recipe) -> Recipe:
+    """Of the recipes a target can run, the one whose layers differ least in bits."""
+    able = [r for r in list_recipes().values() if r.precision in target.precisions]
+    return min(able, key=lambda other: (_distance(recipe, other), other.name))
+
+
+_BITS: dict[Number, int] = {"fp32": 32, "fp16": 16, "int8": 8, "fp8": 8, "int4": 4, "nvfp4": 4}
+
+
+def _distance(one: Recipe, other: Recipe) -> float:
+    """Octaves of width between two recipes' weights and activations, over all parts."""
+
+    def widths(recipe: Recipe) -> list[float]:
+        layers = [recipe.layer("", part) for part in PARTS]
+        return [log2(_BITS[n]) for layer in layers for n in (layer.weights, layer.activations)]
+
+    return sum(abs(a - b) for a, b in zip(widths(one), widths(other), strict=True))
 
 
 def parse_entry(model: type[EntryT], name: str, text: str) -> EntryT:
@@ -132,7 +226,8 @@ def _explain(model: type[_Entry], kind: str, name: str, error: ValidationError) 
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     remedy = "Correct the value in the file."
     if first["type"] == "extra_forbidden":
-        known = TargetEngine.model_fields if len(first["loc"]) > 1 else model.model_fields
+        inner = TargetEngine if model is Target else LayerPrecision
+        known = inner.model_fields if len(first["loc"]) > 1 else model.model_fields
         remedy = did_you_mean(str(first["loc"][-1]), set(known) - {"name"})
         return InputError(f"{kind}-invalid", f"{kind} {name!r}: unknown key {where!r}.", remedy)
     return InputError(f"{kind}-invalid", f"{kind} {name!r}: {where}: {first['msg']}.", remedy)

@@ -13,8 +13,9 @@ from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.front import Front
 from libra_edge.compiler.fuse import Form
+from libra_edge.compiler.precision import integer_layers, require_integers
 from libra_edge.engines import engine
-from libra_edge.engines.base import Array, BuiltEngine, EnginePair, Session
+from libra_edge.engines.base import Array, BuiltEngine, EnginePair, Product, Session
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import LIMITS, compare, require_pass, run_engines
 from libra_edge.parity.samples import Sample
@@ -36,12 +37,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Built:
-    """The engines of a release, and the exact figures behind the choice (milliseconds)."""
+    """The engines of a release, and the exact figures behind the choice (milliseconds).
+
+    products: what every matrix product of both engines really runs in, planner's first.
+    """
 
     planner: BuiltEngine
     refiner: BuiltEngine
     choice: Choice
     medians_ms: Mapping[str, float]
+    products: tuple[Product, ...] = ()
 
     def load(self) -> EnginePair:
         """Both engines on this machine, as a robot would run them, on one thread."""
@@ -67,21 +72,25 @@ def build_engines(
         recipe: the precision.
         pinned: the refiner's form, or None for the faster.
         cache: keeps the measurement, so that compiling again decides alike.
-        reference: the policy in PyTorch.
+        reference: the policy in PyTorch, with quantised layers where the recipe has them.
         samples: observations to compare and measure on.
 
     Raises:
         InputError: the pinned form does not exist for this policy.
-        ParityError: a form is not the policy.
+        ParityError: a form is not the policy, or a layer that was to run in integers does not.
     """
     settings = target.engines[0]
     kind = engine(settings.kind)
     planner = kind.build(front.planner, settings, recipe)
+    wanted = integer_layers(front.precisions)
     refiners = {
         form: kind.build(front.refiners[form], settings, recipe)
         for form in _candidates(front, pinned)
     }
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
+    products = {name: kind.products(built) for name, built in graphs.items()}
+    for form in refiners:
+        require_integers(wanted, [*products["planner"], *products[form]])
     sessions = {name: load_built(built) for name, built in graphs.items()}
     _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, recipe)
     inputs = {name: sha256(built.content) for name, built in graphs.items()}
@@ -90,7 +99,8 @@ def build_engines(
     )
     medians_ms = json.loads(measured["medians_ms"])
     choice = _choose(front, pinned, medians_ms)
-    return Built(planner, refiners[choice.form], choice, medians_ms)
+    chosen = (*products["planner"], *products[choice.form])
+    return Built(planner, refiners[choice.form], choice, medians_ms, chosen)
 
 
 def load_built(built: BuiltEngine) -> Session:
@@ -161,7 +171,7 @@ def _require_parity(
         pair = EnginePair(sessions["planner"], sessions[form])
         found = run_engines(pair, samples, expected.intent)
         stage = f"{form} refiner vs PyTorch"
-        require_pass(compare(stage, expected, found, dims, LIMITS[recipe.precision]))
+        require_pass(compare(stage, expected, found, dims, LIMITS[recipe.name]))
 
 
 def _measure(sessions: Mapping[str, Session], sample: Sample) -> bytes:

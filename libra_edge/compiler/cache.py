@@ -19,7 +19,7 @@ from libra_edge.atomic import new_file
 # The packages whose output depends on their version.
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch", "ziglang")
 LARGEST_CACHE_BYTES = 8 * 2**30
-_SOURCES = ("compiler", "engines", "policy")
+_SOURCES = ("compiler", "data", "engines", "policy")
 _HASH_BYTES = 32
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +18,20 @@ from libra_edge.bundle.manifest import (
     RuntimeFacts,
     TensorSpec,
 )
-from libra_edge.catalog import Recipe, Target
+from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
+from libra_edge.compiler.calibration_data import CalibrationData
+from libra_edge.compiler.precision import running
+from libra_edge.compiler.quantize import Quantised
 from libra_edge.engines.base import BuiltEngine, runs_here
 from libra_edge.parity.gates import Check
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
 from libra_edge.runtime.native import ABI_VERSION
+
+_LONGEST_TEXT = 4000
 
 
 def release_facts(
@@ -35,8 +41,12 @@ def release_facts(
     recipe: Recipe,
     built: Built,
     checks: Sequence[Check],
+    extra: tuple[Decision, ...] = (),
 ) -> ReleaseFacts:
-    """The manifest without its list of members; `checks` have all passed."""
+    """The manifest without its list of members.
+
+    `checks` have all passed, `extra` are decisions beyond the ones every release has.
+    """
     return ReleaseFacts(
         name=name,
         policy=_policy(checkpoint.config, checkpoint.sha256),
@@ -55,7 +65,7 @@ def release_facts(
             glibc=target.glibc,
             onnxruntime_version=onnxruntime_version(onnxruntime_library()),
         ),
-        decisions=_decisions(target, built),
+        decisions=(*_decisions(target, built), *extra),
         parity=Parity(
             verdict="pass",
             samples=max(check.samples for check in checks),
@@ -121,3 +131,65 @@ def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
         reason=f"this machine does not run {target.arch}; verify the release on the robot",
     )
     return kind, form, left_out
+
+
+def quantisation_decisions(
+    recipe: Recipe, quantised: Quantised, data: CalibrationData, built: Built
+) -> tuple[Decision, ...]:
+    """What every layer became and why, and what its range was found on."""
+    frames = " ".join(f"{episode}:{step}" for episode, step in data.frames)
+    source = Decision(
+        stage="calibrate",
+        subject="calibration data",
+        choice=f"dataset {data.source}",
+        reason=f"{len(data)} frames over tasks, episodes and phases, more where grippers move; "
+        f"content {data.sha256}",
+    )
+    # In pieces, as a text of the manifest is bounded.
+    lists = [
+        Decision(
+            stage="calibrate",
+            subject="calibration frames (episode:step)",
+            choice=piece,
+            reason="stratified choice",
+        )
+        for piece in textwrap.wrap(frames, _LONGEST_TEXT)
+    ]
+    runs = running(built.products)
+    chosen = [
+        Decision(
+            stage="quantise",
+            subject=name,
+            choice=str(precision),
+            reason=_why(recipe, quantised, name, precision, runs.get(name)),
+        )
+        for name, precision in quantised.precisions.items()
+    ]
+    return (source, *lists, *chosen)
+
+
+def _why(
+    recipe: Recipe, quantised: Quantised, name: str, precision: LayerPrecision, runs: str | None
+) -> str:
+    reason = quantised.reasons.get(name) or f"recipe {recipe.name} for this part"
+    found = quantised.ranges.get(name)
+    if found is not None and not precision.high:
+        reason += f"; input within {found.input_amax:.6g} by {recipe.algorithm}"
+    return reason + (f"; runs in {runs}" if runs else "")
+
+
+def calibration_report(quantised: Quantised, data: CalibrationData) -> dict[str, Any]:
+    """Dataset, frames and ranges, for the build report."""
+    return {
+        "dataset": data.source,
+        "content": data.sha256,
+        "frames": [list(frame) for frame in data.frames],
+        "ranges": {
+            name: {
+                "input": found.input_amax,
+                "output": None if found.output_amax is None else found.output_amax.tolist(),
+            }
+            for name, found in quantised.ranges.items()
+        },
+        "precisions": {name: str(p) for name, p in quantised.precisions.items()},
+    }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.export import export, from_bytes, to_bytes
 from libra_edge.compiler.fuse import FORMS, Form, fuse
+from libra_edge.compiler.quantize import Precisions, Quantised
 from libra_edge.compiler.split import Split, split
 from libra_edge.policy.checkpoint import Checkpoint
 
@@ -19,12 +20,14 @@ class Front:
     """A policy as graphs.
 
     exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
-    each form. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    each form. Libra-Base has no loop to unroll: its one graph is called unrolled. precisions: of
+    the layers that could be quantised, empty where none was asked for.
     """
 
     split: Split
     exported: dict[str, bytes]
     refiners: dict[Form, bytes]
+    precisions: Precisions = field(default_factory=dict)
 
     @property
     def planner(self) -> bytes:
@@ -32,17 +35,25 @@ class Front:
         return self.exported["planner"]
 
 
-def make_graphs(checkpoint: Checkpoint, cache: StageCache, on_stage: OnStage) -> Front:
+def make_graphs(
+    checkpoint: Checkpoint,
+    cache: StageCache,
+    on_stage: OnStage,
+    quantised: Quantised | None = None,
+) -> Front:
     """Split, export and fuse a checkpoint.
 
     Args:
         checkpoint: what to compile.
         cache: where stage outputs are kept.
         on_stage: called with each stage's name and what is going on.
+        quantised: the checkpoint's policy with quantised layers, to be compiled in its place.
     """
     on_stage("split", "policy into graphs")
-    parts = split(checkpoint.policy)
+    parts = split(quantised.policy if quantised else checkpoint.policy)
     inputs = {"checkpoint": checkpoint.sha256}
+    if quantised:
+        inputs["quantised"] = quantised.sha256
     on_stage("export", ", ".join(graph.name for graph in parts.graphs))
     exported, _ = cache.get_or_make(
         "export", inputs, lambda: {graph.name: to_bytes(export(graph)) for graph in parts.graphs}
@@ -50,7 +61,8 @@ def make_graphs(checkpoint: Checkpoint, cache: StageCache, on_stage: OnStage) ->
     on_stage("fuse", "denoising steps into one graph")
     hashes = {name: sha256(content) for name, content in exported.items()}
     fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported))
-    return Front(parts, exported, {form: fused[form] for form in FORMS if form in fused})
+    refiners = {form: fused[form] for form in FORMS if form in fused}
+    return Front(parts, exported, refiners, quantised.precisions if quantised else {})
 
 
 def _fuse(parts: Split, exported: dict[str, bytes]) -> dict[str, bytes]:

@@ -78,6 +78,8 @@ def fuse(
         for name in ("noise", "actions")
     )
     steps = _loop(parts) if form == "loop" else _unrolled(parts)
+    inside = {tensor.name for tensor in (_own_weights(parts) if form == "loop" else [])}
+    around = [tensor for tensor in parts.weights if tensor.name not in inside]
     finishing = [
         helper.make_node("Mul", ["sampled", "action/scale"], ["scaled"], "action/multiply"),
         helper.make_node("Add", ["scaled", "action/offset"], ["actions"], "action/add"),
@@ -90,21 +92,32 @@ def fuse(
         "refiner",
         [*before.input, noise],
         [actions],
-        [*before.initializer, *parts.weights, *_tensors(constants)],
+        [*before.initializer, *around, *_tensors(constants)],
     )
     return finish(_model(graph), "refiner")
 
 
 def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
     """Sort the step's nodes by what they depend on, and evaluate those of the table."""
-    groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
     group_of = {v.name: "row" if v.name in ROWS else "context" for v in step.input}
     group_of |= dict.fromkeys(STATE, "body")
+    constant: list[NodeProto] = []
     for node in step.node:
         found = {group_of[name] for name in node.input if name in group_of}
-        group = found.pop() if len(found) == 1 else "body" if found else "context"
-        groups[group].append(node)
-        group_of |= dict.fromkeys(node.output, group)
+        if found:
+            group = found.pop() if len(found) == 1 else "body"
+            group_of |= dict.fromkeys(node.output, group)
+        else:
+            constant.append(node)
+    # A weight is turned back into floats beside the product that reads it: engines look for the
+    # two together, and what crossed the loop's border would be the large floats.
+    for node in reversed(constant):
+        readers = [other for other in step.node if node.output[0] in other.input]
+        found = {group_of[other.output[0]] for other in readers}
+        group_of |= dict.fromkeys(node.output, found.pop() if len(found) == 1 else "context")
+    groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
+    for node in step.node:
+        groups[group_of[node.output[0]]].append(node)
     rows = _evaluate_rows(step, groups["row"], groups["body"], tables)
     outputs = tuple(value.name for value in step.output)
     return SortedStep(groups["context"], groups["body"], list(step.initializer), rows, outputs)
@@ -129,7 +142,11 @@ def _evaluate_rows(
 
 
 def _loop(parts: SortedStep) -> _Steps:
-    """One Loop node over the table; its body reads the weights from the graph around it."""
+    """One Loop node over the table; its body reads the weights from the graph around it.
+
+    Integer weights lie in the body: what a body reads from around it is handed over in each step,
+    and that costs more than small products do.
+    """
     read, constants = _row_reader(parts)
     keep_on = helper.make_node("Identity", ["loop/condition"], ["loop/continue"], "loop/continue")
     unknown = (None, None)
@@ -146,6 +163,7 @@ def _loop(parts: SortedStep) -> _Steps:
             *(helper.make_tensor_value_info(n, TensorProto.FLOAT, unknown) for n in parts.outputs),
         ],
     )
+    body.initializer.extend(_own_weights(parts))
     start, ends = ["noise", "nothing"], ["sampled", "loop/clean"]
     count = len(parts.carried)
     loop = helper.make_node(
@@ -153,6 +171,14 @@ def _loop(parts: SortedStep) -> _Steps:
     )
     steps = len(next(iter(parts.rows.values())))
     return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
+
+
+def _own_weights(parts: SortedStep) -> list[TensorProto]:
+    """What only the body of a quantised step reads; empty for a step in floats."""
+    if all(tensor.data_type != TensorProto.INT8 for tensor in parts.weights):
+        return []
+    outside = {name for node in parts.hoisted for name in node.input}
+    return [tensor for tensor in parts.weights if tensor.name not in outside]
 
 
 def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:
@@ -166,7 +192,7 @@ def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:
     for i, (name, values) in enumerate(parts.rows.items()):
         shape = values.shape[1:]
         readers = {node.op_type for node in parts.body if name in node.input}
-        if readers <= _BROADCASTING and np.prod(shape[:-1]) == 1:
+        if len(shape) == 1 or (readers <= _BROADCASTING and np.prod(shape[:-1]) == 1):
             names.append(name)
             continue
         names.append(f"{name}.flat")

@@ -16,17 +16,25 @@ from typing import Any
 import torch
 
 from libra_edge.atomic import new_file
-from libra_edge.bundle.manifest import Manifest, canonical_json
+from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
 from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.facts import release_facts
+from libra_edge.compiler.calibration_data import (
+    CalibrationData,
+    read_calibration_data,
+    require_apart,
+)
+from libra_edge.compiler.facts import calibration_report, quantisation_decisions, release_facts
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
+from libra_edge.compiler.quantize import Quantised, quantise, require_calibration_runs_here
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
+from libra_edge.data.extras import needs_extra
+from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import (
@@ -46,8 +54,10 @@ from libra_edge.policy.torch_controller import TorchEngines
 from libra_edge.runtime import Policy
 from libra_edge.runtime.build import HEADER, build_library, onnxruntime_library, source_hash
 
-STAGES = ("load", "split", "export", "fuse", "build", "runtime", "check", "assemble")
+STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 GATE_SAMPLES = 32
+# A gate on a percentile needs more to stand on.
+QUANTISED_GATE_SAMPLES = 128
 REPORT_SCHEMA_VERSION = 1
 
 
@@ -62,10 +72,12 @@ class Request:
         out: the release directory; None names it after release, target and recipe.
         name: the release's name; None takes the robot's.
         data: LeRobot dataset for the golden vectors and the gates; None makes up observations.
+        calibrate: LeRobot dataset to find ranges on; needed by recipes that quantise.
+        calibration_samples: how many of its frames; None as many as the recipe wants.
         form: the refiner's form; None keeps the faster.
         cache: folder of stage outputs; None takes the user's cache folder.
         force: replace a release that stands at `out`.
-        samples: observations every gate is measured on.
+        samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
     """
 
@@ -75,10 +87,12 @@ class Request:
     out: Path | None = None
     name: str | None = None
     data: Path | None = None
+    calibrate: Path | None = None
+    calibration_samples: int | None = None
     form: Form | None = None
     cache: Path | None = None
     force: bool = False
-    samples: int = GATE_SAMPLES
+    samples: int | None = None
     seed: int = 0
 
 
@@ -104,6 +118,7 @@ class _Job:
     recipe: Recipe
     samples: Sequence[Sample]
     cache: StageCache
+    calibration: CalibrationData | None
 
 
 def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note: None) -> Compiled:
@@ -121,21 +136,22 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     """
     on_stage("load", str(request.checkpoint))
     job = _resolve(request)
-    front = make_graphs(job.checkpoint, job.cache, on_stage)
-    reference = TorchEngines(job.checkpoint.policy)
+    quantised = _quantise(job, on_stage)
+    front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
+    reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
     on_stage("build", job.target.engines[0].kind)
     built = build_engines(
         front, job.target, job.recipe, request.form, job.cache, reference, job.samples
     )
     on_stage("runtime", f"native code for {job.target.arch}")
     files = _members(job, built, reference)
-    checks = _gate(job, front, built, reference, on_stage)
+    checks = _gate(job, front, built, quantised, on_stage)
     if runs_here(job.target.arch):
-        checks = _gate_runtime(job, built, files, checks, on_stage)
+        checks = _gate_runtime(job, built, quantised, files, checks, on_stage)
     on_stage("assemble", str(job.out))
-    facts = release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks)
+    facts = _facts(job, built, quantised, checks)
     manifest = write_release(job.out, facts, files, replace=request.force)
-    report = _write_report(job, manifest, built, checks)
+    report = _write_report(job, manifest, built, quantised, checks)
     return Compiled(job.out, report, manifest, tuple(checks), built.medians_ms)
 
 
@@ -144,6 +160,13 @@ def _resolve(request: Request) -> _Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
+    require_calibration_runs_here(recipe)
+    if recipe.quantises and request.calibrate is None:
+        raise InputError(
+            "calibration-data-missing",
+            f"Recipe {recipe.name!r} needs data to find the ranges of activations on.",
+            "Name the training data: --calibrate DATASET.",
+        )
     if request.out is not None:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
@@ -152,11 +175,45 @@ def _resolve(request: Request) -> _Job:
     name = request.name or robot.name
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
+    count = request.samples or (QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES)
     samples = choose_samples(
-        robot, checkpoint.config, checkpoint.tokenizer, request.samples, request.seed, request.data
+        robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
+    calibration = _calibration_data(request, recipe, checkpoint) if recipe.quantises else None
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, recipe, samples, cache)
+    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration)
+
+
+def _calibration_data(request: Request, recipe: Recipe, checkpoint: Checkpoint) -> CalibrationData:
+    assert request.calibrate is not None
+    with needs_extra("train", "Reading a dataset"):
+        from libra_edge.data.lerobot import Dataset
+    dataset = Dataset(request.calibrate)
+    dataset.check_matches(checkpoint.config.embodiment)
+    if request.data is not None:
+        require_apart(dataset, Dataset(request.data))
+    count = request.calibration_samples or recipe.samples
+    return read_calibration_data(dataset, checkpoint, count)
+
+
+def _quantise(job: _Job, on_stage: OnStage) -> Quantised | None:
+    if job.calibration is None:
+        on_stage("calibrate", f"nothing to do for {job.recipe.name}")
+        return None
+    on_stage("calibrate", f"{job.recipe.algorithm} on {len(job.calibration)} samples")
+    form = engine(job.target.engines[0].kind).qdq
+    return quantise(job.checkpoint, job.recipe, job.calibration, form, job.cache)
+
+
+def _facts(
+    job: _Job, built: Built, quantised: Quantised | None, checks: Sequence[Check]
+) -> ReleaseFacts:
+    extra = (
+        ()
+        if quantised is None or job.calibration is None
+        else quantisation_decisions(job.recipe, quantised, job.calibration, built)
+    )
+    return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
 
 
 def _require_free(out: Path, *, replace: bool) -> None:
@@ -202,7 +259,7 @@ def _native_library(target: Target, cache: StageCache) -> bytes:
 
 
 def _gate(
-    job: _Job, front: Front, built: Built, reference: Engines, on_stage: OnStage
+    job: _Job, front: Front, built: Built, quantised: Quantised | None, on_stage: OnStage
 ) -> list[Check]:
     """Hold every stage against the one before it, and the engine against the policy.
 
@@ -210,8 +267,10 @@ def _gate(
         ParityError: one of them differs.
     """
     engines = built.load()
+    reference = TorchEngines(job.checkpoint.policy)
     chain: list[tuple[str, Engines]] = [
         (POLICY, reference),
+        *([("quantised", TorchEngines(quantised.policy))] if quantised else []),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         ("fused", fused_engines(front.planner, front.refiners[built.choice.form])),
@@ -227,6 +286,7 @@ def _gate(
 def _gate_runtime(
     job: _Job,
     built: Built,
+    quantised: Quantised | None,
     files: Mapping[str, Path | bytes],
     checks: Sequence[Check],
     on_stage: OnStage,
@@ -236,7 +296,7 @@ def _gate_runtime(
     Raises:
         ParityError: they differ.
     """
-    facts = release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks)
+    facts = _facts(job, built, quantised, checks)
     with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
         write_release(Path(folder, "release"), facts, files)
         with Policy(Path(folder, "release")) as runtime:
@@ -251,20 +311,29 @@ def _judge(job: _Job, on_stage: OnStage) -> dict[str, Any]:
     return {
         "samples": job.samples,
         "dims": job.checkpoint.config.embodiment.actions,
-        "limits": LIMITS[job.recipe.precision],
+        "limits": LIMITS[job.recipe.name],
         "on_stage": lambda stage: on_stage("check", stage),
     }
 
 
-def _write_report(job: _Job, manifest: Manifest, built: Built, checks: Sequence[Check]) -> Path:
+def _write_report(
+    job: _Job,
+    manifest: Manifest,
+    built: Built,
+    quantised: Quantised | None,
+    checks: Sequence[Check],
+) -> Path:
     """`NAME.build.json` beside the release: figures that would make its bytes irreproducible."""
     path = job.out.parent / f"{job.out.name}.build.json"
-    report = {
+    report: dict[str, Any] = {
         "schema_version": REPORT_SCHEMA_VERSION,
         "release_id": manifest.release_id,
         "medians_ms": dict(built.medians_ms),
         "checks": [check.to_json() for check in checks],
+        "products": [vars(product) for product in built.products],
     }
+    if quantised is not None and job.calibration is not None:
+        report["calibration"] = calibration_report(quantised, job.calibration)
     with new_file(path) as stream:
         stream.write(canonical_json(report))
     return path

@@ -114,7 +114,7 @@ class StepGraph(nn.Module):
         previous, rest = (rest[0], rest[1:]) if self.remembers else (torch.zeros_like(x), rest)
         modulation, row, intents, *pairs = rest
         context = Context(intents, tuple(pairs[::2]), tuple(pairs[1::2]))
-        output = self.refiner.denoise(x[None], modulation[None], context)[0]
+        output = self.refiner.denoise_one(x, modulation, context)
         coefficients = [*row.unbind(0)[:4], row[4] if self.remembers else 0.0]
         following, clean = sampler_step(x, output, previous, coefficients, self.clip_sample)
         return (following, clean) if self.remembers else (following,)

@@ -23,6 +23,21 @@ def runs_here(arch: str) -> bool:
 
 
 @dataclass(frozen=True)
+class QdqForm:
+    """How an engine kind wants quantised layers written in standard ONNX.
+
+    unsigned_activations: uint8 with zero point 128 in place of int8 with 0; integer_bias: int32 in
+    units of both scales; images_in_integers: the image stem too, on the camera's own bytes;
+    flat: few operators around each product, see `libra_edge.compiler.flat`.
+    """
+
+    unsigned_activations: bool = False
+    integer_bias: bool = False
+    images_in_integers: bool = False
+    flat: bool = False
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """Name, NumPy dtype name and static shape of one input or output."""
 
@@ -41,6 +56,21 @@ class BuiltEngine:
     content: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product or convolution with weights, as a built engine runs it.
+
+    weight: the weight tensor's name in the graph; kernel: the engine's operator; precision: of
+    its arithmetic; weight_bytes: as stored; runs: times per call of the engine.
+    """
+
+    weight: str
+    kernel: str
+    precision: str
+    weight_bytes: int
+    runs: int
 
 
 class Session(ABC):
@@ -76,6 +106,7 @@ class Engine(ABC):
     """One engine kind."""
 
     kind: ClassVar[str]
+    qdq: ClassVar[QdqForm] = QdqForm()
 
     @abstractmethod
     def is_available(self, provider: str) -> bool:
@@ -84,6 +115,10 @@ class Engine(ABC):
     @abstractmethod
     def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
         """Turn a checked ONNX graph into an engine for a target; needs no such target here."""
+
+    def products(self, built: BuiltEngine) -> list[Product]:
+        """What each product with weights runs in, from the built engine; empty if it cannot say."""
+        return []
 
     @final
     def load(

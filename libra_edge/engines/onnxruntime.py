@@ -6,12 +6,23 @@ set; loading costs a fraction of a second.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 
 from libra_edge.catalog import Recipe, TargetEngine
-from libra_edge.engines.base import Array, BuiltEngine, Engine, Session, TensorSpec
+from libra_edge.engines.base import (
+    Array,
+    BuiltEngine,
+    Engine,
+    Product,
+    QdqForm,
+    Session,
+    TensorSpec,
+)
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -20,6 +31,25 @@ _DTYPES = {
     "tensor(float)": "float32",
 }
 _ERRORS_ONLY = 3
+# Which operators multiply by weights, what they do it in, and which input holds the weights.
+_INTEGER = {
+    "QGemm": 3,
+    "MatMulIntegerToFloat": 1,
+    "QLinearMatMul": 3,
+    "MatMulInteger": 1,
+    "DynamicQuantizeMatMul": 1,
+    "QLinearConv": 3,
+    "ConvInteger": 1,
+}
+_FLOAT = {
+    "Gemm": 1,
+    "MatMul": 1,
+    "FusedMatMul": 1,
+    "FusedGemm": 1,
+    "Conv": 1,
+    "FusedConv": 1,
+    "MatMulNBits": 1,
+}
 
 
 class OnnxRuntimeSession(Session):
@@ -38,6 +68,8 @@ class OnnxRuntimeEngine(Engine):
     """Engines for ONNX Runtime's execution providers."""
 
     kind = "onnxruntime"
+    # The one form in which the CPU kernels multiply integers; docs/decisions/0030 has the figures.
+    qdq = QdqForm(unsigned_activations=True, integer_bias=True, images_in_integers=True, flat=True)
 
     def is_available(self, provider: str) -> bool:
         """Whether this machine's ONNX Runtime has the provider."""
@@ -55,6 +87,15 @@ class OnnxRuntimeEngine(Engine):
             session.outputs,
         )
 
+    def products(self, built: BuiltEngine) -> list[Product]:
+        """Read off the graph that ONNX Runtime made of the engine on this machine."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "optimised.onnx")
+            options = _options(built.session_options, 1)
+            options.optimized_model_filepath = str(path)
+            ort.InferenceSession(built.content, options, providers=["CPUExecutionProvider"])
+            return _products(onnx.load(path).graph, {}, 1)
+
     def _load(
         self,
         content: bytes,
@@ -63,19 +104,48 @@ class OnnxRuntimeEngine(Engine):
         threads: int,
         optimise: bool,
     ) -> Session:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        options = _options(session_options, threads)
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for key, value in session_options.items():
-            options.add_session_config_entry(key, value)
         return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
 
 
 ENGINE = OnnxRuntimeEngine()
 
 
+def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    for key, value in session_options.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
 def _specs(arguments: list[ort.NodeArg]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(a.name, _DTYPES[a.type], tuple(a.shape)) for a in arguments)
+
+
+def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> list[Product]:
+    """Products with weights of a graph and, times their iterations, of its loops."""
+    sizes = dict(outer) | {t.name: len(t.raw_data) or t.ByteSize() for t in graph.initializer}
+    counts = {t.name: t for t in graph.initializer}
+    # A weight that is turned back into floats first is still the one that is moved.
+    origin = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    found = []
+    for node in graph.node:
+        if node.op_type == "Loop":
+            # Its count is a constant; the weights of its body may lie in either graph.
+            trips = int(onnx.numpy_helper.to_array(counts[node.input[0]]))
+            found += _products(node.attribute[0].g, sizes, runs * trips)
+            continue
+        integer = node.op_type in _INTEGER
+        at = _INTEGER.get(node.op_type, _FLOAT.get(node.op_type))
+        if at is None:
+            continue
+        name = origin.get(node.input[at], node.input[at])
+        if name in sizes:
+            precision = "int8" if integer else "fp32"
+            found.append(Product(name, node.op_type, precision, sizes[name], runs))
+    return found

@@ -106,7 +106,7 @@ def verify_release(
     manifest = release.manifest
     count = len(manifest.members)
     checks = [Check("integrity", "members as in the manifest", count, count, count, "pass")]
-    limits = LIMITS[load_recipe(manifest.recipe).precision]
+    limits = LIMITS[load_recipe(manifest.recipe).name]
     dims = manifest.embodiment.actions
     with ExitStack() as stack:
         here = runs_here(manifest.runtime.arch)
@@ -239,11 +239,15 @@ def _from_checkpoint(
     ]
     if not same:
         return [*checks, not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")], []
+    policy = (POLICY, TorchEngines(loaded.policy))
+    if load_recipe(release.manifest.recipe).quantises:
+        # The stages between depend on calibration data; the policy itself is the one that counts.
+        return checks, [policy]
     stage_cache = StageCache(cache or default_cache())
     front = make_graphs(loaded, stage_cache, lambda stage, note: on_stage(f"{stage}: {note}"))
     refiner = front.refiners[release.manifest.engines.refiner.form]
     return checks, [
-        (POLICY, TorchEngines(loaded.policy)),
+        policy,
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         ("fused", fused_engines(front.planner, refiner)),

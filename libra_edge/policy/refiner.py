@@ -133,6 +133,10 @@ class Refiner(nn.Module):
         prediction: Tensor = self.output(F.layer_norm(x, (self.width,)) * (1 + scale) + shift)
         return prediction
 
+    def denoise_one(self, noisy: Tensor, modulation: Tensor, context: Context) -> Tensor:
+        """`denoise` for one observation: noisy actions [H, D] → prediction [H, D]."""
+        return self.denoise(noisy[None], modulation[None], context)[0]
+
     def forward(
         self, images: Tensor, state: Tensor, intent: Tensor, noisy: Tensor, timestep: Tensor
     ) -> Tensor:

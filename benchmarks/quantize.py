@@ -1,0 +1,277 @@
+"""`make bench-quantize`: what int8 gains on this machine's CPU, with the parity of every row.
+
+The fp32 engines are those `compile --recipe fp32` builds, the naive baseline is the model's forward
+pass exported as it stands and looped outside, as in `benchmarks/refiner.py`. Calls take turns in
+one process; medians are reported, for one and for two threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from refiner import NaiveStep, conditions, host_loop
+
+from libra_edge.catalog import load_recipe, load_target
+from libra_edge.compiler.build import interleaved_medians
+from libra_edge.compiler.cache import StageCache, default_cache
+from libra_edge.compiler.calibration_data import read_calibration_data, require_apart
+from libra_edge.compiler.export import export, to_bytes
+from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.precision import integer_layers, require_integers
+from libra_edge.compiler.quantize import quantise
+from libra_edge.compiler.split import Graph
+from libra_edge.data.lerobot import Dataset
+from libra_edge.engines.base import BuiltEngine, EnginePair, Session
+from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.parity.gates import LIMITS, Check, Outputs, compare, run_engines
+from libra_edge.parity.samples import Sample, choose_samples
+from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
+from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.torch_controller import TorchEngines
+
+ROOT = Path(__file__).resolve().parents[1]
+NAIVE = "refiner, naive fp32 export"
+# Row, row it is compared with, least ratio on one thread.
+TARGETS = (
+    ("planner, int8", "planner, fp32", 2.3),
+    ("refiner, int8 fused", "refiner, fp32 fused", 2.0),
+    ("refiner, int8 fused", NAIVE, 6.0),
+)
+LARGEST_BYTES = 0.30
+THREADS = (1, 2)
+BUDGET_S = 25.0
+Call = Callable[[], object]
+
+
+class NaiveEngines:
+    """The refiner exported as it stands, looped on the host; the planner of another pair."""
+
+    def __init__(self, policy: LibraVLA, session: Session, planner: EnginePair) -> None:
+        self._policy, self._session = policy, session
+        self.plan = planner.plan
+
+    def refine(self, images: Any, state: Any, intent: Any, noise: Any) -> Any:
+        """See `libra_edge.policy.executor.Engines.refine`."""
+
+        def predict(*arguments: Any) -> Any:
+            names = ("images", "state", "intent", "x", "timestep")
+            return self._session.run(dict(zip(names, arguments, strict=True)))["prediction"]
+
+        sample = Sample(images, np.zeros(1, np.int64), state, noise, 0)
+        return host_loop(self._policy, predict, sample, intent)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Everything that is measured: graphs per recipe, and the naive export."""
+
+    fronts: dict[str, Front]
+    naive: bytes
+
+    def build(self, name: str, part: str) -> BuiltEngine:
+        """One engine: its recipe's planner or a form of its refiner."""
+        front = self.fronts[name]
+        model = front.planner if part == "planner" else front.refiners[part]  # type: ignore[index]
+        return ENGINE.build(model, load_target("cpu-x86_64").engines[0], load_recipe(name))
+
+    def load(self, name: str, part: str, threads: int) -> Session:
+        """The same, loaded."""
+        built = self.build(name, part)
+        return ENGINE.load(built.content, built.provider, built.session_options, threads=threads)
+
+    def pair(self, name: str, form: str, threads: int) -> EnginePair:
+        """Planner and refiner of a recipe."""
+        return EnginePair(self.load(name, "planner", threads), self.load(name, form, threads))
+
+
+def naive_export(policy: LibraVLA, sample: Sample, config: Any) -> bytes:
+    """The forward pass as it stands."""
+    intent = np.zeros((config.chunk, config.action_dim), np.int32)
+    arguments = tuple(
+        torch.from_numpy(np.ascontiguousarray(a))[None]
+        for a in (sample.images, sample.state, intent, sample.noise)
+    )
+    names = ("images", "state", "intent", "x", "timestep")
+    graph = Graph(
+        "naive", NaiveStep(policy).eval(), (*arguments, torch.zeros(1)), names, ("prediction",)
+    )
+    return to_bytes(export(graph))
+
+
+def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> Engines:
+    """Compile both recipes up to their graphs, through the user's cache."""
+    cache = StageCache(default_cache())
+    fp32 = make_graphs(loaded, cache, lambda *_: None)
+    dataset, recipe = Dataset(calibrate), load_recipe("int8")
+    require_apart(dataset, Dataset(data))
+    found = read_calibration_data(dataset, loaded, recipe.samples)
+    quantised = quantise(loaded, recipe, found, ENGINE.qdq, cache)
+    int8 = make_graphs(loaded, cache, lambda *_: None, quantised)
+    return Engines({"fp32": fp32, "int8": int8}, naive_export(loaded.policy, sample, loaded.config))
+
+
+def measure(engines: Engines, loaded: Checkpoint, sample: Sample, threads: int) -> dict[str, float]:
+    """Median milliseconds of each row."""
+    chunk = loaded.config.chunk
+    options = load_target("cpu-x86_64").engines[0].session_options
+    naive = ENGINE.load(engines.naive, "CPUExecutionProvider", options, threads=threads)
+    pairs = {
+        (name, form): engines.pair(name, form, threads)
+        for name in engines.fronts
+        for form in ("loop", "unrolled")
+    }
+    plan = (sample.images, sample.instruction, sample.state)
+    intent = pairs["fp32", "loop"].plan(*plan)[0][:chunk]
+    refine = (sample.images, sample.state, intent, sample.noise)
+    calls: dict[str, Call] = {
+        "planner, fp32": partial(pairs["fp32", "loop"].plan, *plan),
+        "planner, int8": partial(pairs["int8", "loop"].plan, *plan),
+        NAIVE: partial(NaiveEngines(loaded.policy, naive, pairs["fp32", "loop"]).refine, *refine),
+    }
+    for (name, form), pair in pairs.items():
+        calls[f"refiner, {name} {form}"] = partial(pair.refine, *refine)
+    medians = {name: s * 1e3 for name, s in interleaved_medians(calls, BUDGET_S).items()}
+    for name in engines.fronts:
+        medians[f"refiner, {name} fused"] = min(
+            medians.pop(f"refiner, {name} {form}") for form in ("loop", "unrolled")
+        )
+    return medians
+
+
+def parity(
+    engines: Engines, loaded: Checkpoint, samples: Sequence[Sample]
+) -> dict[str, list[Check]]:
+    """Every row against the policy in PyTorch: same observations, intents and noise."""
+    expected = run_engines(TorchEngines(loaded.policy), samples)
+    dims = loaded.config.embodiment.actions
+    options = load_target("cpu-x86_64").engines[0].session_options
+    naive = ENGINE.load(engines.naive, "CPUExecutionProvider", options)
+    pairs: dict[str, Any] = {name: engines.pair(name, "loop", 1) for name in engines.fronts}
+    pairs["naive"] = NaiveEngines(loaded.policy, naive, pairs["fp32"])
+
+    def judge(name: str) -> list[Check]:
+        found: Outputs = run_engines(pairs[name], samples, expected.intent)
+        return compare(name, expected, found, dims, LIMITS["int8" if name == "int8" else "fp32"])
+
+    return {name: judge(name) for name in pairs}
+
+
+def words(checks: Sequence[Check], part: str) -> str:
+    """Parity of one row."""
+    value = {check.metric: check for check in checks}
+    if part == "planner":
+        differing = value["margin of differing tokens"]
+        return (
+            f"{value['tokens equal'].value:.2%} of tokens equal, those that differ have a margin "
+            f"≤ {differing.value:.2g} (bound {differing.threshold:.2g})"
+        )
+    check = next(c for c in checks if "action error" in c.metric)
+    return f"{check.metric} {check.value:.1e} (gate {check.threshold:g}); {check.note}"
+
+
+def page(
+    medians: dict[int, dict[str, float]],
+    checks: dict[str, list[Check]],
+    sizes: dict[str, int],
+    moved: dict[str, int],
+) -> tuple[list[str], list[tuple[bool, str]]]:
+    """The table and the verdicts."""
+    rows = list(medians[1])
+    lines = [
+        "| | ms, 1 thread | ms, 2 threads | over fp32, 1 / 2 | over naive, 1 / 2 | parity |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        part = row.split(",")[0]
+        which = "naive" if row == NAIVE else "int8" if "int8" in row else "fp32"
+        base = "planner, fp32" if part == "planner" else "refiner, fp32 fused"
+        over = " / ".join(f"{medians[t][base] / medians[t][row]:.2f}×" for t in THREADS)
+        naive = " / ".join(f"{medians[t][NAIVE] / medians[t][row]:.2f}×" for t in THREADS)
+        times = " | ".join(f"{medians[t][row]:.2f}" for t in THREADS)
+        shown = naive if part == "refiner" else "–"
+        lines.append(f"| {row} | {times} | {over} | {shown} | {words(checks[which], part)} |")
+    lines += [
+        "",
+        "| | engine bytes | weight bytes read per plan and chunk |",
+        "|---|---:|---:|",
+        *(f"| {name} | {sizes[name]:,} | {moved[name]:,} |" for name in sizes),
+    ]
+    results = []
+    for row, base, least in TARGETS:
+        ratio = medians[1][base] / medians[1][row]
+        results.append((ratio >= least, f"{row} over {base}: {ratio:.2f}×, target {least}×"))
+    share = sizes["int8"] / sizes["fp32"]
+    results.append((share <= LARGEST_BYTES, f"int8 engine bytes: {share:.1%} of fp32, ≤ 30 %"))
+    for name, found in checks.items():
+        for check in found:
+            text = f"{name}: {check.metric} {check.value:.3g}, gate {check.threshold:.3g}"
+            results.append((check.verdict == "pass", text))
+    return lines, results
+
+
+def main() -> int:
+    """Measure, write the page, print the verdict."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    example = ROOT / "examples/metaworld"
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=example / "checkpoint")
+    parser.add_argument("--calibrate", type=Path, default=ROOT / "runs/metaworld-train")
+    parser.add_argument("--data", type=Path, default=example / "heldout")
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements/quantize-cpu.md")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    ort.set_default_logger_severity(3)
+    before = os.getloadavg()
+    loaded = load_checkpoint(arguments.checkpoint)
+    config = loaded.config
+    samples = choose_samples(
+        config.embodiment, config, loaded.tokenizer, arguments.samples, 0, arguments.data
+    )
+    engines = prepare(loaded, arguments.calibrate, arguments.data, samples[0])
+    sizes, moved = {}, {}
+    for name, front in engines.fronts.items():
+        built = [engines.build(name, part) for part in ("planner", "loop")]
+        products = [product for one in built for product in ENGINE.products(one)]
+        require_integers(integer_layers(front.precisions), products)
+        sizes[name] = sum(len(one.content) for one in built)
+        moved[name] = sum(product.weight_bytes * product.runs for product in products)
+    medians = {threads: measure(engines, loaded, samples[0], threads) for threads in THREADS}
+    checks = parity(engines, loaded, samples)
+    lines, results = page(medians, checks, sizes, moved)
+    text = [
+        "# int8 on a CPU: what quantising gains",
+        "",
+        "Written by `make bench-quantize` (`benchmarks/quantize.py`). Trust ratios, not "
+        f"milliseconds. Parity on {len(samples)} held-out observations, same noise and intents.",
+        "",
+        *lines,
+        "",
+        *(f"- {'met' if met else '**missed**'}: {words}" for met, words in results),
+        "",
+        "## Conditions",
+        "",
+        *conditions(loaded, before),
+    ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join(text) + "\n", encoding="utf-8")
+    sys.stdout.write("\n".join(text[4:]) + f"\n\nwritten: {arguments.out}\n")
+    return 0 if all(met for met, _ in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Transformer blocks of a quantised policy, written for one observation at a time.
+
+The same arithmetic as `libra_edge.policy.layers` on tensors without the batch axis. A matrix
+product of a few rows takes no longer than the operators around it, so these blocks have few: one
+product for query, key and value, the attention's scale inside its weights, and adaLN's shift and
+scale inside the normalisation. They count once most products are in integers.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from libra_edge.compiler.qlayers import QuantisedLinear
+from libra_edge.policy.layers import Attention, EncoderBlock
+from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
+
+
+def flatten_blocks(policy: LibraVLA) -> None:
+    """Replace, in place, every transformer block by its form for one observation."""
+    if policy.refiner is not None:
+        policy.refiner.__class__ = FlatRefiner
+    for stack in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
+        for i, block in enumerate(stack):
+            last = i == len(stack) - 1
+            if isinstance(block, EncoderBlock):
+                stack[i] = FlatEncoderBlock(block, last=last)
+            elif isinstance(block, DenoiserBlock):
+                stack[i] = FlatDenoiserBlock(block, last=last)
+
+
+class FlatAttention(nn.Module):
+    """`Attention` without the batch axis, its queries already scaled.
+
+    Args:
+        attention: what it stands for; its layers may be quantised.
+        own_memory: whether it only ever attends to what asks.
+    """
+
+    def __init__(self, attention: Attention, *, own_memory: bool) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        # Declared as nn.Linear; quantising puts other modules in their places.
+        query, key_value, output = (
+            cast(nn.Module, layer)
+            for layer in (attention.query, attention.key_value, attention.output)
+        )
+        self.size = in_features(output) // self.heads
+        self.query = scaled(query, self.size**-0.5)
+        self.key_value, self.output = key_value, output
+        self.all = side_by_side(self.query, self.key_value) if own_memory else None
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[S, n * width] → [n * heads, S, width / heads]."""
+        return x.reshape(x.shape[0], -1, self.size).transpose(0, 1)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, heads, S, width / heads] of a memory [1, S, width]."""
+        key, value = self._split(self.key_value(_flat(memory))).split(self.heads)
+        return key[None], value[None]
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend from x [Q, width] to keys and values [heads, S, width / heads]."""
+        return self._attend(self._split(self.query(x)), keys, values)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        weights = (queries @ keys.transpose(1, 2)).softmax(dim=-1)
+        return self.output((weights @ values).transpose(0, 1).flatten(1))
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Attend from x [Q, width] to memory [S, width], or to x itself."""
+        if memory is None and self.all is not None:
+            return self._attend(*self._split(self.all(x)).split(self.heads))
+        keys, values = self._split(self.key_value(x if memory is None else memory)).split(
+            self.heads
+        )
+        return self.attend(x, keys, values)
+
+
+class FlatEncoderBlock(nn.Module):
+    """`EncoderBlock` for one observation: the first takes the batch axis off, the last adds it."""
+
+    def __init__(self, block: EncoderBlock, *, last: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.norm_attention, self.norm_mlp = block.norm_attention, block.norm_mlp
+        self.attention = FlatAttention(block.attention, own_memory=True)
+        self.mlp = block.mlp
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        """See `EncoderBlock.forward`."""
+        x = _flat(x)
+        y = self.norm_attention(x)
+        x = x + self.attention(y, None if memory is None else torch.cat([_flat(memory), y]))
+        x = x + self.mlp(self.norm_mlp(x))
+        return x[None] if self.last else x
+
+
+class FlatDenoiserBlock(nn.Module):
+    """`DenoiserBlock` for one observation: the first takes the batch axis off, the last adds it."""
+
+    def __init__(self, block: DenoiserBlock, *, last: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.width = block.width
+        self.self_attention = FlatAttention(block.self_attention, own_memory=True)
+        self.norm_cross = block.norm_cross
+        self.cross_attention = FlatAttention(block.cross_attention, own_memory=False)
+        self.mlp = block.mlp
+
+    def forward(self, x: Tensor, modulation: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """See `DenoiserBlock.forward`."""
+        x = _flat(x)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation[0].chunk(6)
+        y = F.layer_norm(x, (self.width,), 1 + scale, shift)
+        x = x + (1 + gate) * self.self_attention(y)
+        x = x + self.cross_attention.attend(self.norm_cross(x), *map(_flat, memory))
+        y = F.layer_norm(x, (self.width,), 1 + scale_mlp, shift_mlp)
+        x = x + (1 + gate_mlp) * self.mlp(y)
+        return x[None] if self.last else x
+
+
+class FlatRefiner(Refiner):
+    """`Refiner` for one observation, without the batch axis around its blocks."""
+
+    def denoise_one(self, noisy: Tensor, modulation: Tensor, context: Context) -> Tensor:
+        """See `Refiner.denoise_one`."""
+        x = self.noisy(noisy) + _flat(context.intents)
+        *parts, last = modulation.split(6 * self.width)
+        for block, part, key, value in zip(
+            self.blocks, parts, context.keys, context.values, strict=True
+        ):
+            x = block(x, part[None], (key, value))
+        shift, scale = last.chunk(2)
+        prediction: Tensor = self.output(F.layer_norm(_flat(x), (self.width,), 1 + scale, shift))
+        return prediction
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Without the batch axis of one; blocks hand over two axes, keys and values have four."""
+    return x if x.dim() == 2 else x.flatten(0, 1)
+
+
+def in_features(layer: nn.Module) -> int:
+    """The width of what a layer reads."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.weight.stored.shape[0]
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features
+
+
+def scaled(layer: nn.Module, factor: float) -> nn.Module:
+    """The layer, its outputs times `factor`: quantised, that changes scales and no integer."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.scaled(factor)
+    assert isinstance(layer, nn.Linear)
+    result = nn.Linear(layer.in_features, layer.out_features)
+    with torch.no_grad():
+        result.weight.copy_(layer.weight * factor)
+        result.bias.copy_(layer.bias * factor)
+    return result
+
+
+def side_by_side(first: nn.Module, second: nn.Module) -> nn.Module | None:
+    """One layer for two that read the same input; None where they read it differently."""
+    if isinstance(first, QuantisedLinear) and isinstance(second, QuantisedLinear):
+        return first.beside(second)
+    if not (isinstance(first, nn.Linear) and isinstance(second, nn.Linear)):
+        return None
+    result = nn.Linear(first.in_features, first.out_features + second.out_features)
+    with torch.no_grad():
+        result.weight.copy_(torch.cat([first.weight, second.weight]))
+        result.bias.copy_(torch.cat([first.bias, second.bias]))
+    return result

@@ -1,0 +1,64 @@
+"""What a built engine really computes in, held against what was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from libra_edge.catalog import LayerPrecision
+from libra_edge.engines.base import Product
+from libra_edge.errors import ParityError
+
+# Graph names: `policy.` or `context/` and `step/`, then the layer's, then what is kept of it.
+_WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.stored)?")
+_STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
+# Query, key and value of one input are one product, see `libra_edge.compiler.flat`.
+_MERGED = {".all": (".query", ".key_value")}
+
+
+def layer_names(product: Product) -> tuple[str, ...]:
+    """The policy's layers that one product computes; empty for a weight without a name."""
+    match = _WEIGHT.fullmatch(product.weight)
+    if match is None:
+        return ()
+    name = match["layer"]
+    if stem := _STEM.fullmatch(name):
+        # Convolutions after the integer ones stay in floats because the recipe says so.
+        return (stem["tokens"],) if product.weight.endswith(".stored") else ()
+    for suffix, parts in _MERGED.items():
+        if name.endswith(suffix):
+            return tuple(name.removesuffix(suffix) + part for part in parts)
+    return (name,)
+
+
+def integer_layers(precisions: Mapping[str, LayerPrecision]) -> tuple[str, ...]:
+    """The layers whose products are to run in integers."""
+    wanted = LayerPrecision(weights="int8", activations="int8")
+    return tuple(name for name, precision in precisions.items() if precision == wanted)
+
+
+def running(products: Iterable[Product]) -> dict[str, str]:
+    """Layer to the precision it runs in; `mixed` where its products differ."""
+    found: dict[str, set[str]] = {}
+    for product in products:
+        for name in layer_names(product):
+            found.setdefault(name, set()).add(product.precision)
+    return {n: kinds.pop() if len(kinds) == 1 else "mixed" for n, kinds in found.items()}
+
+
+def require_integers(wanted: Sequence[str], products: Sequence[Product]) -> None:
+    """Refuse engines that fell back to floats.
+
+    Raises:
+        ParityError: a layer that was to run in integers does not; names them.
+    """
+    runs = running(products)
+    fallen = [name for name in wanted if runs.get(name) != "int8"]
+    if fallen:
+        shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen)
+        raise ParityError(
+            "precision-fallback",
+            f"{len(fallen)} of {len(wanted)} int8 layers do not run in integers: {shown}.",
+            "Nothing was released. Keep these layers in high precision (the recipe's `keep`), or "
+            "report it: this engine no longer knows the form that its Q/DQ is written in.",
+        )
