@@ -55,9 +55,6 @@ CAMERAS = ("corner2", "gripperPOV")
 # The built-in corner2 hangs too far away to resolve a faucet at 96 pixels.
 CORNER2_POSITION_M = (0.75, 0.075, 0.7)
 IMAGE_SIZE_PX = 96
-# Meta-World places the faucet to be closed in a wider space than the one to be opened: half of
-# the scenes would tell a policy what to do before it hears its instruction.
-_SAME_POSITIONS_AS = {"faucet-open": "faucet-close"}
 _SPLIT_KEY = {"train": 0, "eval": 1}
 
 
@@ -163,19 +160,8 @@ class _Scene:
         self._env._freeze_rand_vec = False
         self._env._set_task_called = True
         self._env.seeded_rand_vec = True
-        self._env._random_reset_space = self._positions(metaworld, task)
         self._full_state: npt.NDArray[np.float64] = np.zeros(0)
         self._make_renderer()
-
-    def _positions(self, metaworld: Any, task: str) -> Any:
-        """Where the object may stand: the task's own space, or that of the task it borrows from."""
-        lender = _SAME_POSITIONS_AS.get(task)
-        if lender is None:
-            return self._env._random_reset_space
-        other = metaworld.env_dict.ALL_V3_ENVIRONMENTS[f"{lender}-v3"]()
-        space = other._random_reset_space
-        other.close()
-        return space
 
     def _make_renderer(self) -> None:
         mujoco, model = self._mujoco, self._env.model
