@@ -112,8 +112,9 @@ def test_pack_and_unpack(release: Path) -> None:
 
 def test_list_targets_and_recipes() -> None:
     assert [t["name"] for t in invoke_json("targets")[1]["result"]["targets"]] == ["cpu-x86_64"]
-    (recipe,) = invoke_json("recipes")[1]["result"]["recipes"]
-    assert (recipe["name"], recipe["targets"]) == ("fp32", ["cpu-x86_64"])
+    recipes = {r["name"]: r["targets"] for r in invoke_json("recipes")[1]["result"]["recipes"]}
+    assert recipes["fp32"] == recipes["int8"] == ["cpu-x86_64"]
+    assert recipes["nvfp4"] == []
 
 
 @pytest.mark.parametrize(

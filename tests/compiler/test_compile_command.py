@@ -48,7 +48,7 @@ def test_compile_json(work: Path, checkpoint: Path, tmp_path: Path) -> None:
     ("extra", "code"),
     [
         (["--target", "cpu-x86_46"], "unknown-target"),
-        (["--recipe", "int8"], "unknown-recipe"),
+        (["--recipe", "int9"], "unknown-recipe"),
         (["--data", "nowhere"], "dataset-missing"),
         (["--form", "scan"], "usage"),
     ],
