@@ -345,7 +345,7 @@ def test_start_refuses_bad_options(opened: Opened, change: Change) -> None:
         {"info": native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo) - 1)},
         {"info": native.TickInfo(struct_size=2**32 - 1)},
     ],
-    ids=str,
+    ids=["no policy", "no action", "short action", "small info", "huge info"],
 )
 def test_tick_touches_nothing_on_error(opened: Opened, change: Change) -> None:
     def tick(**changes: Any) -> tuple[int, Any, native.TickInfo]:
