@@ -56,7 +56,9 @@ evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs
 	$(BIN)/python benchmarks/closed_loop.py
 
 demo-checkpoint: $(VENV)/.dev ## collect demonstrations and train the demo policy again (over an hour)
-	$(BIN)/libra-edge collect --out runs/metaworld-train --episodes 60 --jobs 2
+	$(BIN)/libra-edge collect --out runs/metaworld-train --episodes 60 --task faucet-open=130 \
+	  --task faucet-close=130 --task drawer-open --task button-press-topdown --task handle-press \
+	  --detour-share 0.5 --jobs 2
 	$(BIN)/libra-edge train runs/metaworld-train --recipe examples/metaworld/train.toml --out runs/metaworld
 
 docs: $(VENV)/.dev ## regenerate docs/reference
@@ -80,7 +82,7 @@ $(BIN)/python: | system
 system:
 	@wanted=""; missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || wanted="python3-venv"; \
-	ldconfig -p 2>/dev/null | grep -qE 'libOSMesa\.so\.|libEGL_mesa\.so' || \
+	ldconfig -p 2>/dev/null | grep -q 'libOSMesa\.so\.' || \
 	  wanted="$$wanted $(RENDERER_PACKAGES)"; \
 	[ -n "$$wanted" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then root=""; else root="sudo -n"; fi; \

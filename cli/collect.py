@@ -10,6 +10,7 @@ import typer
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import open_simulator
+from libra_edge.errors import InputError
 
 from ._options import Json
 from ._render import Output, progress
@@ -26,10 +27,14 @@ def collect(
     out: Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to create.")],
     task: Annotated[
         list[str] | None,
-        typer.Option(help="Task to record; may be repeated.", show_default="all"),
+        typer.Option(
+            help="Task to record, NAME or NAME=EPISODES; may be repeated.", show_default="all"
+        ),
     ] = None,
     simulator: Annotated[str, typer.Option(help="Simulator.")] = "metaworld",
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 60,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Episodes of each task that names no number.")
+    ] = 60,
     seed: Annotated[int, typer.Option(min=0, help="First seed; others give other scenes.")] = 0,
     split: Annotated[Split, typer.Option(help="Variations to record.")] = Split.train,
     noise: Annotated[
@@ -38,6 +43,10 @@ def collect(
     noisy_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the episodes that are disturbed.")
     ] = 0.5,
+    detour_share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the episodes that start with a detour."),
+    ] = 0.0,
     lossy: Annotated[bool, typer.Option("--lossy", help="AV1 in place of exact pixels.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     json: Json = False,
@@ -45,7 +54,8 @@ def collect(
     """Record demonstrations of scripted experts as a LeRobot v3 dataset.
 
     In disturbed episodes the robot is pushed off the expert's path while the expert's own action
-    is recorded, so that the data shows how to come back.
+    is recorded, so that the data shows how to come back. After a detour (a random action, held,
+    not recorded) the robot's place says nothing about its task: only the instruction does.
     """
     with needs_extra("sim", "Recording"):
         from libra_edge.data.collect import CollectConfig
@@ -53,17 +63,18 @@ def collect(
         from libra_edge.data.types import Episode
 
     output = Output("collect", json)
-    tasks = tuple(task or open_simulator(simulator, split.value).tasks)
+    asked = task or open_simulator(simulator, split.value).tasks
+    counts = dict(_count(item, episodes) for item in asked)
     config = CollectConfig(
-        tasks=tasks,
-        episodes_per_task=episodes,
+        episodes=counts,
         seed=seed,
         split=split.value,
         noise_std=noise,
         noisy_share=noisy_share,
+        detour_share=detour_share,
     )
-    frames: dict[str, int] = dict.fromkeys(tasks, 0)
-    with progress("episodes", len(tasks) * episodes) as advance:
+    frames: dict[str, int] = dict.fromkeys(counts, 0)
+    with progress("episodes", sum(counts.values())) as advance:
 
         def on_episode(episode: Episode) -> None:
             frames[episode.task] += len(episode)
@@ -71,11 +82,25 @@ def collect(
 
         record(simulator, config, out, jobs, "av1" if lossy else "lossless", on_episode)
     output.table(
-        ("task", "episodes", "frames"), [(name, episodes, count) for name, count in frames.items()]
+        ("task", "episodes", "frames"), [(name, counts[name], n) for name, n in frames.items()]
     )
     total = sum(frames.values())
     output.finish(
-        {"path": str(out), "episodes_per_task": episodes, "frames": frames},
-        f"{len(tasks) * episodes} episodes, {total} frames in {out}",
+        {"path": str(out), "episodes": counts, "frames": frames},
+        f"{sum(counts.values())} episodes, {total} frames in {out}",
         next_command=f"libra-edge train {out} --out runs/first",
     )
+
+
+def _count(item: str, default: int) -> tuple[str, int]:
+    """Task and number of episodes from NAME or NAME=EPISODES."""
+    name, separator, count = item.partition("=")
+    if not separator:
+        return name, default
+    if not count.isdecimal() or int(count) < 1:
+        raise InputError(
+            "nothing-to-collect",
+            f"--task {item} names no number of episodes.",
+            f"Write --task {name}={default}, for example.",
+        )
+    return name, int(count)

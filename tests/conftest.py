@@ -6,4 +6,3 @@ import os
 
 # Before NumPy, PyTorch or ONNX Runtime start their threads: two of them fight over a shared core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MUJOCO_GL", "osmesa")

@@ -27,23 +27,25 @@ class CollectConfig:
     """How demonstrations are made.
 
     Attributes:
-        tasks: names of the simulator's tasks.
-        episodes_per_task: successful episodes to keep of each.
+        episodes: for each of the simulator's tasks to record, the successful episodes to keep.
         seed: first of the runs' seeds; runs with different seeds share no scene.
         split: which variations, "train" or "eval".
         noise_std: standard deviation of the disturbance, in fractions of each dimension's range.
         noise_hold_steps: how long one disturbance lasts.
         noisy_share: share of the episodes that are disturbed.
+        detour_steps: longest detour at the start of an episode; it is not recorded.
+        detour_share: share of the episodes that start with one.
         steps_after_success: how long to go on after success, so that the end is seen too.
     """
 
-    tasks: tuple[str, ...]
-    episodes_per_task: int
+    episodes: dict[str, int]
     seed: int = 0
     split: Split = "train"
     noise_std: float = 0.1
     noise_hold_steps: int = 4
     noisy_share: float = 0.5
+    detour_steps: int = 20
+    detour_share: float = 0.0
     steps_after_success: int = 5
 
 
@@ -70,7 +72,7 @@ def collect(
     """
     _check(config)
     opened = open_simulator(simulator, config.split)
-    for task in config.tasks:
+    for task in config.episodes:
         opened.instructions(task)
     recipe = {"simulator": simulator} | asdict(config)
     with DatasetWriter(out, opened.embodiment(), codec, recipe) as writer:
@@ -82,7 +84,7 @@ def collect(
 def record_episode(simulator: Simulator, config: CollectConfig, task: str, slot: int) -> Episode:
     """Episode number `slot` of `task`: the first successful one of its own series of seeds."""
     for attempt in range(_MAX_ATTEMPTS):
-        seed = config.seed * _SEEDS_PER_RUN + attempt * config.episodes_per_task + slot
+        seed = config.seed * _SEEDS_PER_RUN + attempt * config.episodes[task] + slot
         episode = _attempt(simulator, config, task, seed)
         if episode.success:
             return episode
@@ -94,13 +96,17 @@ def record_episode(simulator: Simulator, config: CollectConfig, task: str, slot:
 
 
 def _check(config: CollectConfig) -> None:
-    if not config.tasks or config.episodes_per_task < 1:
+    if not config.episodes or min(config.episodes.values()) < 1:
         raise InputError("nothing-to-collect", "no task or no episode.", "Ask for at least one.")
-    if config.noise_std < 0 or not 0 <= config.noisy_share <= 1 or config.seed < 0:
+    shares = (config.noisy_share, config.detour_share)
+    if min(config.noise_std, config.detour_steps, config.seed) < 0 or not all(
+        0 <= share <= 1 for share in shares
+    ):
         raise InputError(
             "collect-range",
-            f"noise {config.noise_std}, share {config.noisy_share}, seed {config.seed}.",
-            "Noise and seed must not be negative; the share lies between 0 and 1.",
+            f"noise {config.noise_std}, detour of {config.detour_steps} steps, "
+            f"shares {shares}, seed {config.seed}.",
+            "Noise, steps and seed must not be negative; shares lie between 0 and 1.",
         )
 
 
@@ -112,6 +118,10 @@ def _attempt(simulator: Simulator, config: CollectConfig, task: str, seed: int) 
     lower = np.array([dim.lower for dim in actions_of], np.float32)
     upper = np.array([dim.upper for dim in actions_of], np.float32)
     observation = simulator.reset(task, seed)
+    if rng.random() < config.detour_share:
+        held = rng.uniform(lower, upper).astype(np.float32)
+        for _ in range(rng.integers(config.detour_steps + 1)):
+            observation, _ = simulator.step(held)
     disturbance: FloatArray = np.zeros_like(lower)
     images, states, actions = [], [], []
     left = None
@@ -144,7 +154,7 @@ def _attempt(simulator: Simulator, config: CollectConfig, task: str, seed: int) 
 
 def _episodes(simulator: str, config: CollectConfig, jobs: int) -> Iterator[Episode]:
     """All episodes in a fixed order."""
-    slots = [(task, slot) for task in config.tasks for slot in range(config.episodes_per_task)]
+    slots = [(task, slot) for task, count in config.episodes.items() for slot in range(count)]
     opened = partial(_open, simulator, config.split)
     return map_ordered(opened, partial(_record_slot, config), slots, jobs)
 

@@ -13,7 +13,7 @@ from tests.parity.fake_simulator import LineWorld
 
 
 def _config(**changes) -> CollectConfig:
-    fields = {"tasks": ("left", "right"), "episodes_per_task": 4, "noise_hold_steps": 2}
+    fields = {"episodes": {"left": 4, "right": 4}, "noise_hold_steps": 2}
     return CollectConfig(**(fields | changes))
 
 
@@ -49,9 +49,23 @@ def test_share_of_disturbed_episodes():
     disturbed = 0
     for slot in range(60):
         recorder = Recorder()
-        record_episode(recorder, _config(episodes_per_task=60, noise_std=0.2), "right", slot)
+        record_episode(recorder, _config(episodes={"right": 60}, noise_std=0.2), "right", slot)
         disturbed += min(recorder.executed) < 1.0
     assert 18 <= disturbed <= 42
+
+
+def test_detour_comes_before_the_record():
+    config = _config(noisy_share=0.0, detour_share=1.0, detour_steps=6, episodes={"right": 20})
+    detours = []
+    for slot in range(20):
+        recorder = Recorder()
+        episode = record_episode(recorder, config, "right", slot)
+        assert recorder.executed[-len(episode) :] == episode.actions[:, 0].tolist()
+        detours.append(recorder.executed[: -len(episode)])
+    assert {len(detour) for detour in detours} == set(range(7))
+    assert all(len(set(detour)) <= 1 for detour in detours)
+    directions = [detour[0] for detour in detours if detour]
+    assert min(directions) < 0 < max(directions)
 
 
 def test_episode_goes_on_for_a_while_after_success():
@@ -98,13 +112,20 @@ def test_unknown_simulator_or_task(line, tmp_path):
     with pytest.raises(InputError, match="simulator-unknown"):
         collect("lien", _config(), tmp_path / "set")
     with pytest.raises(InputError, match="Did you mean 'left'"):
-        collect(line, _config(tasks=("lef",)), tmp_path / "set")
+        collect(line, _config(episodes={"lef": 1}), tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tasks": ()}, {"episodes_per_task": 0}, {"noise_std": -1.0}, {"noisy_share": 1.5}],
+    [
+        {"episodes": {}},
+        {"episodes": {"left": 0}},
+        {"noise_std": -1.0},
+        {"noisy_share": 1.5},
+        {"detour_share": -0.5},
+        {"detour_steps": -1},
+    ],
 )
 def test_senseless_settings(line, tmp_path, changes):
     with pytest.raises(InputError):
@@ -112,7 +133,7 @@ def test_senseless_settings(line, tmp_path, changes):
 
 
 def test_metaworld_dataset_does_not_depend_on_the_number_of_processes(tmp_path: Path):
-    config = CollectConfig(tasks=("handle-press",), episodes_per_task=2, noisy_share=1.0)
+    config = CollectConfig(episodes={"handle-press": 2}, noisy_share=1.0)
     try:
         for jobs in (1, 2):
             collect("metaworld", config, tmp_path / str(jobs), jobs)
