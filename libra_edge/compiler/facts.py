@@ -49,7 +49,7 @@ def release_facts(
     """
     return ReleaseFacts(
         name=name,
-        policy=_policy(checkpoint.config, checkpoint.sha256),
+        policy=policy_facts(checkpoint.config, checkpoint.sha256),
         embodiment=checkpoint.config.embodiment,
         target=target.name,
         recipe=recipe.name,
@@ -83,7 +83,8 @@ def release_facts(
     )
 
 
-def _policy(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
+def policy_facts(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
+    """Which policy a release holds, and its time structure."""
     return PolicyFacts(
         type=config.type,
         checkpoint_sha256=checkpoint_sha256,

@@ -87,6 +87,34 @@ def synthetic_samples(
     return samples
 
 
+def edge_samples(
+    embodiment: Embodiment, contract: Contract, tokenizer: Tokenizer, seed: int
+) -> list[Sample]:
+    """What a broken camera or sensor sends: dark, blinding, flickering, far out of range."""
+    shape = (len(embodiment.cameras), embodiment.image_height, embodiment.image_width, 3)
+    rows, columns = np.indices(shape[1:3])
+    chequered = np.broadcast_to(((rows + columns) % 2 * 255)[None, :, :, None], shape)
+    pictures = [np.zeros(shape), np.full(shape, 255), chequered]
+    for camera in range(shape[0]):
+        covered = np.full(shape, 128)
+        covered[camera] = 0
+        pictures.append(covered)
+    words = np.zeros(tokenizer.length, dtype=np.int64)
+    states = [np.full(len(embodiment.state), value) for value in (0.0, 1e3, -1e3)]
+    return [
+        _sample(
+            embodiment,
+            contract,
+            picture.astype(np.uint8),
+            words,
+            state.astype(np.float32),
+            number,
+            seed,
+        )
+        for number, (picture, state) in enumerate((p, s) for p in pictures for s in states)
+    ]
+
+
 def dataset_samples(
     dataset: Dataset,
     embodiment: Embodiment,

@@ -35,18 +35,22 @@ from libra_edge.parity.gates import (
     Verdict,
     compare,
     compare_chain,
+    compare_edges,
     compare_end_to_end,
     not_measured,
     run_engines,
 )
-from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.config import ActionDim
+from libra_edge.parity.samples import Sample, choose_samples, edge_samples
+from libra_edge.parity.steps import STAGE as STEPS
+from libra_edge.parity.steps import compare_steps
+from libra_edge.policy.config import ActionDim, PolicyConfig
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import Policy
 
 OnStage = Callable[[str], None]
 Array = npt.NDArray[Any]
+TOKENIZER = "tokenizer.json"
 GOLDEN, AGAINST_CHECKPOINT = "C ABI vs golden vectors", "release vs checkpoint"
 GOLDEN_INPUTS = ("images", "instruction", "state", "noise")
 GOLDEN_OUTPUTS = ("intent", "margin", "actions")
@@ -179,19 +183,26 @@ def _golden_invalid(name: str, reason: str) -> IntegrityError:
 
 def _samples(release: Release, count: int, seed: int, data: Path | None) -> list[Sample]:
     manifest = release.manifest
-    tokenizer = Tokenizer(release.member("tokenizer.json"), manifest.policy.instruction_length)
+    tokenizer = Tokenizer(release.member(TOKENIZER), manifest.policy.instruction_length)
     return choose_samples(manifest.embodiment, manifest.policy, tokenizer, count, seed, data)
+
+
+def _edges(release: Release) -> list[Sample]:
+    manifest = release.manifest
+    tokenizer = Tokenizer(release.member(TOKENIZER), manifest.policy.instruction_length)
+    return edge_samples(manifest.embodiment, manifest.policy, tokenizer, seed=0)
 
 
 def _stages(
     release: Release,
-    runtime: Engines | None,
+    runtime: Policy | None,
     checkpoint: Path | None,
     cache: Path | None,
     judge: dict[str, Any],
 ) -> list[Check]:
     """The chain from policy to C ABI, as far as it can be measured here, and what cannot."""
-    checks, chain = _from_checkpoint(release, checkpoint, cache, judge["on_stage"])
+    on_stage = judge["on_stage"]
+    checks, chain, config = _from_checkpoint(release, checkpoint, cache, on_stage)
     trained = len(chain) > 0
     engines = _load_engines(release)
     if engines is None:
@@ -206,19 +217,26 @@ def _stages(
         checks += compare_chain(chain, **judge)
     if trained and len(chain) > 1:
         checks += compare_end_to_end(chain[0], chain[-1], **judge)
+    if config is not None and engines is not None and runtime is not None:
+        on_stage(STEPS)
+        checks += compare_steps(config, engines, runtime, judge["samples"])
+    if chain:
+        on_stage("edge observations")
+        checks += compare_edges(*chain[-1], _edges(release), release.manifest.policy.bins)
     return checks
 
 
 def _from_checkpoint(
     release: Release, checkpoint: Path | None, cache: Path | None, on_stage: OnStage
-) -> tuple[list[Check], list[tuple[str, Engines]]]:
+) -> tuple[list[Check], list[tuple[str, Engines]], PolicyConfig | None]:
     """The stages before the release's engines, compiled again from the checkpoint."""
     if checkpoint is None:
-        return [not_measured(AGAINST_CHECKPOINT, "no checkpoint was given")], []
+        return [not_measured(AGAINST_CHECKPOINT, "no checkpoint was given")], [], None
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
         from libra_edge.compiler.cache import StageCache, default_cache
+        from libra_edge.compiler.facts import policy_facts
         from libra_edge.compiler.front import make_graphs
         from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
         from libra_edge.policy.checkpoint import load_checkpoint
@@ -226,32 +244,36 @@ def _from_checkpoint(
     torch.set_num_threads(1)
     loaded = load_checkpoint(checkpoint)
     same = loaded.sha256 == release.manifest.policy.checkpoint_sha256
-    checks = [
-        Check(
-            "checkpoint",
-            "sha256 as in the manifest",
-            float(same),
-            1.0,
-            1,
-            "pass" if same else "fail",
-            "" if same else f"{checkpoint} is not what this release was compiled from",
-        )
-    ]
+    manifest = release.manifest
+    same = loaded.sha256 == manifest.policy.checkpoint_sha256
+    other = f"{checkpoint} is not what this release was compiled from"
+    checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
     if not same:
-        return [*checks, not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")], []
+        return [*checks, not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")], [], None
+    facts = policy_facts(loaded.config, loaded.sha256)
+    contract = manifest.policy == facts and manifest.embodiment == loaded.config.embodiment
+    words = release.member(TOKENIZER).read_bytes() == (checkpoint / TOKENIZER).read_bytes()
+    checks.append(_as_checkpoint("policy and robot", contract, "the manifest says otherwise"))
+    checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
     policy = (POLICY, TorchEngines(loaded.policy))
     if load_recipe(release.manifest.recipe).quantises:
         # The stages between depend on calibration data; the policy itself is the one that counts.
-        return checks, [policy]
+        return checks, [policy], loaded.config
     stage_cache = StageCache(cache or default_cache())
     front = make_graphs(loaded, stage_cache, lambda stage, note: on_stage(f"{stage}: {note}"))
     refiner = front.refiners[release.manifest.engines.refiner.form]
-    return checks, [
+    chain: list[tuple[str, Engines]] = [
         policy,
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         ("fused", fused_engines(front.planner, refiner)),
     ]
+    return checks, chain, loaded.config
+
+
+def _as_checkpoint(metric: str, passed: bool, otherwise: str) -> Check:
+    verdict: Verdict = "pass" if passed else "fail"
+    return Check("checkpoint", metric, float(passed), 1.0, 1, verdict, "" if passed else otherwise)
 
 
 def _load_engines(release: Release) -> Engines | None:

@@ -179,16 +179,19 @@ class Policy:
             self._library.le_destroy(self._handle)
             self._handle = ctypes.c_void_p()
 
-    def reset(self, seed: int, instruction: str) -> None:
+    def reset(self, seed: int, instruction: str | Instruction) -> None:
         """Start an episode: step 0, nothing planned, no fault.
 
         Args:
             seed: seed of the refiner's noise.
-            instruction: what to do, in the words the policy was trained on.
+            instruction: what to do, in the words the policy was trained on, or as tokens int64 [T].
         """
         self._check(self._library.le_reset(self._open_handle, _unsigned("seed", seed, 64)))
         self.step_info = None
-        self.tell(instruction)
+        if isinstance(instruction, str):
+            self.tell(instruction)
+        else:
+            self.set_instruction(instruction)
 
     def act(self, observation: Observation) -> Floats:
         """One control step on the newest observation.

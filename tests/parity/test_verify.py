@@ -75,6 +75,8 @@ def test_a_release_is_its_policy(work: Path) -> None:
         "engine vs fused",
         "C ABI vs engine",
         "C ABI vs PyTorch policy, end to end",
+        "C ABI steps vs reference executor",
+        "C ABI on edge observations",
     }
     assert all(check.samples == 10 for check in result.checks if " vs " in check.stage[8:12])
 
