@@ -10,6 +10,8 @@ import typer
 from libra_edge.atomic import new_file
 from libra_edge.errors import ExitCode
 from libra_edge.parity.junit import junit_xml
+from libra_edge.parity.page import html
+from libra_edge.parity.report import Report, make_report, markdown
 from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release
 
 from ._options import Json
@@ -46,6 +48,14 @@ def verify(
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", show_default=False)
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write report.html, report.json and report.md.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check that a release is still the same policy.
@@ -68,8 +78,24 @@ def verify(
     if junit is not None:
         with new_file(junit) as stream:
             stream.write(junit_xml(f"libra-edge verify {result.manifest.name}", result.checks))
+    if report is not None:
+        _write_report(report, make_report(result, samples=samples, seed=seed, data=data))
     parity_table(output, result.checks)
+    if report is not None:
+        output.text(f"report: {report / 'report.html'}")
     _finish(output, release, result)
+
+
+def _write_report(folder: Path, record: Report) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    forms = {
+        "report.json": record.to_json(),
+        "report.md": markdown(record).encode(),
+        "report.html": html(record).encode(),
+    }
+    for name, content in forms.items():
+        with new_file(folder / name) as stream:
+            stream.write(content)
 
 
 def _finish(output: Output, release: Path, result: Verification) -> None:

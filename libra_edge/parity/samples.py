@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -37,7 +37,8 @@ class Contract(Protocol):
 class Sample:
     """Inputs of one planner and one refiner call.
 
-    `part` says which of the plan's M chunks the refiner gets the intents of.
+    `part` says which of the plan's M chunks the refiner gets the intents of; `origin`, in words,
+    where the observation is from.
     """
 
     images: Images
@@ -45,6 +46,7 @@ class Sample:
     state: Floats
     noise: Floats
     part: int
+    origin: str = ""
 
 
 def choose_samples(
@@ -134,11 +136,14 @@ def dataset_samples(
     random = np.random.default_rng(seed)
     samples = []
     for i, (first, end) in enumerate(pairwise(edges)):
-        observation, _ = dataset.frame(int(random.integers(first, end)))
+        index = int(random.integers(first, end))
+        observation, _ = dataset.frame(index)
         words = tokenizer.encode(observation.instruction)
-        samples.append(
-            _sample(embodiment, contract, observation.images, words, observation.state, i, seed)
+        sample = _sample(
+            embodiment, contract, observation.images, words, observation.state, i, seed
         )
+        episode, step = dataset.place(index)
+        samples.append(replace(sample, origin=f"episode {episode}, step {step}"))
     return samples
 
 

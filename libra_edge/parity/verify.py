@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
@@ -23,7 +19,8 @@ from libra_edge.catalog import load_recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
 from libra_edge.engines.base import EnginePair, runs_here
-from libra_edge.errors import ExitCode, IntegrityError
+from libra_edge.errors import ExitCode
+from libra_edge.parity.detail import PlannerDetail, RefinerDetail, planner_detail, refiner_detail
 from libra_edge.parity.gates import (
     ENGINE,
     LIMITS,
@@ -31,15 +28,16 @@ from libra_edge.parity.gates import (
     RUNTIME,
     Check,
     Limits,
-    Outputs,
     Verdict,
     compare,
     compare_chain,
     compare_edges,
-    compare_end_to_end,
+    end_to_end,
     not_measured,
     run_engines,
 )
+from libra_edge.parity.golden import GOLDEN, compare_golden
+from libra_edge.parity.latency import Latency, measure_latencies
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
 from libra_edge.parity.steps import STAGE as STEPS
 from libra_edge.parity.steps import compare_steps
@@ -49,14 +47,20 @@ from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import Policy
 
 OnStage = Callable[[str], None]
-Array = npt.NDArray[Any]
 TOKENIZER = "tokenizer.json"
-GOLDEN, AGAINST_CHECKPOINT = "C ABI vs golden vectors", "release vs checkpoint"
-GOLDEN_INPUTS = ("images", "instruction", "state", "noise")
-GOLDEN_OUTPUTS = ("intent", "margin", "actions")
+AGAINST_CHECKPOINT = "release vs checkpoint"
 DEFAULT_SAMPLES = 200
 # Not the compiler's seed: a gate is worth more on observations it was not passed on before.
 DEFAULT_SEED = 1
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What lies behind the checks: end-to-end differences and latencies, where measured."""
+
+    planner: PlannerDetail | None = None
+    refiner: RefinerDetail | None = None
+    latencies: tuple[Latency, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Verification:
 
     manifest: Manifest
     checks: tuple[Check, ...]
+    behind: Behind = Behind()
 
     def count(self, verdict: Verdict) -> int:
         """How many checks ended with this verdict."""
@@ -76,6 +81,22 @@ class Verification:
         if self.count("fail"):
             return ExitCode.PARITY
         return ExitCode.NOT_MEASURED if self.count("not measured") else ExitCode.OK
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A release under test, and what it is tested on; without a runtime, not on this machine."""
+
+    release: Release
+    runtime: Policy | None
+    samples: Sequence[Sample]
+    limits: Limits
+    seed: int
+    on_stage: OnStage
+
+    @property
+    def dims(self) -> Sequence[ActionDim]:
+        return self.release.manifest.embodiment.actions
 
 
 def verify_release(
@@ -116,69 +137,17 @@ def verify_release(
         here = runs_here(manifest.runtime.arch)
         runtime = stack.enter_context(Policy(release.path)) if here else None
         on_stage(GOLDEN)
-        checks += _golden(release, runtime, dims, limits)
-        if not golden_only:
-            judge = {
-                "samples": _samples(release, samples, seed, data),
-                "dims": dims,
-                "limits": limits,
-                "on_stage": on_stage,
-            }
-            checks += _stages(release, runtime, checkpoint, cache, judge)
-    return Verification(manifest, tuple(checks))
-
-
-def _golden(
-    release: Release, runtime: Engines | None, dims: Sequence[ActionDim], limits: Limits
-) -> list[Check]:
-    if runtime is None:
-        return [not_measured(GOLDEN, _elsewhere(release))]
-    arrays = read_golden(release)
-    samples = [
-        Sample(images, instruction, state, noise, part=0)
-        for images, instruction, state, noise in zip(
-            *(arrays[name] for name in GOLDEN_INPUTS), strict=True
+        if runtime is None:
+            checks.append(not_measured(GOLDEN, _elsewhere(release)))
+        else:
+            checks += compare_golden(release, runtime, dims, limits)
+        if golden_only:
+            return Verification(manifest, tuple(checks))
+        subject = _Subject(
+            release, runtime, _samples(release, samples, seed, data), limits, seed, on_stage
         )
-    ]
-    chunk = release.manifest.policy.chunk
-    used = arrays["intent"][:, :chunk]
-    expected = Outputs(arrays["intent"], arrays["margin"], arrays["actions"], used)
-    found = run_engines(runtime, samples, arrays["intent"])
-    return compare(GOLDEN, expected, found, dims, limits)
-
-
-def read_golden(release: Release) -> dict[str, Array]:
-    """The golden vectors by name, each [G, ...].
-
-    Raises:
-        IntegrityError: one is not an array file, or not of the shape that the engines declare.
-    """
-    planner, refiner = release.manifest.engines.planner, release.manifest.engines.refiner
-    # The planner's outputs last: `intent` is stored as the whole plan, not as a refiner's input.
-    tensors = (*planner.inputs, *refiner.inputs, *refiner.outputs, *planner.outputs)
-    specs = {spec.name: (spec.dtype, spec.shape) for spec in tensors}
-    arrays: dict[str, Array] = {}
-    for name in (*GOLDEN_INPUTS, *GOLDEN_OUTPUTS):
-        try:
-            # Mapped: a header that claims more than the file holds is found without allocating.
-            array = np.lib.format.open_memmap(release.member(f"golden/{name}.npy"), mode="r")
-        except ValueError as error:
-            raise _golden_invalid(name, str(error)) from None
-        if (array.dtype.name, array.shape[1:]) != specs[name]:
-            found = f"{array.dtype.name} {list(array.shape)}"
-            raise _golden_invalid(name, f"it is {found}, the engines declare {specs[name]}")
-        if len(array) == 0 or len(array) != len(arrays.get("images", array)):
-            raise _golden_invalid(name, f"it holds {len(array)} samples")
-        arrays[name] = np.asarray(array)
-    return arrays
-
-
-def _golden_invalid(name: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "golden-invalid",
-        f"golden/{name}.npy is not what it must be: {reason}.",
-        "Do not use this release: compile it again.",
-    )
+        found, behind = _stages(subject, checkpoint, cache)
+    return Verification(manifest, (*checks, *found), behind)
 
 
 def _samples(release: Release, count: int, seed: int, data: Path | None) -> list[Sample]:
@@ -187,22 +156,12 @@ def _samples(release: Release, count: int, seed: int, data: Path | None) -> list
     return choose_samples(manifest.embodiment, manifest.policy, tokenizer, count, seed, data)
 
 
-def _edges(release: Release) -> list[Sample]:
-    manifest = release.manifest
-    tokenizer = Tokenizer(release.member(TOKENIZER), manifest.policy.instruction_length)
-    return edge_samples(manifest.embodiment, manifest.policy, tokenizer, seed=0)
-
-
 def _stages(
-    release: Release,
-    runtime: Policy | None,
-    checkpoint: Path | None,
-    cache: Path | None,
-    judge: dict[str, Any],
-) -> list[Check]:
+    subject: _Subject, checkpoint: Path | None, cache: Path | None
+) -> tuple[list[Check], Behind]:
     """The chain from policy to C ABI, as far as it can be measured here, and what cannot."""
-    on_stage = judge["on_stage"]
-    checks, chain, config = _from_checkpoint(release, checkpoint, cache, on_stage)
+    release, runtime, samples = subject.release, subject.runtime, subject.samples
+    checks, chain, config = _from_checkpoint(release, checkpoint, cache, subject.on_stage)
     trained = len(chain) > 0
     engines = _load_engines(release)
     if engines is None:
@@ -213,17 +172,41 @@ def _stages(
         checks.append(not_measured(RUNTIME, _elsewhere(release)))
     else:
         chain.append((RUNTIME, runtime))
+    behind = Behind()
     if len(chain) > 1:
-        checks += compare_chain(chain, **judge)
+        checks += compare_chain(chain, samples, subject.dims, subject.limits, subject.on_stage)
     if trained and len(chain) > 1:
-        checks += compare_end_to_end(chain[0], chain[-1], **judge)
+        found, behind = _end_to_end(subject, chain[0], chain[-1])
+        checks += found
     if config is not None and engines is not None and runtime is not None:
-        on_stage(STEPS)
-        checks += compare_steps(config, engines, runtime, judge["samples"])
+        subject.on_stage(STEPS)
+        checks += compare_steps(config, engines, runtime, samples)
     if chain:
-        on_stage("edge observations")
-        checks += compare_edges(*chain[-1], _edges(release), release.manifest.policy.bins)
-    return checks
+        subject.on_stage("edge observations")
+        tokenizer = Tokenizer(release.member(TOKENIZER), release.manifest.policy.instruction_length)
+        edges = edge_samples(
+            release.manifest.embodiment, release.manifest.policy, tokenizer, subject.seed
+        )
+        checks += compare_edges(*chain[-1], edges, release.manifest.policy.bins)
+    if runtime is not None:
+        subject.on_stage("latency")
+        behind = replace(behind, latencies=measure_latencies(runtime, samples))
+    return checks, behind
+
+
+def _end_to_end(
+    subject: _Subject, first: tuple[str, Engines], last: tuple[str, Engines]
+) -> tuple[list[Check], Behind]:
+    """Hold what a robot runs against what was trained, each refiner after its own planner."""
+    stage = end_to_end(last[0], first[0])
+    subject.on_stage(stage)
+    reference, candidate = (run_engines(run, subject.samples) for _, run in (first, last))
+    dims, bins = subject.dims, subject.release.manifest.policy.bins
+    behind = Behind(
+        planner=planner_detail(reference, candidate, bins, dims, subject.seed),
+        refiner=refiner_detail(reference, candidate, subject.samples, dims, subject.seed),
+    )
+    return compare(stage, reference, candidate, dims, subject.limits), behind
 
 
 def _from_checkpoint(
@@ -243,7 +226,6 @@ def _from_checkpoint(
         from libra_edge.policy.torch_controller import TorchEngines
     torch.set_num_threads(1)
     loaded = load_checkpoint(checkpoint)
-    same = loaded.sha256 == release.manifest.policy.checkpoint_sha256
     manifest = release.manifest
     same = loaded.sha256 == manifest.policy.checkpoint_sha256
     other = f"{checkpoint} is not what this release was compiled from"
