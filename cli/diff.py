@@ -31,12 +31,9 @@ def diff(
     build reports beside the releases (NAME.build.json), where they are.
     """
     output = Output("diff", json)
-    manifests = [verify_release(path) for path in (before, after)]
-    reports = [
-        read_build_report(path, manifest)
-        for path, manifest in zip((before, after), manifests, strict=True)
-    ]
-    changes = diff_releases(*manifests, *reports)
+    old, new = verify_release(before), verify_release(after)
+    old_report, new_report = read_build_report(before, old), read_build_report(after, new)
+    changes = diff_releases(old, new, old_report, new_report)
     for section, group in groupby(changes, lambda change: change.section):
         rows = [(c.subject, c.before, c.after, c.note) for c in group]
         shown = rows if all_ else rows[:_LONG]
@@ -44,13 +41,13 @@ def diff(
         if len(shown) < len(rows):
             output.text(f"… {len(rows) - len(shown)} more: --all")
         output.text("")
-    for path, report in zip((before, after), reports, strict=True):
+    for path, report in ((before, old_report), (after, new_report)):
         if report is None:
             output.text(f"no build report beside {path}: its speed and parity are not shown")
     output.finish(
         {
-            "before": manifests[0].release_id,
-            "after": manifests[1].release_id,
+            "before": old.release_id,
+            "after": new.release_id,
             "changes": [asdict(change) for change in changes],
         },
         f"{len(changes)} facts differ" if changes else "the releases say the same",

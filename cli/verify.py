@@ -9,7 +9,9 @@ import typer
 
 from libra_edge.atomic import new_file
 from libra_edge.errors import ExitCode
+from libra_edge.parity.ci_kit import write_pipelines
 from libra_edge.parity.junit import junit_xml
+from libra_edge.parity.non_inferiority import ClosedLoop
 from libra_edge.parity.page import html
 from libra_edge.parity.report import Report, make_report, markdown
 from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release
@@ -17,6 +19,13 @@ from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification
 from ._options import Json
 from ._parity import parity_table
 from ._render import Output, say
+
+
+def _init_ci(folder: Path | None) -> None:
+    if folder is not None:
+        written = [str(path) for path in write_pipelines(folder)]
+        Output("verify").finish({"written": written}, f"wrote {' and '.join(written)}")
+        raise typer.Exit
 
 
 def verify(
@@ -42,6 +51,17 @@ def verify(
     golden_only: Annotated[
         bool, typer.Option("--golden-only", help="Bytes and golden vectors alone.")
     ] = False,
+    simulate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Also run N episodes per task with checkpoint and release, and compare.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    simulator: Annotated[str, typer.Option(help="Where to run them.")] = "metaworld",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
@@ -56,9 +76,21 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    init_ci: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_init_ci,
+            is_eager=True,
+            metavar="FOLDER",
+            help="Write example pipelines for GitHub and GitLab there, and leave.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check that a release is still the same policy.
+
+    With --simulate, an interrupted run goes on where it was: finished episodes are kept.
 
     Exit codes: 0 everything that was asked for passed; 3 a check failed; 5 a byte is not as the
     manifest says; 7 a comparison could not be made (say so with --golden-only if only bytes and
@@ -72,6 +104,7 @@ def verify(
         samples=samples,
         seed=seed,
         golden_only=golden_only,
+        closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
         on_stage=lambda stage: say(f"verify: {stage}"),
     )

@@ -80,8 +80,10 @@ def _figures(
         if old == new:
             continue
         ratio = f"x {new / old:.2f}" if old and new is not None else ""
-        shown = (_ABSENT if value is None else form.format(value) for value in (old, new))
-        changes.append(Change(section, name, *shown, ratio))
+        before_text, after_text = (
+            _ABSENT if value is None else form.format(value) for value in (old, new)
+        )
+        changes.append(Change(section, name, before_text, after_text, ratio))
     return changes
 
 

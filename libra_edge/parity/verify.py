@@ -16,6 +16,7 @@ from pathlib import Path
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
+from libra_edge.compiler.cache import default_cache
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
 from libra_edge.engines.base import EnginePair, runs_here
@@ -38,6 +39,8 @@ from libra_edge.parity.gates import (
 )
 from libra_edge.parity.golden import GOLDEN, compare_golden
 from libra_edge.parity.latency import Latency, measure_latencies
+from libra_edge.parity.non_inferiority import STAGE as CLOSED_LOOP
+from libra_edge.parity.non_inferiority import ClosedLoop, closed_loop_checks
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
 from libra_edge.parity.steps import STAGE as STEPS
 from libra_edge.parity.steps import compare_steps
@@ -107,6 +110,7 @@ def verify_release(
     samples: int = DEFAULT_SAMPLES,
     seed: int = DEFAULT_SEED,
     golden_only: bool = False,
+    closed_loop: ClosedLoop | None = None,
     cache: Path | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Verification:
@@ -119,7 +123,8 @@ def verify_release(
         samples: observations per comparison.
         seed: of the choice of observations, and of the noise.
         golden_only: ask for bytes and golden vectors alone; nothing else counts as missing.
-        cache: the compiler's cache; None takes the user's.
+        closed_loop: also run the checkpoint and the release over the same simulated episodes.
+        cache: the compiler's cache, and of finished episodes; None takes the user's.
         on_stage: called with each comparison's name before it is made.
 
     Raises:
@@ -147,6 +152,8 @@ def verify_release(
             release, runtime, _samples(release, samples, seed, data), limits, seed, on_stage
         )
         found, behind = _stages(subject, checkpoint, cache)
+    if closed_loop is not None:
+        found += _closed_loop(closed_loop, release, checkpoint, cache, on_stage)
     return Verification(manifest, (*checks, *found), behind)
 
 
@@ -209,6 +216,22 @@ def _end_to_end(
     return compare(stage, reference, candidate, dims, subject.limits), behind
 
 
+def _closed_loop(
+    asked: ClosedLoop,
+    release: Release,
+    checkpoint: Path | None,
+    cache: Path | None,
+    on_stage: OnStage,
+) -> list[Check]:
+    manifest = release.manifest
+    if checkpoint is None:
+        return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
+    if not runs_here(manifest.runtime.arch):
+        return [not_measured(CLOSED_LOOP, _elsewhere(release))]
+    store = (cache or default_cache()) / "closed-loop"
+    return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
+
+
 def _from_checkpoint(
     release: Release, checkpoint: Path | None, cache: Path | None, on_stage: OnStage
 ) -> tuple[list[Check], list[tuple[str, Engines]], PolicyConfig | None]:
@@ -218,7 +241,7 @@ def _from_checkpoint(
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.compiler.cache import StageCache, default_cache
+        from libra_edge.compiler.cache import StageCache
         from libra_edge.compiler.facts import policy_facts
         from libra_edge.compiler.front import make_graphs
         from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
