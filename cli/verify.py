@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from libra_edge.atomic import new_file
-from libra_edge.errors import ExitCode
+from libra_edge.data.extras import needs_extra
+from libra_edge.errors import ExitCode, InputError
 from libra_edge.parity.ci_kit import write_pipelines
 from libra_edge.parity.junit import junit_xml
 from libra_edge.parity.non_inferiority import ClosedLoop
@@ -76,6 +77,14 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    bisect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="On failure find the first wrong operator; writes a repro there.",
+            show_default=False,
+        ),
+    ] = None,
     init_ci: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +125,34 @@ def verify(
     parity_table(output, result.checks)
     if report is not None:
         output.text(f"report: {report / 'report.html'}")
-    _finish(output, release, result)
+    culprits: list[str] = []
+    if bisect is not None and result.count("fail"):
+        culprits = _bisect(release, checkpoint, data, seed=seed, cache=cache, out=bisect)
+    for culprit in culprits:
+        output.text(f"first wrong: {culprit}")
+    _finish(output, release, result, culprits)
+
+
+def _bisect(
+    release: Path,
+    checkpoint: Path | None,
+    data: Path | None,
+    *,
+    seed: int,
+    cache: Path | None,
+    out: Path,
+) -> list[str]:
+    if checkpoint is None:
+        raise InputError(
+            "bisect-needs-checkpoint",
+            "Without the checkpoint there is nothing to hold the graphs against.",
+            "Add --checkpoint CHECKPOINT.",
+        )
+    with needs_extra("compile", "Bisecting"):
+        from libra_edge.parity.bisect import release_culprits
+    say("verify: bisecting both graphs")
+    found = release_culprits(release, checkpoint, data, seed=seed, cache=cache, out=out)
+    return [str(culprit) for culprit in found]
 
 
 def _write_report(folder: Path, record: Report) -> None:
@@ -131,7 +167,7 @@ def _write_report(folder: Path, record: Report) -> None:
             stream.write(content)
 
 
-def _finish(output: Output, release: Path, result: Verification) -> None:
+def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     follow = {
         ExitCode.OK: f"libra-edge simulate {release}",
@@ -145,6 +181,7 @@ def _finish(output: Output, release: Path, result: Verification) -> None:
             "passed": passed,
             "failed": failed,
             "not_measured": missing,
+            "first_wrong": culprits,
         },
         f"{release}: {passed} checks passed, {failed} failed, {missing} not measured",
         exit_code=result.exit_code,

@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import zlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from libra_edge.bundle.manifest import Manifest, ReleaseFacts
-from libra_edge.bundle.pack import write_release
-from libra_edge.catalog import load_recipe, load_target
-from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import from_bytes, to_bytes
-from libra_edge.compiler.front import Front, make_graphs
-from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
-from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair
+from libra_edge.cli import app as program
 from libra_edge.errors import ExitCode
-from libra_edge.parity.samples import synthetic_samples
-from libra_edge.parity.verify import Verification, verify_release
-from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.runtime.build import SOURCE_ROOT, build_library
-from tests.attacks.engines.faults import FAULTS, Case
-from tests.tiny import write_tiny_checkpoint
-
-
-class Workshop:
-    """A good release, the graphs it was made of, and those of a policy with other weights."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.cache = folder, folder / "cache"
-        self.checkpoint = write_tiny_checkpoint(folder / "checkpoint")
-        other = write_tiny_checkpoint(folder / "other", seed=1)
-        self.release = folder / "release"
-        request = Request(self.checkpoint, out=self.release, cache=self.cache, form="loop")
-        self.manifest = compile_checkpoint(request).manifest
-        self.graphs, self.others = (self._graphs(path) for path in (self.checkpoint, other))
-        loaded = load_checkpoint(self.checkpoint)
-        self.samples = synthetic_samples(
-            loaded.config.embodiment, loaded.config, loaded.tokenizer, 8, seed=0
-        )
-
-    def _graphs(self, checkpoint: Path) -> Front:
-        return make_graphs(
-            load_checkpoint(checkpoint), StageCache(self.cache), lambda stage, note: None
-        )
-
-    def case(self, name: str) -> Case:
-        models = [
-            from_bytes(model)
-            for front in (self.graphs, self.others)
-            for model in (front.planner, front.refiners["loop"])
-        ]
-        random = np.random.default_rng(zlib.crc32(name.encode()))
-        tokenizer = (self.release / "tokenizer.json").read_bytes()
-        return Case(self.manifest, *models, random, members={"tokenizer.json": tokenizer})
-
-    def make(self, case: Case, out: Path) -> Path:
-        """The release around a fault; whatever it says of itself agrees with the fault."""
-        settings, recipe = load_target("cpu-x86_64").engines[0], load_recipe("fp32")
-        kind = engine(settings.kind)
-        built = [kind.build(to_bytes(model), settings, recipe) for model in case.both]
-        sessions = [kind.load(b.content, b.provider, b.session_options) for b in built]
-        files: dict[str, Path | bytes] = {
-            name: self.release / name for name in self.manifest.members
-        }
-        files |= {
-            "engines/planner.onnx": built[0].content,
-            "engines/refiner.onnx": built[1].content,
-        }
-        files |= golden_members(EnginePair(*sessions), self.samples) | case.members
-        if case.sources:
-            files["lib/liblibra_edge.so"] = self._library(case.sources, out.parent / "native")
-        fields = {name: getattr(self.manifest, name) for name in ReleaseFacts.model_fields}
-        write_release(out, ReleaseFacts(**(fields | case.facts)), files)
-        return out
-
-    def _library(self, sources: dict[str, tuple[str, str]], folder: Path) -> Path:
-        root = folder / "runtime"
-        shutil.copytree(SOURCE_ROOT, root)
-        for name, (right, wrong) in sources.items():
-            text = (root / "src" / name).read_text()
-            assert text.count(right) == 1, f"{name}: {right}"
-            (root / "src" / name).write_text(text.replace(right, wrong))
-        return build_library(folder, source_root=root)
-
-    def verify(self, release: Path, **options: object) -> Verification:
-        settings = {"checkpoint": self.checkpoint, "cache": self.cache, "samples": 12}
-        return verify_release(release, **{**settings, **options})
+from libra_edge.parity.bisect import Culprit, release_culprits
+from tests.attacks.engines.faults import FAULTS
+from tests.attacks.engines.workshop import Workshop
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +28,7 @@ def test_the_catalogue_is_long_enough() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_caught(workshop: Workshop, tmp_path: Path, name: str) -> None:
-    case = workshop.case(name)
-    FAULTS[name](case)
-    result = workshop.verify(workshop.make(case, tmp_path / "release"))
+    result = workshop.verify(workshop.faulty(name, tmp_path / "release"))
     assert result.exit_code is ExitCode.PARITY, f"not caught: {name}"
 
 
@@ -114,11 +36,61 @@ def test_a_release_made_the_same_way_without_a_fault_passes(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     release = workshop.make(workshop.case("none"), tmp_path / "release")
-    result = workshop.verify(release)
-    assert result.exit_code is ExitCode.OK
-    assert isinstance(result.manifest, Manifest)
+    assert workshop.verify(release).exit_code is ExitCode.OK
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_false_alarm(workshop: Workshop, seed: int) -> None:
     assert workshop.verify(workshop.release, seed=seed).exit_code is ExitCode.OK
+
+
+def culprits(workshop: Workshop, release: Path, out: Path) -> list[Culprit]:
+    return release_culprits(
+        release, workshop.checkpoint, None, seed=0, cache=workshop.cache, out=out
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "graph", "step", "layer"),
+    [
+        ("transposed weight", "planner", None, "planner.backbone.blocks.0.attention.output"),
+        ("zeroed attention head", "refiner", None, "refiner.encoder.0.attention.output"),
+        ("scale off by two", "refiner", 0, "refiner.blocks.0.mlp.0"),
+        ("layers of the denoiser swapped", "refiner", 0, "refiner.blocks.0.mlp.0"),
+        ("word embeddings of the next word", "planner", None, "planner.backbone.words"),
+        ("bias of one logit", "planner", None, "planner.output"),
+        ("a step is missing", "refiner", None, "3 denoising steps, the policy takes 4"),
+    ],
+)
+def test_bisect_names_the_layer_and_the_step(
+    workshop: Workshop, tmp_path: Path, name: str, graph: str, step: int | None, layer: str
+) -> None:
+    release = workshop.faulty(name, tmp_path / "release")
+    (culprit,) = culprits(workshop, release, tmp_path / "out")
+    assert (culprit.graph, culprit.step, culprit.layer) == (graph, step, layer)
+
+
+def test_bisect_finds_the_row_of_the_table(workshop: Workshop, tmp_path: Path) -> None:
+    release = workshop.faulty("modulation of another step", tmp_path / "release")
+    (culprit,) = culprits(workshop, release, tmp_path / "out")
+    assert (culprit.graph, culprit.step, culprit.tensor) == ("refiner", 0, "0/loop/row")
+
+
+def test_bisect_finds_nothing_in_a_good_release(workshop: Workshop, tmp_path: Path) -> None:
+    assert culprits(workshop, workshop.release, tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_repro_runs_under_polygraphy(workshop: Workshop, tmp_path: Path) -> None:
+    release = workshop.faulty("scale off by two", tmp_path / "release")
+    words = ["verify", str(release), "--checkpoint", str(workshop.checkpoint), "--samples", "4"]
+    words += ["--cache", str(workshop.cache), "--bisect", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(program.app, words)
+    assert done.exit_code == int(ExitCode.PARITY)
+    assert "refiner.blocks.0.mlp.0" in json.loads(done.stdout)["result"]["first_wrong"][0]
+    repro = tmp_path / "out/refiner"
+    command = [sys.executable, "-c", "from polygraphy.tools import main; main()"]
+    command += ["run", "repro.onnx", "--onnxrt", "--load-inputs", "inputs.json"]
+    ran = subprocess.run(command, cwd=repro, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "step 0" in (repro / "README.txt").read_text()
