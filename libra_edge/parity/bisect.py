@@ -244,7 +244,7 @@ def _layer(node: NodeProto, graph: GraphProto) -> str:
     weights = {tensor.name for tensor in graph.initializer}
     named = [each for each in node.input if each in weights and "." in each]
     for name in named:
-        plain = name.rpartition("/")[2].removeprefix("policy.")
+        plain: str = name.rpartition("/")[2].removeprefix("policy.")
         if not plain.startswith("_") and not plain.startswith("harm"):
             return plain.removesuffix(".weight").removesuffix(".bias")
     return ""
