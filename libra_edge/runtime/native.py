@@ -30,10 +30,12 @@ _MOST_MANIFEST_BYTES = 1 << 20
 
 OK, INVALID_ARGUMENT, ABI_MISMATCH, IO, MALFORMED, INTEGRITY = range(6)
 INCOMPATIBLE, ENGINE, NOT_FINITE, NO_MEMORY, INTERNAL = range(6, 11)
+WRONG_ARCHITECTURE, NO_PROVIDER = range(11, 13)
 
 PLANNER_RAN, REFINER_RAN, CLAMPED, NO_COMMAND, SLOWED = 1, 2, 4, 8, 16
 RUN_LOCK_MEMORY, RUN_MANUAL = 1, 2
 PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END = range(4)
+PLAN_CLAIM, PLAN_RUN, REFINE_CLAIM, REFINE_RUN = range(4, 8)
 BLENDS = ("none", "linear", "freeze")
 REALTIME = (
     "planner_priority",
@@ -260,6 +262,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_tick": (c_int32, (c_void_p, c_uint64, POINTER(c_float), c_uint32, POINTER(TickInfo))),
     "le_set_chunks_per_plan": (c_int32, (c_void_p, c_uint32)),
     "le_work": (c_int32, (c_void_p, c_uint32, POINTER(c_uint32))),
+    "le_last_plan": (c_int32, (c_void_p, c_void_p, c_uint64)),
     "le_stats": (c_int32, (c_void_p, POINTER(StatsInfo))),
     "le_fault_text": (c_int32, (c_void_p, c_char_p, c_uint32)),
     "le_destroy": (None, (c_void_p,)),
@@ -273,6 +276,7 @@ ADDED_WITH_ASYNC = frozenset(
         "le_tick",
         "le_set_chunks_per_plan",
         "le_work",
+        "le_last_plan",
         "le_stats",
         "le_fault_text",
     }
@@ -361,13 +365,21 @@ def _read_manifest(release_dir: Path) -> tuple[dict[str, Any], str]:
         ) from None
 
 
+_INCOMPATIBLE = {
+    ABI_MISMATCH: "Use the libra-edge version that made the release, or compile the policy again.",
+    INCOMPATIBLE: "Compile the policy for this target and version.",
+    WRONG_ARCHITECTURE: "Compile the policy for a target of this machine's architecture.",
+    NO_PROVIDER: "Compile the policy for a target whose execution provider this machine has.",
+}
+
+
 def raise_status(status: int, name: str, text: str) -> NoReturn:
     """Turn a status of the C ABI into the Python error of the same meaning."""
     code = name.removeprefix("LE_").lower().replace("_", "-")
     if status == INVALID_ARGUMENT:
         raise InputError(code, text, "Match the sizes and ranges that the release names.")
-    if status in (ABI_MISMATCH, INCOMPATIBLE):
-        raise IncompatibleError(code, text, "Compile the policy for this target and version.")
+    if status in _INCOMPATIBLE:
+        raise IncompatibleError(code, text, _INCOMPATIBLE[status])
     if status in (IO, MALFORMED, INTEGRITY):
         raise IntegrityError(code, text, "Copy the release again; do not run this one.")
     if status == INTERNAL:

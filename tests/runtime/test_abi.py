@@ -378,6 +378,7 @@ def test_tick_touches_nothing_on_error(opened: Opened, change: Change) -> None:
 def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
     library, handle, number = opened.library, opened.handle, ctypes.c_uint32(CANARY)
     small = native.StatsInfo(struct_size=ctypes.sizeof(native.StatsInfo) - 1)
+    intents = (ctypes.c_int32 * (tiny.L * D))()
     calls = [
         lambda: library.le_start(None, None, None, 0),
         lambda: library.le_start(handle, None, None, 0),
@@ -386,7 +387,11 @@ def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
         lambda: library.le_set_chunks_per_plan(handle, 0),
         lambda: library.le_work(None, 0, ctypes.byref(number)),
         lambda: library.le_work(handle, 0, None),
-        lambda: library.le_work(handle, 4, ctypes.byref(number)),
+        lambda: library.le_work(handle, 8, ctypes.byref(number)),
+        lambda: library.le_last_plan(None, intents, len(intents)),
+        lambda: library.le_last_plan(handle, None, len(intents)),
+        lambda: library.le_last_plan(handle, intents, len(intents) - 1),
+        lambda: library.le_last_plan(handle, intents, len(intents)),
         lambda: library.le_stats(None, ctypes.byref(native.StatsInfo(struct_size=8192))),
         lambda: library.le_stats(handle, None),
         lambda: library.le_stats(handle, ctypes.byref(small)),

@@ -93,7 +93,8 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
     assert numbers["LE_ERROR_SIZE"] == native.ERROR_SIZE
     for name in ("PLANNER_RAN", "REFINER_RAN", "CLAMPED", "NO_COMMAND", "SLOWED"):
         assert numbers[f"LE_STEP_{name}"] == getattr(native, name)
-    for name in ("PLAN_BEGIN", "PLAN_END", "REFINE_BEGIN", "REFINE_END"):
+    pieces = ("PLAN_BEGIN", "PLAN_END", "REFINE_BEGIN", "REFINE_END")
+    for name in (*pieces, "PLAN_CLAIM", "PLAN_RUN", "REFINE_CLAIM", "REFINE_RUN"):
         assert numbers[f"LE_WORK_{name}"] == getattr(native, name)
     for bit, name in enumerate(native.REALTIME):
         short = name.removeprefix("lock_").upper()
@@ -107,10 +108,10 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
     reasons = [value for name, value in numbers.items() if name.startswith("LE_REASON_")]
     assert sorted(reasons) == list(range(len(native.REASONS)))
     loaded = native.load_library(library)
-    for status in range(native.INTERNAL + 1):
+    for status in range(native.NO_PROVIDER + 1):
         name = loaded.le_status_name(status).decode()
         assert numbers[name] == status == getattr(native, name.removeprefix("LE_"))
-    assert loaded.le_status_name(native.INTERNAL + 1) == b"LE_UNKNOWN"
+    assert loaded.le_status_name(native.NO_PROVIDER + 1) == b"LE_UNKNOWN"
     assert loaded.le_status_name(-1) == b"LE_UNKNOWN"
 
 

@@ -36,6 +36,7 @@ def simulate(program: Path, first: int, count: int) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert result.stdout.startswith(f"{count} episodes")
+    assert int(result.stdout.split(", ")[-1].split()[0]) > count  # steps that a blend froze
 
 
 def test_a_thousand_episodes_in_virtual_time(simulation: Path) -> None:

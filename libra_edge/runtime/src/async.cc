@@ -129,10 +129,11 @@ le_reason Async::hold_reason(uint64_t observation_age_ns) const {
   return LE_REASON_NONE;
 }
 
-le_reason Async::out_of_actions(uint64_t step) const {
+le_reason Async::out_of_actions(uint64_t step, uint64_t queue_end) const {
   const uint64_t end = plan_end_.load(std::memory_order_acquire);
   const bool refining = refiner_.since.load(std::memory_order_acquire) != 0;
-  return refining || end >= step + sizes_.chunk ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN;
+  const bool planned = queue_end > step || end >= step + sizes_.chunk;
+  return refining || planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN;
 }
 
 void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
@@ -148,7 +149,7 @@ void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
   le_reason fault = fault_.load(std::memory_order_acquire);
   le_reason hold = hold_reason(info->observation_age_ns);
   if (fault == LE_REASON_NONE && hold == LE_REASON_NONE && chunk == nullptr) {
-    hold = out_of_actions(step);
+    hold = out_of_actions(step, end);
   }
   if (fault == LE_REASON_NONE && hold == LE_REASON_NONE) {
     const uint64_t row = step - chunk->first;
@@ -269,11 +270,13 @@ bool Async::begin_plan() {
     std::copy(tokens.begin(), tokens.end(), planner_.session->io.instruction.begin());
   });
   planner_.active = true;
+  planner_.ran = false;
   planner_.since.store(elapsed_ns_.load() + 1);
   return true;
 }
 
-void Async::run_plan() {
+bool Async::run_plan() {
+  if (!planner_.active) return false;
   const uint64_t start_ns = monotonic_ns();
   planner_.text.clear();
   try {
@@ -283,10 +286,11 @@ void Async::run_plan() {
     planner_.text = error.text;
   }
   planner_ns_.add(monotonic_ns() - start_ns);
+  return planner_.ran = true;
 }
 
 bool Async::finish_plan() {
-  if (!planner_.active) return false;
+  if (!planner_.active || !planner_.ran) return false;
   const std::scoped_lock locked(lock_);
   planner_.active = false;
   planner_.since.store(0);
@@ -314,6 +318,23 @@ void Async::fail_with(const Job &job) {
 
 // ---- refiner ------------------------------------------------------------------------------------
 
+// Where the next chunk begins: where the queue ends, but not before the refiner can be back. One
+// slow call says nothing yet about the next, so the shorter of the last two counts.
+bool Async::take_intents(uint64_t now, uint64_t queued) {
+  const uint64_t back = now + std::min(refine_steps_[0], refine_steps_[1]);
+  const uint64_t joins = queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
+  uint64_t first = std::max(joins, back);
+  // The robot stands still already: the last planned steps are better than none.
+  const uint64_t planned = intents_.end();
+  if (queued == 0 && planned > now && planned >= sizes_.chunk) {
+    first = std::min(first, planned - sizes_.chunk);
+  }
+  const int64_t age = static_cast<int64_t>(std::max(first, now)) - intents_.plan_step();
+  if (age > static_cast<int64_t>(options_.max_plan_age_steps)) return false;
+  refiner_.step = first;
+  return intents_.take(first, sizes_.chunk, refiner_.session->io.chunk_intent.data());
+}
+
 bool Async::begin_chunk() {
   if (refiner_.active) return false;
   {
@@ -322,23 +343,22 @@ bool Async::begin_chunk() {
     const uint64_t now = step_.load();
     const uint64_t queued = queue_end_ > now ? queue_end_ - now : 0;
     if (queued > options_.refine_ahead_steps || queue_.back() == nullptr) return false;
-    const uint64_t first = queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
+    if (!take_intents(now, queued)) return false;
     Io &io = refiner_.session->io;
-    const int64_t age = static_cast<int64_t>(first) - intents_.plan_step();
-    if (age > static_cast<int64_t>(options_.max_plan_age_steps)) return false;
-    if (!intents_.take(first, sizes_.chunk, io.chunk_intent.data())) return false;
     chunk_noise(seed_, next_chunk_, io.noise.data(), io.noise.size());
     refiner_.epoch = epoch_;
-    refiner_.step = first;
+    refiner_.began = now;
     refiner_.plan_step = intents_.plan_step();
   }
   observed(refiner_, kRefinerReads);
   refiner_.active = true;
+  refiner_.ran = false;
   refiner_.since.store(elapsed_ns_.load() + 1);
   return true;
 }
 
-void Async::run_chunk() {
+bool Async::run_chunk() {
+  if (!refiner_.active) return false;
   const uint64_t start_ns = monotonic_ns();
   refiner_.text.clear();
   try {
@@ -348,16 +368,18 @@ void Async::run_chunk() {
     refiner_.text = error.text;
   }
   refiner_ns_.add(monotonic_ns() - start_ns);
+  return refiner_.ran = true;
 }
 
 bool Async::finish_chunk() {
-  if (!refiner_.active) return false;
+  if (!refiner_.active || !refiner_.ran) return false;
   const std::scoped_lock locked(lock_);
   refiner_.active = false;
   refiner_.since.store(0);
   if (refiner_.epoch != epoch_) return true;
   if (refiner_.fault != LE_REASON_NONE) return fail_with(refiner_), true;
   const uint64_t now = step_.load(), number = next_chunk_++;
+  refine_steps_ = {now - refiner_.began, refine_steps_[0]};
   Chunk *chunk = queue_.back();
   if (chunk == nullptr || refiner_.step + sizes_.chunk <= now) {
     return bump(dropped_chunks_), true;
@@ -404,6 +426,7 @@ void Async::reset(uint64_t seed) {
   intents_.clear();
   queue_.clear();
   queue_end_ = next_chunk_ = 0;
+  refine_steps_ = {};
   plan_end_.store(0);
   observation_.store(0);
   last_observation_ = 0;
