@@ -120,7 +120,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A refiner call under way, from step `began` to `ready`, for `first` and the steps after it."""
+    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on."""
 
     began: int
     ready: int

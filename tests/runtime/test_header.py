@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from libra_edge.policy.executor import State
-from libra_edge.runtime import build, native
+from libra_edge.runtime import build, loading, native
 from tests.runtime.native_build import STRICT, TARGET, zig
 
 STRUCTS = {
@@ -107,7 +107,7 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
         assert numbers[f"LE_{state.name}"] == state
     reasons = [value for name, value in numbers.items() if name.startswith("LE_REASON_")]
     assert sorted(reasons) == list(range(len(native.REASONS)))
-    loaded = native.load_library(library)
+    loaded = loading.load_library(library)
     for status in range(native.NO_PROVIDER + 1):
         name = loaded.le_status_name(status).decode()
         assert numbers[name] == status == getattr(native, name.removeprefix("LE_"))
@@ -117,7 +117,7 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
 
 def test_every_function_carries_a_tag_and_is_declared_in_python() -> None:
     functions = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["functions"]
-    assert sorted(native._PROTOTYPES) == functions
+    assert sorted(native.PROTOTYPES) == functions
     for comment, name in re.findall(
         r"/\*((?:(?!\*/).)*)\*/\s*LE_API [^(]*?\b(le_\w+)\(", TEXT, re.S
     ):

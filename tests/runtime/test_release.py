@@ -15,7 +15,7 @@ import pytest
 from libra_edge.bundle import members
 from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.errors import ExitCode, IncompatibleError, InputError, IntegrityError, LibraError
-from libra_edge.runtime import Policy, native
+from libra_edge.runtime import Policy, loading, native
 from tests.runtime import tiny_release as tiny
 
 Copy = Callable[[], Path]
@@ -42,7 +42,7 @@ def read(release: Path) -> Any:
 
 def try_open(release: Path, library: Path) -> tuple[int, str]:
     """Status and text of le_open through a trusted library; the handle stays untouched."""
-    loaded = native.load_library(library)
+    loaded = loading.load_library(library)
     handle = ctypes.c_void_p(0xABCD)
     error = ctypes.create_string_buffer(native.ERROR_SIZE)
     options = native.OpenOptions(
@@ -354,7 +354,7 @@ def test_what_does_not_fit_has_a_remedy_of_its_own(status: int, code: str) -> No
     for other in (status, native.INCOMPATIBLE):
         name = f"LE_{code.upper().replace('-', '_')}"
         with pytest.raises(IncompatibleError) as caught:
-            native.raise_status(other, name, "A sentence.")
+            loading.raise_status(other, name, "A sentence.")
         assert caught.value.code == code
         remedies.add(caught.value.remedy)
     assert len(remedies) == 1 + (status != native.INCOMPATIBLE)
