@@ -188,7 +188,7 @@ class Executor:
         self._buffer = IntentBuffer(self._config.action_dim)
         self._planning: tuple[int, int, Tokens] | None = None
         self._refining: _Chunk | None = None
-        self._refine_steps = (0, 0)
+        self._refine_steps, self._refined_step = (0, 0), 0
         self._queue: dict[int, _Row] = {}
         self._fault = ""
 
@@ -303,15 +303,24 @@ class Executor:
     def _first_step(self, end: int) -> int:
         """Where the next chunk begins: where the queue ends, but not before the refiner is back.
 
-        One slow call says nothing yet about the next, so the shorter of the last two counts.
+        Where fewer steps are planned, the last H of them, if one is left by then; but no queued
+        action is given up for that.
         """
         queued, planned = end - self._step, self._buffer.end
         joins = end - self._blend.steps if queued > self._blend.steps else self._step
-        first = max(joins, self._step + min(self._refine_steps))
-        if queued == 0 and planned > self._step:
-            # The robot stands still already: the last planned steps are better than none.
-            return min(first, planned - self._config.chunk)
-        return first
+        back = self._step + self._refiner_lead()
+        first, last = max(joins, back), planned - self._config.chunk
+        gives_up_nothing = queued == 0 or last >= joins
+        return last if last < first and planned > back and gives_up_nothing else first
+
+    def _refiner_lead(self) -> int:
+        """Steps that the refiner is expected to take.
+
+        One slow call says nothing yet about the next, so the shorter of the last two counts, and
+        that no longer than a plan.
+        """
+        known = self._step <= self._refined_step + self._config.plan_steps
+        return min(self._refine_steps) if known else 0
 
     def _deliver_chunk(self) -> None:
         chunk = self._refining
@@ -319,6 +328,7 @@ class Executor:
             return
         self._refining = None
         self._refine_steps = (self._step - chunk.began, self._refine_steps[0])
+        self._refined_step = self._step
         self._chunk += 1
         if not np.isfinite(chunk.actions).all():
             self._fault = "refiner output is not finite"

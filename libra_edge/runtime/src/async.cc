@@ -318,17 +318,23 @@ void Async::fail_with(const Job &job) {
 
 // ---- refiner ------------------------------------------------------------------------------------
 
-// Where the next chunk begins: where the queue ends, but not before the refiner can be back. One
-// slow call says nothing yet about the next, so the shorter of the last two counts.
+// Steps that the refiner is expected to take. One slow call says nothing yet about the next, so the
+// shorter of the last two counts, and that no longer than a plan.
+uint64_t Async::refiner_lead(uint64_t now) const {
+  return now <= refined_step_ + sizes_.plan_steps ? std::min(refine_steps_[0], refine_steps_[1])
+                                                  : 0;
+}
+
+// The next chunk begins where the queue ends, but not before the refiner can be back. Where fewer
+// steps are planned it has the last H of them, if one is left by then; but no queued action is
+// given up for that.
 bool Async::take_intents(uint64_t now, uint64_t queued) {
-  const uint64_t back = now + std::min(refine_steps_[0], refine_steps_[1]);
   const uint64_t joins = queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
-  uint64_t first = std::max(joins, back);
-  // The robot stands still already: the last planned steps are better than none.
+  const uint64_t back = now + refiner_lead(now);
   const uint64_t planned = intents_.end();
-  if (queued == 0 && planned > now && planned >= sizes_.chunk) {
-    first = std::min(first, planned - sizes_.chunk);
-  }
+  const uint64_t last = planned - std::min<uint64_t>(planned, sizes_.chunk);
+  uint64_t first = std::max(joins, back);
+  if (last < first && planned > back && (queued == 0 || last >= joins)) first = last;
   const int64_t age = static_cast<int64_t>(std::max(first, now)) - intents_.plan_step();
   if (age > static_cast<int64_t>(options_.max_plan_age_steps)) return false;
   refiner_.step = first;
@@ -380,6 +386,7 @@ bool Async::finish_chunk() {
   if (refiner_.fault != LE_REASON_NONE) return fail_with(refiner_), true;
   const uint64_t now = step_.load(), number = next_chunk_++;
   refine_steps_ = {now - refiner_.began, refine_steps_[0]};
+  refined_step_ = now;
   Chunk *chunk = queue_.back();
   if (chunk == nullptr || refiner_.step + sizes_.chunk <= now) {
     return bump(dropped_chunks_), true;
@@ -427,6 +434,7 @@ void Async::reset(uint64_t seed) {
   queue_.clear();
   queue_end_ = next_chunk_ = 0;
   refine_steps_ = {};
+  refined_step_ = 0;
   plan_end_.store(0);
   observation_.store(0);
   last_observation_ = 0;

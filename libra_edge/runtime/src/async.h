@@ -99,6 +99,7 @@ class Async {
   void take_plan(uint64_t plan_step, const int32_t *intents);
   bool ready() const;
   bool observed(Job &job, size_t reader);
+  uint64_t refiner_lead(uint64_t now) const;
   bool take_intents(uint64_t now, uint64_t queued);
   void blend(Chunk &chunk, uint64_t now) const;
 
@@ -133,6 +134,7 @@ class Async {
   uint64_t queue_end_ = 0;
   Chunk last_chunk_;
   std::array<uint64_t, 2> refine_steps_{};  // that the last two refiner calls took
+  uint64_t refined_step_ = 0;               // when the last of them ended
   std::string fault_text_;
   Job planner_, refiner_;
   ChunkQueue queue_;
