@@ -27,14 +27,18 @@ namespace {
 
 using le::monotonic_ns;
 
-// The engines of a release at work, behind a policy with longer chunks: at 200,000 ticks per second
-// its queue never runs dry, so that ticks take the longer path through le_tick.
+// The engines of a release at work, behind a policy with chunks of 40 ms at 200,000 ticks per
+// second: the refiner runs for half of that, and yet the queue is filled, so that ticks take the
+// longer path.
 class BusySession final : public le::Session {
  public:
   BusySession(const le::Sizes &sizes, const le::Engines &engines)
       : Session(sizes), real_(engines.session()) {}
   void plan() override { real_->plan(); }
-  void refine() override { real_->refine(); }
+  void refine() override {
+    const uint64_t until = monotonic_ns() + 20'000'000;
+    while (monotonic_ns() < until) real_->refine();
+  }
 
  private:
   std::unique_ptr<le::Session> real_;
@@ -76,7 +80,7 @@ int tick(const char *directory, uint64_t ticks) {
   const le::Release release = le::read_release(directory);
   const le::OrtEngines real(release, 1);
   le::Sizes sizes = release.manifest.sizes;
-  sizes.chunk = 10'000;
+  sizes.chunk = 8'000;
   sizes.plan_steps = sizes.chunk * sizes.chunks_per_plan;
   const BusyEngines engines(sizes, real);
   std::vector<le::ActionLimit> limits = release.manifest.limits;
@@ -84,7 +88,7 @@ int tick(const char *directory, uint64_t ticks) {
   le::Command command(limits);
   le_run_options options = {};
   options.refill_at = sizes.chunks_per_plan;
-  options.refine_ahead_steps = sizes.plan_steps;
+  options.refine_ahead_steps = sizes.chunk;
   options.poll_ns = 1000;
   options.max_observation_age_ns = 60'000'000'000;
   options = le::complete_options(options, sizes);
@@ -93,6 +97,7 @@ int tick(const char *directory, uint64_t ticks) {
   async.set_instruction(robot.tokens.data());
   const le::Workers workers(async, options);
   std::vector<float> action(sizes.action_dim);
+  const uint64_t begin_ns = monotonic_ns();
   // As a robot's control loop has it; without the right to ask, the scheduler shows in the tail.
   sched_param parameter = {};
   parameter.sched_priority = 50;
@@ -108,19 +113,21 @@ int tick(const char *directory, uint64_t ticks) {
   async.stats(&stats);
   const le_histogram &h = stats.tick_ns;
   std::printf(
-      "{\"fifo\": %s, \"ticks\": %llu, \"running\": %llu, \"planner_calls\": %llu, "
-      "\"refiner_calls\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, "
+      "{\"fifo\": %s, \"wall_ns\": %llu, \"planner_sum_ns\": %llu, \"refiner_sum_ns\": %llu, "
+      "\"ticks\": %llu, \"running\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, "
       "\"max_ns\": %llu}\n",
-      fifo ? "true" : "false", static_cast<unsigned long long>(stats.ticks),
-      static_cast<unsigned long long>(stats.running_ticks),
-      static_cast<unsigned long long>(stats.planner_ns.count),
-      static_cast<unsigned long long>(stats.refiner_ns.count),
-      static_cast<unsigned long long>(h.p50), static_cast<unsigned long long>(h.p99),
-      static_cast<unsigned long long>(h.p999), static_cast<unsigned long long>(h.max));
+      fifo ? "true" : "false", static_cast<unsigned long long>(monotonic_ns() - begin_ns),
+      static_cast<unsigned long long>(stats.planner_ns.sum),
+      static_cast<unsigned long long>(stats.refiner_ns.sum),
+      static_cast<unsigned long long>(stats.ticks),
+      static_cast<unsigned long long>(stats.running_ticks), static_cast<unsigned long long>(h.p50),
+      static_cast<unsigned long long>(h.p99), static_cast<unsigned long long>(h.p999),
+      static_cast<unsigned long long>(h.max));
   return 0;
 }
 
-uint64_t median(std::vector<uint64_t> values) {
+template <typename T>
+T median(std::vector<T> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
                    values.end());
   return values[values.size() / 2];
@@ -141,30 +148,42 @@ int overhead(const char *directory, int count) {
   bare->io.images = robot.images;
   std::vector<float> action(sizes.action_dim);
   std::vector<uint64_t> bare_ns, whole_ns;
-  for (uint64_t turn = 0; whole_ns.size() < static_cast<size_t>(count); ++turn) {
+  const auto run_bare = [&] {
+    const uint64_t start = monotonic_ns();
+    bare->refine();
+    bare_ns.push_back(monotonic_ns() - start);
+  };
+  const auto run_whole = [&] {
+    const uint64_t start = monotonic_ns();
+    async.begin_chunk();
+    async.run_chunk();
+    async.finish_chunk();
+    whole_ns.push_back(monotonic_ns() - start);
+  };
+  std::vector<double> overheads;  // of four neighbours, each kind first once
+  for (int turn = 0; turn < count; ++turn) {
     robot.observe(async, 1);
     if (async.begin_plan()) async.run_plan(), async.finish_plan();
     bare->refine();  // the planner has emptied the caches; neither side is to pay for that
-    const auto run_bare = [&] {
-      const uint64_t start = monotonic_ns();
-      bare->refine();
-      bare_ns.push_back(monotonic_ns() - start);
-    };
-    const bool bare_first = turn % 2 == 0;
-    if (bare_first) run_bare();
-    const uint64_t start = monotonic_ns();
-    if (async.begin_chunk()) {
-      async.run_chunk();
-      async.finish_chunk();
-      whole_ns.push_back(monotonic_ns() - start);
+    if (turn % 2 == 0) {
+      run_bare(), run_whole();
+    } else {
+      run_whole(), run_bare();
     }
-    if (!bare_first) run_bare();
-    le_tick_info info = {};
-    async.tick(1, action.data(), &info);
+    for (uint32_t step = 0; step < sizes.chunk; ++step) {
+      le_tick_info info = {};
+      async.tick(1, action.data(), &info);
+    }
+    if (turn % 2 == 0) continue;
+    const auto two = [](const auto &ns) { return double(ns.back() + ns[ns.size() - 2]); };
+    overheads.push_back(two(whole_ns) / two(bare_ns) - 1);
   }
-  std::printf("{\"count\": %d, \"bare_ns\": %llu, \"whole_ns\": %llu}\n", count,
+  le_stats_info stats = {};
+  async.stats(&stats);
+  if (stats.chunks != static_cast<uint64_t>(count)) return 1;
+  std::printf("{\"count\": %d, \"bare_ns\": %llu, \"whole_ns\": %llu, \"overhead\": %.6f}\n", count,
               static_cast<unsigned long long>(median(bare_ns)),
-              static_cast<unsigned long long>(median(whole_ns)));
+              static_cast<unsigned long long>(median(whole_ns)), median(overheads));
   return 0;
 }
 
@@ -215,25 +234,33 @@ int latency(const char *directory, int count) {
     runs.emplace_back(release.manifest.sizes, engines, chunks, command);
   }
   std::vector<uint64_t> planner_ns, refiner_ns, measured_ns[4];
+  std::vector<double> formula_ns[4], differences[4];
   for (int turn = 0; turn < count; ++turn) {
     for (size_t run = 0; run < runs.size(); ++run) {
-      const uint64_t start = monotonic_ns();
+      const size_t chunks = run + 2;
+      uint64_t start = monotonic_ns();
       bare->plan();
       planner_ns.push_back(monotonic_ns() - start);
-      for (uint32_t chunk = 0; chunk < run + 2; ++chunk) {
-        const uint64_t begin = monotonic_ns();
+      uint64_t total_ns = planner_ns.back();
+      for (size_t chunk = 0; chunk < chunks; ++chunk) {
+        start = monotonic_ns();
         bare->refine();
-        refiner_ns.push_back(monotonic_ns() - begin);
+        refiner_ns.push_back(monotonic_ns() - start);
+        total_ns += refiner_ns.back();
       }
+      formula_ns[run].push_back(double(total_ns) / double(chunks));
       measured_ns[run].push_back(runs[run].plan_ns());
+      differences[run].push_back(double(measured_ns[run].back()) / formula_ns[run].back() - 1);
     }
   }
   std::printf("{\"plans\": %d, \"planner_ns\": %llu, \"refiner_ns\": %llu", count,
               static_cast<unsigned long long>(median(planner_ns)),
               static_cast<unsigned long long>(median(refiner_ns)));
   for (size_t run = 0; run < runs.size(); ++run) {
-    std::printf(", \"%zu\": %llu", run + 2,
-                static_cast<unsigned long long>(median(measured_ns[run])));
+    std::printf(", \"%zu\": {\"formula_ns\": %.0f, \"measured_ns\": %llu, \"difference\": %.6f}",
+                run + 2, median(formula_ns[run]),
+                static_cast<unsigned long long>(median(measured_ns[run])),
+                median(differences[run]));
   }
   std::printf("}\n");
   return 0;

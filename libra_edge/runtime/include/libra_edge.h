@@ -234,8 +234,8 @@ typedef struct le_run_options {
   uint32_t blend;              /* LE_BLEND_... */
   uint32_t blend_steps;        /* steps that successive chunks share, below H */
   uint32_t frozen_steps;       /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
-  uint32_t planner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
-  uint32_t refiner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t planner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t refiner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
   uint32_t reserved0;          /* 0 */
   uint64_t planner_cpus;       /* 0: as is; else bit c allows processor c */
   uint64_t refiner_cpus;       /* 0: as is; else bit c allows processor c */
@@ -433,6 +433,8 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  * instruction, the last command and a latched fault stay; the observation is forgotten.
  *
  * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
+ * A thread inherits the priority of the one that calls le_start: call it before the control loop
+ * takes its real-time priority, or choose lower ones here.
  * Until le_stop, le_step is refused with LE_INVALID_ARGUMENT.
  *
  * LE_INVALID_ARGUMENT, LE_ENGINE, LE_NO_MEMORY.
