@@ -90,7 +90,8 @@ def run_c(program: Path, release: Path, *arguments: str) -> subprocess.Completed
 def core_program(name: str, folder: Path) -> Path:
     """Compile `c/NAME.cc` with the runtime's sources but for ONNX Runtime and files."""
     out, root = folder / name, build.SOURCE_ROOT
-    core = ("async", "checks", "clock", "command", "error", "histogram", "intents", "noise")
+    core: tuple[str, ...] = ("async", "async_refiner", "async_tick", "checks", "clock", "command", "error")
+    core += ("histogram", "intents", "noise", "run_options")
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
         *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),

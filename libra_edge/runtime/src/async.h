@@ -19,11 +19,17 @@
 #include "latest.h"
 #include "libra_edge.h"
 #include "manifest.h"
+#include "run_options.h"
 
 namespace le {
 
-// Throws LE_INVALID_ARGUMENT; returns the options with every default filled in.
-le_run_options complete_options(const le_run_options &options, const Sizes &sizes);
+// Who reads observations, besides the one who makes them.
+constexpr size_t kPlannerReads = 0, kRefinerReads = 1;
+
+// For counters that one thread writes.
+inline void bump(std::atomic<uint64_t> &number) {
+  number.store(number.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
 
 // What was seen, and at which step.
 struct Seen {
