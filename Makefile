@@ -106,4 +106,6 @@ test-sanitize: $(VENV)/.dev ## the runtime under ThreadSanitizer, AddressSanitiz
 	$(BIN)/python -m pytest -m sanitize tests/runtime/test_sanitize.py $(PYTEST_ARGS)
 
 bench-runtime: $(VENV)/.dev ## measure the runtime's tick, overhead and latency, write docs/measurements
+	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
+	  --out out/metaworld-demo --force
 	$(BIN)/python benchmarks/runtime.py

@@ -46,8 +46,12 @@ class StepRecord(Protocol):
 class Stepper(Protocol):
     """The part of `libra_edge.runtime.Policy` that steps."""
 
-    def reset(self, seed: int, instruction: str | Instruction) -> None:
+    def restart(self, seed: int) -> None:
         """Start an episode."""
+        ...
+
+    def set_instruction(self, tokens: Instruction) -> None:
+        """Say what to do."""
         ...
 
     def observe(self, images: Images, state: Floats) -> None:
@@ -75,7 +79,8 @@ def compare_steps(
     for episode, seed in enumerate(EPISODE_SEEDS):
         words = samples[episode % len(samples)].instruction
         executor.reset(seed, words)
-        runtime.reset(seed, words)
+        runtime.restart(seed)
+        runtime.set_instruction(words)
         for i in range(PLANS_PER_EPISODE * config.plan_steps):
             sample = samples[(episode + i) % len(samples)]
             action, info = executor.step(sample.images, sample.state)
