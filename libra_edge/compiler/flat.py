@@ -184,8 +184,8 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def gained(layer: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
-    """What the layer gives, times `gain` [out]; quantised layers take it into their scales."""
-    if isinstance(layer, QuantisedLinear):
+    """What the layer gives, times `gain` [out]; integer products take it into their scales."""
+    if isinstance(layer, QuantisedLinear) and layer.input is not None:
         return layer(x, gain)
     y: Tensor = layer(x)
     return y if gain is None else gain * y

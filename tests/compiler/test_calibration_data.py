@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
+from libra_edge.parity.verify import verify_release
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.config import ActionDim
@@ -169,13 +169,23 @@ def test_unusable_data_is_refused_and_nothing_written(
     assert not out.exists()
 
 
-def test_int8_release_of_a_tiny_policy(
-    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path
+@pytest.mark.parametrize(
+    ("recipe", "becomes", "runs"),
+    [
+        ("int8", "int8", "int8"),
+        ("int8-smoothquant", "int8", "int8"),
+        ("int8-weight-only", "int8 weights, fp32 activations", ""),
+    ],
+)
+def test_quantised_release_of_a_tiny_policy(
+    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path, recipe: str, becomes: str, runs: str
 ) -> None:
-    """Random weights have no sure tokens, so only where it ends is looked at: a gate or a pass."""
+    """Through every gate, and then `verify`, on episodes apart from the calibration's."""
+    held_out = write(tmp_path / "held-out", episodes(4, first_seed=100))
     request = Request(
         checkpoint.path,
-        recipe="int8",
+        recipe=recipe,
+        data=held_out,
         calibrate=dataset.path,
         calibration_samples=128,
         out=tmp_path / "release",
@@ -184,10 +194,17 @@ def test_int8_release_of_a_tiny_policy(
     )
     compiled = compile_checkpoint(request)
     subjects = {d.subject: d for d in compiled.manifest.decisions}
-    assert subjects["refiner.blocks.0.mlp.0"].choice == "int8"
-    assert "runs in int8" in subjects["refiner.blocks.0.mlp.0"].reason
+    assert subjects["refiner.blocks.0.mlp.0"].choice == becomes
+    if runs:
+        assert f"runs in {runs}" in subjects["refiner.blocks.0.mlp.0"].reason
     assert subjects["calibration data"].choice.endswith(dataset.fingerprint)
     report = json.loads(compiled.report.read_text())
     assert len(report["calibration"]["frames"]) == 128
-    assert {p["precision"] for p in report["products"]} == {"int8", "fp32"}
-    shutil.rmtree(compiled.path)
+    assert (runs or "fp32") in {p["precision"] for p in report["products"]}
+    found = verify_release(
+        compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
+    )
+    stages = {check.stage for check in found.checks}
+    assert {"engine vs PyTorch policy", "C ABI vs engine"} <= stages
+    assert found.count("not measured") == 0
+    assert not [c for c in found.checks if c.verdict == "fail" and "C ABI" in c.stage]
