@@ -18,7 +18,7 @@ Precision = Literal[
     "fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8", "nvfp4"
 ]
 Number = Literal["fp32", "fp16", "int8", "int4", "fp8", "nvfp4"]
-Algorithm = Literal["none", "max", "percentile", "entropy", "smoothquant", "awq"]
+Algorithm = Literal["none", "max", "percentile", "entropy", "mse", "smoothquant", "awq"]
 PartName = Literal[
     "planner.backbone",
     "planner.head",
@@ -93,10 +93,9 @@ class Recipe(_Entry):
     """How the numbers of a policy are stored and computed.
 
     precision: what a target must be able to run; algorithm: how ranges are found; percentile: of
-    absolute activations, for that algorithm; samples: calibration samples wanted; stem_integers:
-    how many of an image stem's convolutions, from the camera on, are in integers; keep: patterns
-    (`*` matches anything) of layers that stay in high precision; parts: per part of the policy
-    what its layers become, high precision where a part is left out.
+    absolute activations, for that algorithm; samples: calibration samples wanted; keep:
+    patterns (`*` matches anything) of layers that stay in high precision; parts: per part of the
+    policy what its layers become, high precision where a part is left out.
     """
 
     precision: Precision
@@ -105,7 +104,6 @@ class Recipe(_Entry):
     samples: Annotated[int, Field(ge=1, le=4096)] = 256
     needs_gpu: bool = False
     keep: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    stem_integers: Annotated[int, Field(ge=1)] = 64
     parts: dict[PartName, LayerPrecision] = {}
 
     @model_validator(mode="after")

@@ -186,10 +186,7 @@ def calibration_report(quantised: Quantised, data: CalibrationData) -> dict[str,
         "content": data.sha256,
         "frames": [list(frame) for frame in data.frames],
         "ranges": {
-            name: {
-                "input": found.input_amax,
-                "output": None if found.output_amax is None else found.output_amax.tolist(),
-            }
+            name: {"input": [found.input_floor, found.input_amax]}
             for name, found in quantised.ranges.items()
         },
         "precisions": {name: str(p) for name, p in quantised.precisions.items()},

@@ -9,7 +9,7 @@ shared weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +72,8 @@ def fuse(
     """
     before = _prefixed(context.graph, "context/", [*context.graph.input, *context.graph.output])
     parts = sort_step(_prefixed(step.graph, "step/", step.graph.input), tables)
+    if _in_integers(parts):
+        parts = _without_idle_products(parts)
     shape = [dim.dim_value for dim in step.graph.input[0].type.tensor_type.shape.dim]
     noise, actions = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -106,6 +108,9 @@ def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
         found = {group_of[name] for name in node.input if name in group_of}
         if found:
             group = found.pop() if len(found) == 1 else "body"
+            # Integer weights times a row's scale stay integers.
+            if group == "row" and node.op_type == "DequantizeLinear":
+                group = "body"
             group_of |= dict.fromkeys(node.output, group)
         else:
             constant.append(node)
@@ -173,9 +178,42 @@ def _loop(parts: SortedStep) -> _Steps:
     return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
 
 
+def _in_integers(parts: SortedStep) -> bool:
+    """Whether products are so short that single operators around them count."""
+    return any(tensor.data_type == TensorProto.INT8 for tensor in parts.weights)
+
+
+def _without_idle_products(parts: SortedStep) -> SortedStep:
+    """The same without products by numbers that are 0 or 1 in every step: a sampler has such."""
+    same: dict[str, str] = {}
+    nothing: set[str] = set()
+    body = []
+    for original in parts.body:
+        node = _renamed(original, same) if same.keys() & set(original.input) else original
+        result, pairs = node.output[0], (list(node.input), list(node.input)[::-1])
+        for known, other in pairs if len(node.input) == 2 else ():
+            values = parts.rows.get(known, np.zeros(0))
+            one_number = node.op_type == "Mul" and values.size == len(values) > 0
+            if one_number and (values == 0).all():
+                nothing.add(result)
+            elif (one_number and (values == 1).all()) or (
+                node.op_type == "Add" and known in nothing
+            ):
+                same[result] = other
+            else:
+                continue
+            break
+        else:
+            body.append(node)
+    read = {name for node in body for name in node.input}
+    rows = {name: values for name, values in parts.rows.items() if name in read}
+    outputs = tuple(same.get(name, name) for name in parts.outputs)
+    return replace(parts, body=body, rows=rows, outputs=outputs)
+
+
 def _own_weights(parts: SortedStep) -> list[TensorProto]:
     """What only the body of a quantised step reads; empty for a step in floats."""
-    if all(tensor.data_type != TensorProto.INT8 for tensor in parts.weights):
+    if not _in_integers(parts):
         return []
     outside = {name for node in parts.hoisted for name in node.input}
     return [tensor for tensor in parts.weights if tensor.name not in outside]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.compiler.flat import ALL_MEMORY
 from libra_edge.engines.base import Product
 from libra_edge.errors import ParityError
 
@@ -14,6 +15,7 @@ _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.st
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
 # Query, key and value of one input are one product, see `libra_edge.compiler.flat`.
 _MERGED = {".all": (".query", ".key_value")}
+_MEMORY = re.compile(rf"(?P<refiner>.+)\.{ALL_MEMORY}(?P<blocks>\d+)")
 
 
 def layer_names(product: Product) -> tuple[str, ...]:
@@ -23,8 +25,10 @@ def layer_names(product: Product) -> tuple[str, ...]:
         return ()
     name = match["layer"]
     if stem := _STEM.fullmatch(name):
-        # Convolutions after the integer ones stay in floats because the recipe says so.
-        return (stem["tokens"],) if product.weight.endswith(".stored") else ()
+        return (stem["tokens"],)
+    if memory := _MEMORY.fullmatch(name):
+        blocks = range(int(memory["blocks"]))
+        return tuple(f"{memory['refiner']}.blocks.{i}.cross_attention.key_value" for i in blocks)
     for suffix, parts in _MERGED.items():
         if name.endswith(suffix):
             return tuple(name.removesuffix(suffix) + part for part in parts)

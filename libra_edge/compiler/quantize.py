@@ -23,7 +23,9 @@ from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.flat import flatten_blocks
-from libra_edge.compiler.qlayers import QuantisedImageTokens, QuantisedLinear, Ranges
+from libra_edge.compiler.qlayers import QuantisedLinear, Ranges
+from libra_edge.compiler.qstem import QuantisedImageTokens
+from libra_edge.compiler.ranges import of_convolution, search_inputs, watch
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
 from libra_edge.policy.checkpoint import Checkpoint
@@ -31,6 +33,8 @@ from libra_edge.policy.layers import ImageTokens
 from libra_edge.policy.model import LibraVLA
 
 BATCH = 16
+# What passes through a layer is looked at on this part of the calibration data.
+WATCH_EVERY = 4
 _SMALLEST: dict[type[nn.Module], float] = {nn.GELU: -0.17, nn.SiLU: -0.2785}
 # How ModelOpt writes a number's format: bits, or exponent and mantissa bits.
 _BITS: dict[Number, Any] = {"int8": 8, "int4": 4, "fp8": (4, 3)}
@@ -146,7 +150,7 @@ def quantise(
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions
-    policy = convert(checkpoint.policy, ranges, chosen, form, recipe.stem_integers)
+    policy = convert(checkpoint.policy, ranges, chosen, form)
     return Quantised(policy, chosen, ranges)
 
 
@@ -176,7 +180,6 @@ def convert(
     ranges: Mapping[str, Ranges],
     precisions: Precisions,
     form: QdqForm,
-    stem_integers: int = 64,
 ) -> LibraVLA:
     """A copy of the policy with the layers that `precisions` quantises replaced."""
     result = copy.deepcopy(policy).eval()
@@ -187,7 +190,8 @@ def convert(
         new: nn.Module
         if isinstance(module, ImageTokens):
             stem = [ranges[conv] for conv in _convolutions(name, module)]
-            new = QuantisedImageTokens(module, stem, form, stem_integers)
+            width = policy.config.embodiment.image_width
+            new = QuantisedImageTokens(module, stem, form, width)
         else:
             assert isinstance(module, nn.Linear)
             new = QuantisedLinear(module, ranges[name], precision, form)
@@ -213,12 +217,17 @@ def _calibrate(
     names = _modelopt_layers(policy, precisions)
     config = _modelopt_config(recipe, names)
     with torch.no_grad():
-        if recipe.algorithm in ("smoothquant", "awq", "max"):
-            mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
-        else:
+        if recipe.algorithm in ("percentile", "entropy"):
             mtq.quantize(model, {**config, "algorithm": None})
             _collect(model, recipe, data)
-    return {name: _read(model.get_submodule(name), _floor(policy, name)) for name in sorted(names)}
+        else:
+            mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
+    ranges = {n: _read(model.get_submodule(n), _floor(policy, n)) for n in sorted(names)}
+    convolutions = [name for name in ranges if ".stem." in name]
+    watched = ranges.keys() if recipe.algorithm == "mse" else convolutions
+    seen = watch(policy, sorted(watched), lambda m: run(m, data[::WATCH_EVERY]))
+    ranges |= {name: of_convolution(ranges[name], seen.pop(name)) for name in convolutions}
+    return ranges | search_inputs(ranges, seen)
 
 
 def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, LayerPrecision]:
@@ -242,9 +251,6 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
         if precision.activations != "fp32":
             cfg = {"num_bits": _BITS[precision.activations], **activation}
             rules.append({"quantizer_name": f"{name}.input_quantizer", "cfg": cfg})
-            if ".stem." in name:
-                per_channel = {"num_bits": _BITS[precision.activations], "axis": 1}
-                rules.append({"quantizer_name": f"{name}.output_quantizer", "cfg": per_channel})
     methods: dict[str, Any] = {
         "awq": {"method": "awq_lite", "alpha_step": 0.1},
         "smoothquant": {"method": "smoothquant", "alpha": 0.5},
@@ -253,7 +259,7 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
 
 
 def _collect(model: nn.Module, recipe: Recipe, data: CalibrationData) -> None:
-    """Histograms of inputs; of weights and per channel the largest value."""
+    """Histograms of inputs; of weights the largest value."""
     from modelopt.torch.quantization.model_calib import enable_stats_collection
     from modelopt.torch.quantization.nn import TensorQuantizer
 
@@ -295,7 +301,6 @@ def _read(module: Any, floor: float | None) -> Ranges:
         # Smoothing moves the bound with each channel.
         floor if scale is None else None,
         None if scale is None else scale.detach().flatten().clone(),
-        amax(getattr(module, "output_quantizer", None)),
     )
 
 

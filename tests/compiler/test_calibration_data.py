@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
+from libra_edge.parity.gates import LIMITS, Limits
+from libra_edge.parity.verify import verify_release
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.config import ActionDim
@@ -170,12 +171,17 @@ def test_unusable_data_is_refused_and_nothing_written(
 
 
 def test_int8_release_of_a_tiny_policy(
-    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path
+    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random weights have no sure tokens, so only where it ends is looked at: a gate or a pass."""
+    """From data to `verify`; random weights are sure of no token, so the gates are wide here."""
+    recipe = "int8"
+    wide = Limits(0.9, margin=None, action=0.1, margin_percentile=50, action_percentile=99)
+    monkeypatch.setitem(LIMITS, recipe, wide)
+    held_out = write(tmp_path / "held-out", episodes(4, first_seed=100))
     request = Request(
         checkpoint.path,
-        recipe="int8",
+        recipe=recipe,
+        data=held_out,
         calibrate=dataset.path,
         calibration_samples=128,
         out=tmp_path / "release",
@@ -190,4 +196,10 @@ def test_int8_release_of_a_tiny_policy(
     report = json.loads(compiled.report.read_text())
     assert len(report["calibration"]["frames"]) == 128
     assert {p["precision"] for p in report["products"]} == {"int8", "fp32"}
-    shutil.rmtree(compiled.path)
+    found = verify_release(
+        compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
+    )
+    stages = {check.stage for check in found.checks}
+    assert {"engine vs PyTorch policy", "C ABI vs engine"} <= stages
+    assert found.count("not measured") == 0
+    assert not [c for c in found.checks if c.verdict == "fail" and "C ABI" in c.stage]
