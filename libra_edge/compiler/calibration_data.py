@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
@@ -71,6 +73,23 @@ class CalibrationData:
 
     def _arrays(self) -> list[tuple[str, npt.NDArray[Any]]]:
         return [(name, getattr(self, name)) for name in ARRAYS]
+
+
+def open_calibration_data(
+    path: Path, evaluation: Path | None, checkpoint: Checkpoint, count: int
+) -> CalibrationData:
+    """Read `count` frames of the LeRobot dataset at `path`, which shares none with `evaluation`.
+
+    Raises:
+        InputError: a dataset cannot be read, is another robot's, or is not fit for calibration.
+    """
+    with needs_extra("train", "Reading a dataset"):
+        from libra_edge.data.lerobot import Dataset
+    dataset = Dataset(path)
+    dataset.check_matches(checkpoint.config.embodiment)
+    if evaluation is not None:
+        require_apart(dataset, Dataset(evaluation))
+    return read_calibration_data(dataset, checkpoint, count)
 
 
 def read_calibration_data(

@@ -19,6 +19,7 @@ from libra_edge.bundle.manifest import (
     TensorSpec,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
+from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
@@ -154,6 +155,21 @@ def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
         for piece in textwrap.wrap(frames, _LONGEST_TEXT)
     ]
     return (source, *lists)
+
+
+def search_decisions(found: Found) -> tuple[Decision, ...]:
+    """That layers were sought to keep in high precision, and by what rule."""
+    by = "measured time, in powers of two" if found.unit == "us" else "weight bytes moved"
+    total = len(found.kept) + len(found.quantised)
+    return (
+        Decision(
+            stage="quantise",
+            subject="auto-precision",
+            choice=f"{len(found.kept)} of {total} layers in high precision",
+            reason=f"the fewest found with which simulated outputs use up at most "
+            f"{found.share:.0%} of the gates; costs by {by}",
+        ),
+    )
 
 
 def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple[Decision, ...]:

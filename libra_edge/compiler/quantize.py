@@ -7,8 +7,10 @@ like any other for the stages that follow.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -204,21 +206,35 @@ def convert(
     """A copy of the policy with the layers that `precisions` quantises replaced."""
     result = copy.deepcopy(policy).eval()
     for name, precision in precisions.items():
-        if precision.high:
-            continue
-        module = policy.get_submodule(name)
-        new: nn.Module
-        if isinstance(module, ImageTokens):
-            stem = [ranges[conv] for conv in _convolutions(name, module)]
-            new = QuantisedImageTokens(module, stem, form, stem_integers)
-        else:
-            assert isinstance(module, nn.Linear)
-            new = QuantisedLinear(module, ranges[name], precision, form)
-        parent, _, own = name.rpartition(".")
-        setattr(result.get_submodule(parent), own, new)
+        if not precision.high:
+            new = quantised_layer(policy, name, ranges, precision, form, stem_integers)
+            replace_layer(result, name, new)
     if form.flat:
         flatten_blocks(result)
     return result.eval()
+
+
+def quantised_layer(
+    policy: LibraVLA,
+    name: str,
+    ranges: Mapping[str, Ranges],
+    precision: LayerPrecision,
+    form: QdqForm,
+    stem_integers: int = 64,
+) -> nn.Module:
+    """What stands for one layer of the policy when it is quantised."""
+    module = policy.get_submodule(name)
+    if isinstance(module, ImageTokens):
+        stem = [ranges[conv] for conv in _convolutions(name, module)]
+        return QuantisedImageTokens(module, stem, form, stem_integers).eval()
+    assert isinstance(module, nn.Linear)
+    return QuantisedLinear(module, ranges[name], precision, form).eval()
+
+
+def replace_layer(policy: LibraVLA, name: str, new: nn.Module) -> None:
+    """Put a module in a layer's place."""
+    parent, _, own = name.rpartition(".")
+    setattr(policy.get_submodule(parent), own, new)
 
 
 def _convolutions(name: str, tokens: ImageTokens) -> list[str]:
@@ -235,7 +251,8 @@ def _calibrate(
     model = copy.deepcopy(policy)
     names = _modelopt_layers(policy, precisions)
     config = _modelopt_config(recipe, names)
-    with torch.no_grad():
+    # It narrates on stdout, where results belong.
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         if recipe.algorithm in ("smoothquant", "awq", "max"):
             mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
         else:
