@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from libra_edge.compiler import blocks
@@ -21,8 +21,8 @@ class Front:
     """A policy as graphs.
 
     exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
-    each form. Libra-Base has no loop to unroll: its one graph is called unrolled. precisions: of
-    the layers that could be quantised, empty where none was asked for.
+    each form there is. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    precisions: of the layers that could be quantised, empty where none was asked for.
     """
 
     split: Split
@@ -65,13 +65,15 @@ def make_graphs(
     )
     on_stage("fuse", "denoising steps into one graph")
     hashes = {name: sha256(content) for name, content in exported.items()}
-    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported))
+    # Engines turn 4-bit weights that several steps of an unrolled graph share into floats.
+    forms: tuple[Form, ...] = ("loop",) if in_blocks else FORMS
+    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
     refiners = {form: fused[form] for form in FORMS if form in fused}
     return Front(parts, exported, refiners, quantised.precisions if quantised else {})
 
 
-def _fuse(parts: Split, exported: dict[str, bytes]) -> dict[str, bytes]:
+def _fuse(parts: Split, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:
     if parts.tables is None:
         return {"unrolled": exported["coarse"]}
     context, step = from_bytes(exported["context"]), from_bytes(exported["step"])
-    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in FORMS}
+    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in forms}

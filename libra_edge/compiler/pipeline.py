@@ -20,11 +20,11 @@ from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
-from libra_edge.compiler.auto_precision import Found, search, with_kept
+from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
-from libra_edge.compiler.costs import layer_costs
+from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
 from libra_edge.compiler.facts import (
     calibration_decisions,
     calibration_report,
@@ -37,14 +37,9 @@ from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
 from libra_edge.compiler.quantize import (
     Quantised,
-    in_half,
-    quantise,
     require_calibration_runs_here,
 )
-from libra_edge.compiler.sensitivity import measure_layers
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
-from libra_edge.compiler.trial import Trial
-from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import InputError, ParityError
 from libra_edge.parity.gates import (
@@ -140,18 +135,10 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """A policy to compile: None where nothing is quantised, or nothing was sought."""
-
-    quantised: Quantised | None
-    found: Found | None = None
-
-
-@dataclass(frozen=True)
 class _Passed:
     """What passed every gate."""
 
-    candidate: _Candidate
+    candidate: Candidate
     built: Built
     files: Mapping[str, Path | bytes]
     checks: Sequence[Check]
@@ -196,7 +183,7 @@ def _first_to_pass(job: _Job, request: Request, on_stage: OnStage) -> _Passed:
     raise failed
 
 
-def _carry_out(job: _Job, request: Request, candidate: _Candidate, on_stage: OnStage) -> _Passed:
+def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnStage) -> _Passed:
     """Graphs, engines and gates of one candidate.
 
     Raises:
@@ -272,31 +259,16 @@ def _limits(request: Request, recipe: Recipe) -> Limits:
     return replace(limits, action=request.max_action_error)
 
 
-def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[_Candidate]:
-    if job.recipe.precision == "fp16":
-        on_stage("calibrate", "16-bit floats need no ranges")
-        yield _Candidate(in_half(job.checkpoint))
-    elif job.calibration is None:
-        on_stage("calibrate", f"nothing to do for {job.recipe.name}")
-        yield _Candidate(None)
-    else:
-        on_stage("calibrate", f"{job.recipe.algorithm} on {len(job.calibration)} samples")
-        form = engine(job.target.engines[0].kind).qdq
-        quantised = quantise(job.checkpoint, job.recipe, job.calibration, form, job.cache)
-        if not request.auto_precision:
-            yield _Candidate(quantised)
-            return
-        yield from (
-            _Candidate(with_kept(job.checkpoint, job.recipe, quantised, form, found), found)
-            for found in _search(job, request, quantised, on_stage)
-        )
-
-
-def _search(
-    job: _Job, request: Request, quantised: Quantised, on_stage: OnStage
-) -> Iterator[Found]:
-    """Which layers to keep, sought on the gates' samples and as many of the calibration data."""
-    config = job.checkpoint.config
+def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
+    """What the recipe says, or choices of layers to keep, sought on the gates' samples and more."""
+    settings, config = job.target.engines[0], job.checkpoint.config
+    first = as_the_recipe_says(
+        job.checkpoint, job.recipe, settings, job.calibration, job.cache, on_stage
+    )
+    if not request.auto_precision:
+        yield first
+        return
+    assert first.quantised is not None
     others = choose_samples(
         config.embodiment,
         config,
@@ -305,20 +277,19 @@ def _search(
         request.seed + 1,
         request.calibrate,
     )
-    settings = job.target.engines[0]
-    form = engine(settings.kind).qdq
-    trial = Trial(job.checkpoint, job.recipe, quantised, form, [*job.samples, *others])
-    allowed = trial.allowed(job.limits)
-    policy = job.checkpoint.policy
-    on_stage("calibrate", "what high precision costs, layer by layer")
-    costs = layer_costs(policy, quantised, job.recipe, settings, job.cache)
-    ranked = measure_layers(
-        trial, policy, allowed, lambda name: on_stage("calibrate", f"alone: {name}")
+    yield from seek(
+        job.checkpoint,
+        job.recipe,
+        settings,
+        first.quantised,
+        [*job.samples, *others],
+        job.limits,
+        job.cache,
+        on_stage,
     )
-    return search(trial, ranked, costs, allowed, lambda what: on_stage("calibrate", what))
 
 
-def _facts(job: _Job, built: Built, candidate: _Candidate, checks: Sequence[Check]) -> ReleaseFacts:
+def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check]) -> ReleaseFacts:
     quantised = candidate.quantised
     extra = (
         *(calibration_decisions(job.calibration) if job.calibration else ()),
@@ -398,7 +369,7 @@ def _gate(
 def _gate_runtime(
     job: _Job,
     built: Built,
-    candidate: _Candidate,
+    candidate: Candidate,
     files: Mapping[str, Path | bytes],
     checks: Sequence[Check],
     on_stage: OnStage,
