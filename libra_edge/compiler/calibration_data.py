@@ -87,6 +87,12 @@ def open_calibration_data(
         from libra_edge.data.lerobot import Dataset
     dataset = Dataset(path)
     dataset.check_matches(checkpoint.config.embodiment)
+    if dataset.split == "eval":
+        raise InputError(
+            "calibration-not-apart",
+            f"{path} was recorded on evaluation variations (its split is 'eval').",
+            "Calibrate on training data; evaluation episodes are for the gates.",
+        )
     if evaluation is not None:
         require_apart(dataset, Dataset(evaluation))
     return read_calibration_data(dataset, checkpoint, count)
@@ -126,7 +132,10 @@ def require_apart(calibration: Dataset, evaluation: Dataset) -> None:
     def scenes(dataset: Dataset) -> set[tuple[str, int]]:
         return {(e.task, e.seed) for e in dataset.episodes if e.seed != 0}
 
-    shared = sorted(scenes(calibration) & scenes(evaluation))
+    # Where both say their split, equal seeds of different splits are different scenes.
+    splits = {calibration.split, evaluation.split}
+    apart = len(splits) == 2 and None not in splits
+    shared = [] if apart else sorted(scenes(calibration) & scenes(evaluation))
     same = calibration.path.resolve() == evaluation.path.resolve()
     if shared or same or calibration.fingerprint == evaluation.fingerprint:
         what = f"task {shared[0][0]}, seed {shared[0][1]}" if shared else "all of it"

@@ -54,6 +54,7 @@ def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
         model, same = onnxsim.simplify(program.model_proto)
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
+    _restore_names(model.graph, graph.module)
     blocks.pack(model.graph)
     return finish(model, graph.name, opset)
 
@@ -88,6 +89,28 @@ def from_bytes(content: bytes) -> onnx.ModelProto:
     """The model that `to_bytes` wrote."""
     model: onnx.ModelProto = onnx.ModelProto.FromString(content)
     return model
+
+
+def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
+    """Call a weight that was transposed while exporting by its layer's name again.
+
+    It is by these names that a built engine says what every layer runs in.
+    """
+    taken = {tensor.name for tensor in graph.initializer}
+    known = {
+        weight.detach().t().contiguous().numpy().tobytes(): name
+        for name, weight in module.named_parameters()
+        if weight.dim() == 2 and name not in taken
+    }
+    names = {
+        tensor.name: known.pop(tensor.raw_data)
+        for tensor in graph.initializer
+        if len(tensor.dims) == 2 and tensor.raw_data in known
+    }
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _drop_unused_weights(graph: onnx.GraphProto) -> None:

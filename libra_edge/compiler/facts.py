@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from libra_edge.bundle.manifest import (
     Decision,
     Engines,
+    Layer,
     Parity,
     ParityCheck,
     PlannerEngine,
@@ -23,9 +26,10 @@ from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
-from libra_edge.compiler.precision import running
+from libra_edge.compiler.precision import running, shown_name
 from libra_edge.compiler.quantize import Quantised
-from libra_edge.engines.base import BuiltEngine, runs_here
+from libra_edge.engines import engine
+from libra_edge.engines.base import BuiltEngine, Product, runs_here
 from libra_edge.parity.gates import Check
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
@@ -81,6 +85,24 @@ def release_facts(
             ),
         ),
         tools=tool_versions(),
+        layers=_layers(built.products),
+    )
+
+
+def _layers(products: Sequence[Product]) -> tuple[Layer, ...]:
+    """Products as a release tells of them: those of one layer that are alike count together."""
+    runs: Counter[Product] = Counter()
+    for product in products:
+        runs[replace(product, runs=1)] += product.runs
+    return tuple(
+        Layer(
+            name=shown_name(product),
+            kernel=product.kernel,
+            precision=product.precision,
+            weight_bytes=product.weight_bytes,
+            runs=count,
+        )
+        for product, count in runs.items()
     )
 
 
@@ -172,6 +194,22 @@ def search_decisions(found: Found) -> tuple[Decision, ...]:
     )
 
 
+def simulation_decisions(target: Target) -> tuple[Decision, ...]:
+    """That a quantised policy was judged without its engine, where this machine cannot run it."""
+    wanted = target.engines[0]
+    if engine(wanted.kind).is_available(wanted.provider):
+        return ()
+    return (
+        Decision(
+            stage="check",
+            subject="parity",
+            choice="simulated quantisation",
+            reason=f"{wanted.provider} does not run here: what the gates hold is the graphs that "
+            "its engines are built from, run on this CPU as they are written",
+        ),
+    )
+
+
 def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple[Decision, ...]:
     """What every layer became and why, and what it runs in."""
     runs = running(built.products)
@@ -191,7 +229,7 @@ def _why(
 ) -> str:
     reason = quantised.reasons.get(name) or f"recipe {recipe.name} for this part"
     found = quantised.ranges.get(name)
-    if found is not None and not precision.high:
+    if found is not None and precision.activations not in ("fp32", "fp16"):
         reason += f"; input within {found.input_amax:.6g} by {recipe.algorithm}"
     return reason + (f"; runs in {runs}" if runs else "")
 

@@ -31,6 +31,7 @@ from libra_edge.compiler.facts import (
     layer_decisions,
     release_facts,
     search_decisions,
+    simulation_decisions,
 )
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
@@ -294,6 +295,7 @@ def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check
     extra = (
         *(calibration_decisions(job.calibration) if job.calibration else ()),
         *(search_decisions(candidate.found) if candidate.found else ()),
+        *(simulation_decisions(job.target) if quantised else ()),
         *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
     return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)

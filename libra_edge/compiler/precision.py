@@ -16,6 +16,12 @@ _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
 _MERGED = {".all": (".query", ".key_value")}
 
 
+def shown_name(product: Product) -> str:
+    """What to call a product: its layer, or its weight's own name."""
+    match = _WEIGHT.fullmatch(product.weight)
+    return match["layer"] if match else product.weight
+
+
 def layer_names(product: Product) -> tuple[str, ...]:
     """The policy's layers that one product computes; empty for a weight without a name."""
     match = _WEIGHT.fullmatch(product.weight)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -54,6 +55,7 @@ _FLOAT = {
 # Weights of 4 bits are multiplied by floats only if asked: by default the kernel rounds its input
 # to 8 bits, each call anew, which nothing has simulated.
 _FLOAT_LEVEL = "1"
+_REORDERED = "_nchwc"
 _FOUR_BITS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
 
 
@@ -100,7 +102,11 @@ class OnnxRuntimeEngine(Engine):
             options = _options(built.session_options, 1)
             options.optimized_model_filepath = str(path)
             ort.InferenceSession(built.content, options, providers=["CPUExecutionProvider"])
-            return _products(onnx.load(path).graph, {}, 1)
+            found = _products(onnx.load(path).graph, {}, 1)
+        names = _convolutions(onnx.ModelProto.FromString(built.content).graph)
+        return [
+            replace(product, weight=names.get(product.weight, product.weight)) for product in found
+        ]
 
     def _load(
         self,
@@ -162,8 +168,16 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
         name = origin.get(node.input[at], node.input[at])
         if name in sizes:
             weight = name.removesuffix("_T") if node.op_type == "MatMulNBits" else name
+            if node.name.endswith(_REORDERED):
+                weight = node.name
             found.append(Product(weight, node.op_type, _precision(node), sizes[name], runs))
     return found
+
+
+def _convolutions(graph: onnx.GraphProto) -> dict[str, str]:
+    """What ONNX Runtime calls a convolution whose weights it has reordered → the weights' name."""
+    nodes = [node for node in graph.node if node.op_type == "Conv"]
+    return {f"{node.output[0]}{_REORDERED}": node.input[1] for node in nodes}
 
 
 def _precision(node: onnx.NodeProto) -> str:
