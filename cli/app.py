@@ -26,6 +26,9 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "compile": Entry("compile", "compile_", "Compile a checkpoint into a release."),
+    "sensitivity": Entry(
+        "sensitivity", "sensitivity", "Measure what quantising each layer does to a policy."
+    ),
     "inspect": Entry("inspect", "inspect", "Show what a release or a checkpoint holds."),
     "diff": Entry("diff", "diff", "Show what changed from one release to another."),
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),

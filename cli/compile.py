@@ -14,6 +14,7 @@ from ._parity import parity_table
 from ._render import Output, progress
 
 if TYPE_CHECKING:
+    from libra_edge.compiler.auto_precision import Found
     from libra_edge.compiler.pipeline import Compiled
 
 
@@ -52,6 +53,22 @@ def compile_(
         int | None,
         typer.Option(min=1, help="Frames to calibrate on.", show_default="the recipe's"),
     ] = None,
+    auto_precision: Annotated[
+        bool,
+        typer.Option(
+            "--auto-precision",
+            help="Keep the recipe's worst layers in high precision until the gates hold.",
+        ),
+    ] = False,
+    max_action_error: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="PERCENT",
+            help="With --auto-precision: gate of action errors, of each dimension's range.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     form: Annotated[
         Literal["loop", "unrolled"] | None,
         typer.Option(help="Form of the refiner.", show_default="the faster"),
@@ -78,6 +95,8 @@ def compile_(
         data=data,
         calibrate=calibrate,
         calibration_samples=calibration_samples,
+        auto_precision=auto_precision,
+        max_action_error=None if max_action_error is None else max_action_error / 100,
         form=form,
         cache=cache,
         force=force,
@@ -109,6 +128,8 @@ def _show(output: Output, compiled: Compiled) -> None:
             for name, ms in compiled.medians_ms.items()
         ],
     )
+    if compiled.found is not None:
+        _show_kept(output, compiled.found)
     output.text("")
     for decision in manifest.decisions:
         output.text(f"{decision.subject}: {decision.choice} ({decision.reason})")
@@ -121,8 +142,30 @@ def _show(output: Output, compiled: Compiled) -> None:
             "manifest": manifest.model_dump(mode="json"),
             "checks": [check.to_json() for check in compiled.checks],
             "medians_ms": dict(compiled.medians_ms),
+            "kept": [vars(kept) for kept in compiled.found.kept] if compiled.found else None,
         },
         f"{compiled.path}: {len(compiled.checks)} checks passed, release "
         f"{manifest.release_id[:12]}",
         next_command=f"libra-edge simulate {compiled.path}",
+    )
+
+
+def _show_kept(output: Output, found: Found) -> None:
+    output.text("")
+    output.table(
+        ("kept in high precision", "gate used alone", "tokens", "action", f"cost ({found.unit})"),
+        [
+            (
+                kept.layer,
+                f"{kept.gate_used:.0%}",
+                f"{kept.tokens:.4f}",
+                f"{kept.action:.2%}",
+                kept.cost,
+            )
+            for kept in found.kept
+        ],
+    )
+    output.text(
+        f"{len(found.kept)} of {len(found.kept) + len(found.quantised)} layers kept; the rest "
+        f"together uses {found.gate_used:.0%} of the gates in simulation"
     )

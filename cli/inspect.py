@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,7 @@ def _release_tables(output: Output, manifest: Manifest) -> None:
             ("refiner", refiner.kind, refiner.provider, refiner.form),
         ],
     )
+    _layers(output, manifest)
     output.text("")
     output.table(
         ("member", "size", "sha256"),
@@ -94,6 +96,43 @@ def _release_tables(output: Output, manifest: Manifest) -> None:
         [(c.stage, c.metric, f"{c.threshold:g}", c.verdict) for c in manifest.parity.checks],
     )
     output.text(f"parity: {manifest.parity.verdict} on {manifest.parity.samples} samples")
+
+
+def _layers(output: Output, manifest: Manifest) -> None:
+    """What each layer runs in, as the built engine says, and the weight bytes that it moves."""
+    if not manifest.layers:
+        return
+    output.text("")
+    output.table(
+        ("layer", "runs in", "kernel", "weights", "per call"),
+        [
+            (
+                layer.name,
+                layer.precision,
+                layer.kernel,
+                _size(layer.weight_bytes),
+                _size(layer.weight_bytes * layer.runs),
+            )
+            for layer in manifest.layers
+        ],
+    )
+    stored, moved = Counter[str](), Counter[str]()
+    for layer in manifest.layers:
+        stored[layer.precision] += layer.weight_bytes
+        moved[layer.precision] += layer.weight_bytes * layer.runs
+    output.text("")
+    output.table(
+        ("runs in", "layers", "weights", "moved by one plan and one chunk"),
+        [
+            (
+                precision,
+                sum(layer.precision == precision for layer in manifest.layers),
+                _size(stored[precision]),
+                _size(moved[precision]),
+            )
+            for precision in sorted(stored)
+        ],
+    )
 
 
 def _inspect_checkpoint(output: Output, path: Path) -> None:

@@ -101,6 +101,21 @@ class Decision(Strict):
     reason: Text
 
 
+class Layer(Strict):
+    """One matrix product or convolution with weights, read off the built engine.
+
+    kernel: the engine's operator; precision: of its arithmetic, and of its weights where that is
+    another; weight_bytes: as stored; runs: per call of the engine, so that a call moves
+    `weight_bytes * runs`.
+    """
+
+    name: Text
+    kernel: Text
+    precision: Text
+    weight_bytes: Annotated[int, Field(ge=0, le=2**53)]
+    runs: Count
+
+
 class ParityCheck(Strict):
     """One gate that was applied while compiling."""
 
@@ -145,6 +160,7 @@ class ReleaseFacts(Strict):
     decisions: Annotated[tuple[Decision, ...], Field(max_length=1024)]
     parity: Parity
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
+    layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
 
 
 class Manifest(ReleaseFacts):
@@ -165,8 +181,11 @@ class Manifest(ReleaseFacts):
         return members
 
     def to_bytes(self) -> bytes:
-        """The one byte form of this manifest."""
-        return canonical_json(self.model_dump(mode="json"))
+        """The one byte form of this manifest; older ones have no layers."""
+        body = self.model_dump(mode="json")
+        if not self.layers:
+            del body["layers"]
+        return canonical_json(body)
 
     @property
     def release_id(self) -> str:

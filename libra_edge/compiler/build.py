@@ -24,6 +24,11 @@ from libra_edge.policy.executor import Engines
 # A smaller gain may be what a busy machine adds, and Loop is the smaller graph.
 WORTH_UNROLLING = 1.05
 FORM_SAMPLES = 8
+# Why there is but one form.
+_ONLY: dict[Form, str] = {
+    "unrolled": "Libra-Base has no denoising loop: intents become bin centres",
+    "loop": "unrolled steps share their 4-bit weights, and engines turn such weights into floats",
+}
 _LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
 
 
@@ -144,7 +149,7 @@ def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     if pinned not in front.refiners:
         raise InputError(
             "form-unavailable",
-            f"This policy has no refiner, so its graph has no {pinned} form.",
+            f"There is no {pinned} form here: {_ONLY[next(iter(front.refiners))]}.",
             "Leave out --form.",
         )
     return [pinned]
@@ -154,7 +159,8 @@ def _choose(front: Front, pinned: Form | None, medians_ms: Mapping[str, float]) 
     if pinned is not None:
         return Choice(pinned, "asked for with --form")
     if len(front.refiners) == 1:
-        return Choice("unrolled", "Libra-Base has no denoising loop: intents become bin centres")
+        (form,) = front.refiners
+        return Choice(form, _ONLY[form])
     return choose_form(medians_ms)
 
 

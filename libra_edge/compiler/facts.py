@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from libra_edge.bundle.manifest import (
     Decision,
     Engines,
+    Layer,
     Parity,
     ParityCheck,
     PlannerEngine,
@@ -19,12 +22,14 @@ from libra_edge.bundle.manifest import (
     TensorSpec,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
+from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
-from libra_edge.compiler.precision import running
+from libra_edge.compiler.precision import running, shown_name
 from libra_edge.compiler.quantize import Quantised
-from libra_edge.engines.base import BuiltEngine, runs_here
+from libra_edge.engines import engine
+from libra_edge.engines.base import BuiltEngine, Product, runs_here
 from libra_edge.parity.gates import Check
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
@@ -80,6 +85,24 @@ def release_facts(
             ),
         ),
         tools=tool_versions(),
+        layers=_layers(built.products),
+    )
+
+
+def _layers(products: Sequence[Product]) -> tuple[Layer, ...]:
+    """Products as a release tells of them: those of one layer that are alike count together."""
+    runs: Counter[Product] = Counter()
+    for product in products:
+        runs[replace(product, runs=1)] += product.runs
+    return tuple(
+        Layer(
+            name=shown_name(product),
+            kernel=product.kernel,
+            precision=product.precision,
+            weight_bytes=product.weight_bytes,
+            runs=count,
+        )
+        for product, count in runs.items()
     )
 
 
@@ -134,10 +157,8 @@ def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
     return kind, form, left_out
 
 
-def quantisation_decisions(
-    recipe: Recipe, quantised: Quantised, data: CalibrationData, built: Built
-) -> tuple[Decision, ...]:
-    """What every layer became and why, and what its range was found on."""
+def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
+    """What ranges were found on: the dataset and every frame."""
     frames = " ".join(f"{episode}:{step}" for episode, step in data.frames)
     source = Decision(
         stage="calibrate",
@@ -156,8 +177,44 @@ def quantisation_decisions(
         )
         for piece in textwrap.wrap(frames, _LONGEST_TEXT)
     ]
+    return (source, *lists)
+
+
+def search_decisions(found: Found) -> tuple[Decision, ...]:
+    """That layers were sought to keep in high precision, and by what rule."""
+    by = "measured time, in powers of two" if found.unit == "us" else "weight bytes moved"
+    total = len(found.kept) + len(found.quantised)
+    return (
+        Decision(
+            stage="quantise",
+            subject="auto-precision",
+            choice=f"{len(found.kept)} of {total} layers in high precision",
+            reason=f"the fewest found with which simulated outputs use up at most "
+            f"{found.share:.0%} of the gates; costs by {by}",
+        ),
+    )
+
+
+def simulation_decisions(target: Target) -> tuple[Decision, ...]:
+    """That a quantised policy was judged without its engine, where this machine cannot run it."""
+    wanted = target.engines[0]
+    if engine(wanted.kind).is_available(wanted.provider):
+        return ()
+    return (
+        Decision(
+            stage="check",
+            subject="parity",
+            choice="simulated quantisation",
+            reason=f"{wanted.provider} does not run here: what the gates hold is the graphs that "
+            "its engines are built from, run on this CPU as they are written",
+        ),
+    )
+
+
+def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple[Decision, ...]:
+    """What every layer became and why, and what it runs in."""
     runs = running(built.products)
-    chosen = [
+    return tuple(
         Decision(
             stage="quantise",
             subject=name,
@@ -165,8 +222,7 @@ def quantisation_decisions(
             reason=_why(recipe, quantised, name, precision, runs.get(name)),
         )
         for name, precision in quantised.precisions.items()
-    ]
-    return (source, *lists, *chosen)
+    )
 
 
 def _why(
@@ -174,7 +230,7 @@ def _why(
 ) -> str:
     reason = quantised.reasons.get(name) or f"recipe {recipe.name} for this part"
     found = quantised.ranges.get(name)
-    if found is not None and not precision.high:
+    if found is not None and precision.activations not in ("fp32", "fp16"):
         reason += f"; input within {found.input_amax:.6g} by {recipe.algorithm}"
     return reason + (f"; runs in {runs}" if runs else "")
 

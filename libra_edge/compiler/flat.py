@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.compiler.qlayers import QuantisedLinear
+from libra_edge.compiler.qlayers import QuantisedLinear, StoredWeight
 from libra_edge.policy.layers import Attention, EncoderBlock
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
@@ -185,7 +185,8 @@ def _flat(x: Tensor) -> Tensor:
 
 def gained(layer: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
     """What the layer gives, times `gain` [out]; integer products take it into their scales."""
-    if isinstance(layer, QuantisedLinear) and layer.input is not None:
+    integers = isinstance(layer, QuantisedLinear) and isinstance(layer.weight, StoredWeight)
+    if integers and layer.input is not None:
         return layer(x, gain)
     y: Tensor = layer(x)
     return y if gain is None else gain * y

@@ -7,8 +7,8 @@ the cache, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,36 @@ from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
+from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import (
-    CalibrationData,
-    read_calibration_data,
-    require_apart,
+from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
+from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.facts import (
+    calibration_decisions,
+    calibration_report,
+    layer_decisions,
+    release_facts,
+    search_decisions,
+    simulation_decisions,
 )
-from libra_edge.compiler.facts import calibration_report, quantisation_decisions, release_facts
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.quantize import Quantised, quantise, require_calibration_runs_here
+from libra_edge.compiler.quantize import (
+    Quantised,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
-from libra_edge.data.extras import needs_extra
-from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
-from libra_edge.errors import InputError
+from libra_edge.errors import InputError, ParityError
 from libra_edge.parity.gates import (
     ENGINE,
     LIMITS,
     POLICY,
     RUNTIME,
     Check,
+    Limits,
     compare_chain,
     compare_end_to_end,
     require_pass,
@@ -74,6 +81,9 @@ class Request:
         data: LeRobot dataset for the golden vectors and the gates; None makes up observations.
         calibrate: LeRobot dataset to find ranges on; needed by recipes that quantise.
         calibration_samples: how many of its frames; None as many as the recipe wants.
+        auto_precision: keep the worst layers of the recipe in high precision until the gates hold.
+        max_action_error: then the gate of action errors, a fraction of each dimension's range, no
+            larger than the recipe's; None takes the recipe's.
         form: the refiner's form; None keeps the faster.
         cache: folder of stage outputs; None takes the user's cache folder.
         force: replace a release that stands at `out`.
@@ -89,6 +99,8 @@ class Request:
     data: Path | None = None
     calibrate: Path | None = None
     calibration_samples: int | None = None
+    auto_precision: bool = False
+    max_action_error: float | None = None
     form: Form | None = None
     cache: Path | None = None
     force: bool = False
@@ -105,6 +117,7 @@ class Compiled:
     manifest: Manifest
     checks: tuple[Check, ...]
     medians_ms: Mapping[str, float]
+    found: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,17 @@ class _Job:
     samples: Sequence[Sample]
     cache: StageCache
     calibration: CalibrationData | None
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What passed every gate."""
+
+    candidate: Candidate
+    built: Built
+    files: Mapping[str, Path | bytes]
+    checks: Sequence[Check]
 
 
 def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note: None) -> Compiled:
@@ -136,7 +160,37 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     """
     on_stage("load", str(request.checkpoint))
     job = _resolve(request)
-    quantised = _quantise(job, on_stage)
+    passed = _first_to_pass(job, request, on_stage)
+    candidate, built = passed.candidate, passed.built
+    on_stage("assemble", str(job.out))
+    facts = _facts(job, built, candidate, passed.checks)
+    manifest = write_release(job.out, facts, passed.files, replace=request.force)
+    report = _write_report(job, manifest, passed)
+    checks = tuple(passed.checks)
+    return Compiled(job.out, report, manifest, checks, built.medians_ms, candidate.found)
+
+
+def _first_to_pass(job: _Job, request: Request, on_stage: OnStage) -> _Passed:
+    """Of the candidates the first that passes every gate; most recipes have one."""
+    failed: ParityError | None = None
+    for candidate in _candidates(job, request, on_stage):
+        try:
+            return _carry_out(job, request, candidate, on_stage)
+        except ParityError as error:
+            if error.code != "parity-failed":
+                raise
+            failed = error
+    assert failed is not None
+    raise failed
+
+
+def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnStage) -> _Passed:
+    """Graphs, engines and gates of one candidate.
+
+    Raises:
+        ParityError: a gate did not hold.
+    """
+    quantised = candidate.quantised
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
     reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
     on_stage("build", job.target.engines[0].kind)
@@ -147,12 +201,8 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     files = _members(job, built, reference)
     checks = _gate(job, front, built, quantised, on_stage)
     if runs_here(job.target.arch):
-        checks = _gate_runtime(job, built, quantised, files, checks, on_stage)
-    on_stage("assemble", str(job.out))
-    facts = _facts(job, built, quantised, checks)
-    manifest = write_release(job.out, facts, files, replace=request.force)
-    report = _write_report(job, manifest, built, quantised, checks)
-    return Compiled(job.out, report, manifest, tuple(checks), built.medians_ms)
+        checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
+    return _Passed(candidate, built, files, checks)
 
 
 def _resolve(request: Request) -> _Job:
@@ -161,6 +211,7 @@ def _resolve(request: Request) -> _Job:
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
     require_calibration_runs_here(recipe)
+    limits = _limits(request, recipe)
     if recipe.quantises and request.calibrate is None:
         raise InputError(
             "calibration-data-missing",
@@ -179,39 +230,73 @@ def _resolve(request: Request) -> _Job:
     samples = choose_samples(
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
-    calibration = _calibration_data(request, recipe, checkpoint) if recipe.quantises else None
+    calibration = None
+    if request.calibrate is not None and recipe.quantises:
+        frames = request.calibration_samples or recipe.samples
+        calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration)
+    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration, limits)
 
 
-def _calibration_data(request: Request, recipe: Recipe, checkpoint: Checkpoint) -> CalibrationData:
-    assert request.calibrate is not None
-    with needs_extra("train", "Reading a dataset"):
-        from libra_edge.data.lerobot import Dataset
-    dataset = Dataset(request.calibrate)
-    dataset.check_matches(checkpoint.config.embodiment)
-    if request.data is not None:
-        require_apart(dataset, Dataset(request.data))
-    count = request.calibration_samples or recipe.samples
-    return read_calibration_data(dataset, checkpoint, count)
+def _limits(request: Request, recipe: Recipe) -> Limits:
+    """The recipe's gates, with the action error that was asked for."""
+    limits = LIMITS[recipe.name]
+    if request.auto_precision and not recipe.quantises:
+        raise InputError(
+            "recipe-quantises-nothing",
+            f"Recipe {recipe.name!r} has no layers that could be kept in high precision.",
+            "Start from a recipe with calibration, or leave out --auto-precision.",
+        )
+    if request.max_action_error is None:
+        return limits
+    if not request.auto_precision or request.max_action_error > limits.action:
+        raise InputError(
+            "action-error-gate",
+            f"The gate of recipe {recipe.name!r} is {limits.action:.3%} of each range; "
+            f"{request.max_action_error:.3%} was asked for"
+            + ("." if request.auto_precision else " without --auto-precision."),
+            "--max-action-error goes with --auto-precision and makes a gate stricter, never wider.",
+        )
+    return replace(limits, action=request.max_action_error)
 
 
-def _quantise(job: _Job, on_stage: OnStage) -> Quantised | None:
-    if job.calibration is None:
-        on_stage("calibrate", f"nothing to do for {job.recipe.name}")
-        return None
-    on_stage("calibrate", f"{job.recipe.algorithm} on {len(job.calibration)} samples")
-    form = engine(job.target.engines[0].kind).qdq
-    return quantise(job.checkpoint, job.recipe, job.calibration, form, job.cache)
+def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
+    """What the recipe says, or choices of layers to keep, sought on the gates' samples and more."""
+    settings, config = job.target.engines[0], job.checkpoint.config
+    first = as_the_recipe_says(
+        job.checkpoint, job.recipe, settings, job.calibration, job.cache, on_stage
+    )
+    if not request.auto_precision:
+        yield first
+        return
+    assert first.quantised is not None
+    others = choose_samples(
+        config.embodiment,
+        config,
+        job.checkpoint.tokenizer,
+        len(job.samples),
+        request.seed + 1,
+        request.calibrate,
+    )
+    yield from seek(
+        job.checkpoint,
+        job.recipe,
+        settings,
+        first.quantised,
+        [*job.samples, *others],
+        job.limits,
+        job.cache,
+        on_stage,
+    )
 
 
-def _facts(
-    job: _Job, built: Built, quantised: Quantised | None, checks: Sequence[Check]
-) -> ReleaseFacts:
+def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check]) -> ReleaseFacts:
+    quantised = candidate.quantised
     extra = (
-        ()
-        if quantised is None or job.calibration is None
-        else quantisation_decisions(job.recipe, quantised, job.calibration, built)
+        *(calibration_decisions(job.calibration) if job.calibration else ()),
+        *(search_decisions(candidate.found) if candidate.found else ()),
+        *(simulation_decisions(job.target) if quantised else ()),
+        *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
     return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
 
@@ -286,7 +371,7 @@ def _gate(
 def _gate_runtime(
     job: _Job,
     built: Built,
-    quantised: Quantised | None,
+    candidate: Candidate,
     files: Mapping[str, Path | bytes],
     checks: Sequence[Check],
     on_stage: OnStage,
@@ -296,7 +381,7 @@ def _gate_runtime(
     Raises:
         ParityError: they differ.
     """
-    facts = _facts(job, built, quantised, checks)
+    facts = _facts(job, built, candidate, checks)
     with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
         write_release(Path(folder, "release"), facts, files)
         with Policy(Path(folder, "release")) as runtime:
@@ -311,29 +396,26 @@ def _judge(job: _Job, on_stage: OnStage) -> dict[str, Any]:
     return {
         "samples": job.samples,
         "dims": job.checkpoint.config.embodiment.actions,
-        "limits": LIMITS[job.recipe.name],
+        "limits": job.limits,
         "on_stage": lambda stage: on_stage("check", stage),
     }
 
 
-def _write_report(
-    job: _Job,
-    manifest: Manifest,
-    built: Built,
-    quantised: Quantised | None,
-    checks: Sequence[Check],
-) -> Path:
+def _write_report(job: _Job, manifest: Manifest, passed: _Passed) -> Path:
     """`NAME.build.json` beside the release: figures that would make its bytes irreproducible."""
     path = job.out.parent / f"{job.out.name}.build.json"
     report: dict[str, Any] = {
         "schema_version": REPORT_SCHEMA_VERSION,
         "release_id": manifest.release_id,
-        "medians_ms": dict(built.medians_ms),
-        "checks": [check.to_json() for check in checks],
-        "products": [vars(product) for product in built.products],
+        "medians_ms": dict(passed.built.medians_ms),
+        "checks": [check.to_json() for check in passed.checks],
+        "products": [vars(product) for product in passed.built.products],
     }
+    quantised, found = passed.candidate.quantised, passed.candidate.found
     if quantised is not None and job.calibration is not None:
         report["calibration"] = calibration_report(quantised, job.calibration)
+    if found is not None:
+        report["kept"] = [vars(kept) for kept in found.kept]
     with new_file(path) as stream:
         stream.write(canonical_json(report))
     return path

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.compiler.blocks import BlockWeight
 from libra_edge.engines.base import QdqForm
 
 FP8 = torch.float8_e4m3fn
-LARGEST = {"int4": 7.0, "int8": 127.0, "fp8": 448.0}
+LARGEST = {"int8": 127.0, "fp8": 448.0}
 SMALLEST = 1e-8
 OPSET = 20
 
@@ -27,11 +28,11 @@ OPSET = 20
 class Ranges:
     """What calibration found for one layer.
 
-    weight: after smoothing, as the module stores it; weight_amax per output channel [out] or one
-    number; input_amax: largest value; input_floor: what the input is not to be below, where
-    that is known; input_scale: what smoothing multiplies the input by, [in], or None; output_low,
-    output_high: the least and largest value of each channel of a convolution, [out]; input_high:
-    the largest of each channel that it reads, [in].
+    weight: after smoothing, as the module stores it; weight_amax per output channel [out], per
+    block [out * blocks] or one number; input_amax: largest value; input_floor: what the input is
+    not to be below, where that is known; input_scale: what smoothing multiplies the input by, [in],
+    or None; output_low, output_high: the least and largest value of each channel of a convolution,
+    [out]; input_high: the largest of each channel that it reads, [in].
     """
 
     weight: Tensor
@@ -103,7 +104,7 @@ class StoredWeight(nn.Module):
     Args:
         weight: float, output channels on `axis`.
         amax: largest absolute value per output channel, or one for all.
-        precision: `int4` (kept in 8-bit containers), `int8` or `fp8`.
+        precision: `int8` or `fp8`.
         axis: of the output channels.
     """
 
@@ -137,6 +138,10 @@ class StoredWeight(nn.Module):
             shape = self.stored.shape
             return onnx_node("DequantizeLinear", inputs, torch.float32, shape, axis=self.axis)
         return self.stored.float() * self._shaped(scale, self.stored.dim())
+
+    def times(self, factor: float) -> None:
+        """Multiply by a factor, in place: scales change, no integer does."""
+        self.scale *= factor
 
 
 class StoredBias(nn.Module):
@@ -184,7 +189,12 @@ class QuantisedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
-        self.weight = StoredWeight(ranges.weight.t(), ranges.weight_amax, precision.weights, 1)
+        floats, amax = ranges.weight.t(), ranges.weight_amax
+        self.weight: StoredWeight | BlockWeight
+        if precision.weights == "int4":
+            self.weight = BlockWeight(floats, amax, to_fp8=precision.activations == "fp8")
+        else:
+            self.weight = StoredWeight(floats, amax, precision.weights, 1)
         self.smooth: Tensor | None
         self.register_buffer("smooth", ranges.input_scale)
         self.input: ActivationQuantizer | None = None
@@ -201,7 +211,7 @@ class QuantisedLinear(nn.Module):
     def scaled(self, factor: float) -> QuantisedLinear:
         """The same integers; outputs times `factor`."""
         result = copy.deepcopy(self)
-        result.weight.scale *= factor
+        result.weight.times(factor)
         if result.bias.integer:
             result.bias.scale *= factor
         else:
@@ -216,7 +226,10 @@ class QuantisedLinear(nn.Module):
             assert other.input is not None
             if self.input.scale != other.input.scale:
                 return None
+        if isinstance(self.weight, BlockWeight) or isinstance(other.weight, BlockWeight):
+            return None
         result = copy.deepcopy(self)
+        assert isinstance(result.weight, StoredWeight)
         result.weight.stored = torch.cat([self.weight.stored, other.weight.stored], dim=1)
         for name in ("scale", "zero"):
             pair = [getattr(layer.weight, name) for layer in (self, other)]
@@ -230,10 +243,16 @@ class QuantisedLinear(nn.Module):
         """X [..., in] → [..., out], times `gain` [out]: scales change, and no operator is added."""
         if self.smooth is not None:
             x = x * self.smooth
-        if self.input is not None:
-            x = self.input(x)
+        # Rounded last: engines look for the rounding right before the product.
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-        weight, bias = self.weight(gain), self.bias(gain)
+        if self.input is not None:
+            rows = self.input(rows)
+        if isinstance(self.weight, StoredWeight):
+            weight = self.weight(gain)
+        else:
+            assert gain is None
+            weight = self.weight()
+        bias = self.bias(gain)
         if torch.onnx.is_in_onnx_export():
             shape = (rows.shape[0], weight.shape[1])
             y = onnx_node("Gemm", (rows, weight, bias), x.dtype, shape)

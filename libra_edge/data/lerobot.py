@@ -108,6 +108,13 @@ class Dataset:
         return Embodiment.model_validate(_read_json(extra)["embodiment"])
 
     @property
+    def split(self) -> str | None:
+        """`train` or `eval` variations of the tasks, if the dataset says so."""
+        extra = self.path / EXTRA_PATH
+        recipe = _read_json(extra).get("recipe", {}) if extra.is_file() else {}
+        return str(recipe["split"]) if "split" in recipe else None
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of all files."""
         digest = hashlib.sha256()

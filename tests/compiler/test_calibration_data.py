@@ -15,6 +15,7 @@ import pytest
 from libra_edge.compiler.calibration_data import (
     PHASES,
     choose_frames,
+    open_calibration_data,
     read_calibration_data,
     require_apart,
 )
@@ -31,6 +32,7 @@ from libra_edge.policy.config import ActionDim
 from tests.tiny import INSTRUCTIONS, tiny_embodiment, write_tiny_checkpoint
 
 LENGTH, SWITCH = 40, 25
+SPLITS = ("train", "eval")
 
 
 def episodes(count: int = 6, first_seed: int = 1) -> list[Episode]:
@@ -53,9 +55,10 @@ def episodes(count: int = 6, first_seed: int = 1) -> list[Episode]:
     return made
 
 
-def write(path: Path, recorded: list[Episode], **changes: Any) -> Path:
+def write(path: Path, recorded: list[Episode], split: str = "", **changes: Any) -> Path:
     body = tiny_embodiment().model_copy(update=changes)
-    with DatasetWriter(path, body, "lossless", {"why": "test"}, 1000) as writer:
+    about = {"why": "test", **({"split": split} if split else {})}
+    with DatasetWriter(path, body, "lossless", about, 1000) as writer:
         for episode in recorded:
             writer.add(episode)
     return path
@@ -113,6 +116,17 @@ def test_evaluation_episodes_are_kept_out(dataset: Dataset, tmp_path: Path) -> N
     for evaluation in (mixed, dataset):
         with pytest.raises(InputError, match="calibration-not-apart"):
             require_apart(dataset, evaluation)
+
+
+def test_a_split_says_what_is_not_to_be_calibrated_on(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    train, held_out = (write(tmp_path / split, episodes(), split=split) for split in SPLITS)
+    require_apart(Dataset(train), Dataset(held_out))
+    assert len(open_calibration_data(train, held_out, checkpoint, 130)) == 130
+    with pytest.raises(InputError, match="evaluation variations") as caught:
+        open_calibration_data(held_out, None, checkpoint, 130)
+    assert caught.value.code == "calibration-not-apart"
 
 
 def broken(path: Path, how: str) -> Path:
