@@ -10,7 +10,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS
 from libra_edge.errors import IncompatibleError, IntegrityError
@@ -162,6 +169,12 @@ class ReleaseFacts(Strict):
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
     layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
 
+    @model_serializer(mode="wrap")
+    def _without_no_layers(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Releases from before layers were told keep their bytes."""
+        content: dict[str, Any] = write(self)
+        return content if self.layers else {k: v for k, v in content.items() if k != "layers"}
+
 
 class Manifest(ReleaseFacts):
     """The whole of `manifest.json`."""
@@ -181,11 +194,8 @@ class Manifest(ReleaseFacts):
         return members
 
     def to_bytes(self) -> bytes:
-        """The one byte form of this manifest; older ones have no layers."""
-        body = self.model_dump(mode="json")
-        if not self.layers:
-            del body["layers"]
-        return canonical_json(body)
+        """The one byte form of this manifest."""
+        return canonical_json(self.model_dump(mode="json"))
 
     @property
     def release_id(self) -> str:
