@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines.base import (
     Array,
     BuiltEngine,
@@ -75,7 +75,7 @@ class OnnxRuntimeEngine(Engine):
         """Whether this machine's ONNX Runtime has the provider."""
         return provider in ort.get_available_providers()
 
-    def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
+    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
         session = self._load(model, "CPUExecutionProvider", settings.session_options, 1, True)
         return BuiltEngine(
@@ -85,6 +85,7 @@ class OnnxRuntimeEngine(Engine):
             model,
             session.inputs,
             session.outputs,
+            graph=model,
         )
 
     def products(self, built: BuiltEngine) -> list[Product]:
