@@ -59,6 +59,9 @@ def compile_(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
+    engines_on_device: Annotated[
+        bool, typer.Option("--engines-on-device", help="Leave building engines to the robot.")
+    ] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -81,6 +84,7 @@ def compile_(
         form=form,
         cache=cache,
         force=force,
+        engines_on_device=engines_on_device,
     )
     with progress("compile", len(STAGES)) as advance:
         begun: list[str] = []
@@ -98,18 +102,19 @@ def _show(output: Output, compiled: Compiled) -> None:
     manifest = compiled.manifest
     parity_table(output, compiled.checks)
     chosen = manifest.engines.refiner.form
-    output.table(
-        ("speed (1 thread, median)", "ms", "in the release"),
-        [
-            (
-                f"refiner, {name}" if name != "planner" else name,
-                f"{ms:.2f}",
-                "yes" if name in ("planner", chosen) else "no",
-            )
-            for name, ms in compiled.medians_ms.items()
-        ],
-    )
-    output.text("")
+    if compiled.medians_ms:
+        output.table(
+            ("speed (1 thread, median)", "ms", "in the release"),
+            [
+                (
+                    f"refiner, {name}" if name != "planner" else name,
+                    f"{ms:.2f}",
+                    "yes" if name in ("planner", chosen) else "no",
+                )
+                for name, ms in compiled.medians_ms.items()
+            ],
+        )
+        output.text("")
     for decision in manifest.decisions:
         output.text(f"{decision.subject}: {decision.choice} ({decision.reason})")
     output.text(f"figures: {compiled.report}")
@@ -122,7 +127,12 @@ def _show(output: Output, compiled: Compiled) -> None:
             "checks": [check.to_json() for check in compiled.checks],
             "medians_ms": dict(compiled.medians_ms),
         },
-        f"{compiled.path}: {len(compiled.checks)} checks passed, release "
-        f"{manifest.release_id[:12]}",
-        next_command=f"libra-edge simulate {compiled.path}",
+        f"{compiled.path}: {_counted(compiled)}, release {manifest.release_id[:12]}",
+        next_command=f"libra-edge {'simulate' if compiled.medians_ms else 'pack'} {compiled.path}",
     )
+
+
+def _counted(compiled: Compiled) -> str:
+    passed = sum(check.verdict == "pass" for check in compiled.checks)
+    left = len(compiled.checks) - passed
+    return f"{passed} checks passed" + (f", {left} not measured here" if left else "")

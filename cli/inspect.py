@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.manifest import Engine, Manifest
 from libra_edge.bundle.verify import is_release, verify_release
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
@@ -72,10 +72,10 @@ def _release_tables(output: Output, manifest: Manifest) -> None:
     planner, refiner = manifest.engines.planner, manifest.engines.refiner
     output.text("")
     output.table(
-        ("engine", "kind", "provider", "form"),
+        ("engine", "kind", "provider", "form", "compiled by"),
         [
-            ("planner", planner.kind, planner.provider, "one pass"),
-            ("refiner", refiner.kind, refiner.provider, refiner.form),
+            ("planner", planner.kind, planner.provider, "one pass", _compiler(planner)),
+            ("refiner", refiner.kind, refiner.provider, refiner.form, _compiler(refiner)),
         ],
     )
     output.text("")
@@ -91,9 +91,20 @@ def _release_tables(output: Output, manifest: Manifest) -> None:
     output.text("")
     output.table(
         ("parity stage", "metric", "threshold", "verdict"),
-        [(c.stage, c.metric, f"{c.threshold:g}", c.verdict) for c in manifest.parity.checks],
+        [(c.stage, c.metric, _number(c.threshold), c.verdict) for c in manifest.parity.checks],
     )
     output.text(f"parity: {manifest.parity.verdict} on {manifest.parity.samples} samples")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _compiler(engine: Engine) -> str:
+    made = engine.compiled
+    if made is None:
+        return "– (plain graph)"
+    return f"{made.compiler} {made.version} for compute capability {made.compute_capability}"
 
 
 def _inspect_checkpoint(output: Output, path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_good_text_is_read() -> None:
         ("[onnxruntime]", "peak_tops = {fp9 = 1.0}\n[onnxruntime]", ["peak_tops"]),
         ("platform =", "platfrom =", ["platfrom", "platform"]),
         ("[onnxruntime]", 'compute_capability = "89"\n[onnxruntime]', ["compute_capability"]),
-        ('"onnxruntime"', '"Two Words"', ["kind"]),
+        ('kind = "onnxruntime"', 'kind = "Two Words"', ["kind"]),
     ],
 )
 def test_a_bad_text_is_refused_by_name(old: str, new: str, names: list[str]) -> None:

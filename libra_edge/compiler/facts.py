@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from libra_edge.bundle.manifest import (
+    Compiled,
     Decision,
+    DeviceNeeds,
     Engines,
     Parity,
     ParityCheck,
     PlannerEngine,
     PolicyFacts,
+    Provision,
     RefinerEngine,
     ReleaseFacts,
     RuntimeFacts,
     TensorSpec,
+    overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.build import Built
@@ -24,8 +29,9 @@ from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.precision import running
 from libra_edge.compiler.quantize import Quantised
+from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, runs_here
-from libra_edge.parity.gates import Check
+from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
@@ -54,9 +60,13 @@ def release_facts(
         target=target.name,
         recipe=recipe.name,
         engines=Engines(
-            planner=PlannerEngine(member="engines/planner.onnx", **_engine(built.planner)),
+            planner=PlannerEngine(
+                member=_member("planner", built.planner), **_engine(built.planner)
+            ),
             refiner=RefinerEngine(
-                member="engines/refiner.onnx", form=built.choice.form, **_engine(built.refiner)
+                member=_member("refiner", built.refiner),
+                form=built.choice.form,
+                **_engine(built.refiner),
             ),
         ),
         runtime=RuntimeFacts(
@@ -67,20 +77,63 @@ def release_facts(
         ),
         decisions=(*_decisions(target, built), *extra),
         parity=Parity(
-            verdict="pass",
+            verdict=overall([check.verdict for check in checks]),
             samples=max(check.samples for check in checks),
             checks=tuple(
                 ParityCheck(
                     stage=check.stage,
                     metric=check.metric,
-                    threshold=check.threshold,
-                    verdict="pass" if check.verdict == "pass" else "fail",
+                    threshold=check.threshold if isfinite(check.threshold) else None,
+                    verdict=check.verdict,
                 )
                 for check in checks
             ),
         ),
-        tools=tool_versions(),
+        tools={**tool_versions(), **engine(built.planner.kind).tools()},
+        device=_device(target, built),
+        provision=_provision(built),
     )
+
+
+def unmeasured(target: Target, built: Built) -> list[Check]:
+    """What could not be held against the policy on this machine; none of it counts as passed."""
+    plan = built.plan
+    if plan.on_device is not None:
+        where = f"the robot builds the {plan.on_device.kind} engines and replays the golden vectors"
+        native = [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
+        return [not_measured(f"{plan.on_device.kind} engine vs {FUSED}", where), *native]
+    if not built.runs_here:
+        gpu = f"this machine has no {built.planner.provider} for {plan.settings.kind} engines"
+        return [not_measured(f"{ENGINE} vs {FUSED}", gpu), not_measured(RUNTIME, gpu)]
+    return [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
+
+
+def _elsewhere(target: Target) -> str:
+    return f"this machine does not run {target.arch}; verify the release on the robot"
+
+
+def _device(target: Target, built: Built) -> DeviceNeeds | None:
+    """None for a target without an accelerator: any machine of its architecture will do."""
+    if target.compute_capability is None:
+        return None
+    return DeviceNeeds(
+        compute_capability=target.compute_capability,
+        memory_bytes=device_memory_bytes(built),
+        versions={name: v for name, v in vars(target.software).items() if v is not None},
+    )
+
+
+def device_memory_bytes(built: Built) -> int:
+    """Weights, activations and scratch of both engines; of plain graphs the weights alone."""
+    pair = [(e.compilation, len(e.graph)) for e in (built.planner, built.refiner)]
+    return sum(c.weight_bytes + c.workspace_bytes if c else size for c, size in pair)
+
+
+def _provision(built: Built) -> Provision | None:
+    wanted = built.plan.on_device
+    if wanted is None:
+        return None
+    return Provision(kind=wanted.kind, provider=wanted.provider, options=wanted.options)
 
 
 def _policy(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
@@ -98,8 +151,20 @@ def _policy(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
     )
 
 
+def _member(name: str, built: BuiltEngine) -> Any:
+    return f"engines/{name}.onnx" if built.compilation is None else f"engines/{name}.engine.onnx"
+
+
+def _compiled(built: BuiltEngine) -> Compiled | None:
+    if built.compilation is None:
+        return None
+    facts = vars(built.compilation)
+    return Compiled(**{name: facts[name] for name in Compiled.model_fields})
+
+
 def _engine(built: BuiltEngine) -> dict[str, Any]:
     return {
+        "compiled": _compiled(built),
         "kind": built.kind,
         "provider": built.provider,
         "session_options": dict(built.session_options),
@@ -109,12 +174,11 @@ def _engine(built: BuiltEngine) -> dict[str, Any]:
 
 
 def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
-    others = ", ".join(entry.kind for entry in target.engines[1:])
     kind = Decision(
         stage="build",
         subject="engine kind",
-        choice=built.planner.kind,
-        reason=f"preferred by target {target.name}" + (f" over {others}" if others else ""),
+        choice=built.plan.wanted.kind,
+        reason=built.plan.reason,
     )
     form = Decision(
         stage="build",

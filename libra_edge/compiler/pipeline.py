@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from libra_edge.atomic import new_file
+from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
@@ -27,7 +28,13 @@ from libra_edge.compiler.calibration_data import (
     read_calibration_data,
     require_apart,
 )
-from libra_edge.compiler.facts import calibration_report, quantisation_decisions, release_facts
+from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
+from libra_edge.compiler.facts import (
+    calibration_report,
+    quantisation_decisions,
+    release_facts,
+    unmeasured,
+)
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
@@ -39,6 +46,7 @@ from libra_edge.engines.base import runs_here
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import (
     ENGINE,
+    FUSED,
     LIMITS,
     POLICY,
     RUNTIME,
@@ -52,7 +60,8 @@ from libra_edge.policy.checkpoint import TOKENIZER, Checkpoint, load_checkpoint
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.torch_controller import TorchEngines
 from libra_edge.runtime import Policy
-from libra_edge.runtime.build import HEADER, build_library, onnxruntime_library, source_hash
+from libra_edge.runtime.build import HEADER, build_library, source_hash
+from libra_edge.runtime.fetch import fetch_onnxruntime
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 GATE_SAMPLES = 32
@@ -79,6 +88,7 @@ class Request:
         force: replace a release that stands at `out`.
         samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
+        engines_on_device: leave building the engines to the robot.
     """
 
     checkpoint: Path
@@ -94,6 +104,7 @@ class Request:
     force: bool = False
     samples: int | None = None
     seed: int = 0
+    engines_on_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class _Job:
     out: Path
     checkpoint: Checkpoint
     target: Target
+    plan: EnginePlan
     recipe: Recipe
     samples: Sequence[Sample]
     cache: StageCache
@@ -139,17 +151,19 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     quantised = _quantise(job, on_stage)
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
     reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
-    on_stage("build", job.target.engines[0].kind)
+    on_stage("build", job.plan.settings.kind)
     built = build_engines(
-        front, job.target, job.recipe, request.form, job.cache, reference, job.samples
+        front, job.target, job.plan, job.recipe, request.form, job.cache, reference, job.samples
     )
     on_stage("runtime", f"native code for {job.target.arch}")
     files = _members(job, built, reference)
     checks = _gate(job, front, built, quantised, on_stage)
-    if runs_here(job.target.arch):
+    if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, quantised, files, checks, on_stage)
+    checks = [*checks, *unmeasured(job.target, built)]
     on_stage("assemble", str(job.out))
     facts = _facts(job, built, quantised, checks)
+    require_compatible(provisioned_needs(facts), device_of(job.target))
     manifest = write_release(job.out, facts, files, replace=request.force)
     report = _write_report(job, manifest, built, quantised, checks)
     return Compiled(job.out, report, manifest, tuple(checks), built.medians_ms)
@@ -160,6 +174,8 @@ def _resolve(request: Request) -> _Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
+    plan = plan_engines(target, on_device=request.engines_on_device)
+    engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
     if recipe.quantises and request.calibrate is None:
         raise InputError(
@@ -181,7 +197,7 @@ def _resolve(request: Request) -> _Job:
     )
     calibration = _calibration_data(request, recipe, checkpoint) if recipe.quantises else None
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration)
+    return _Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration)
 
 
 def _calibration_data(request: Request, recipe: Recipe, checkpoint: Checkpoint) -> CalibrationData:
@@ -201,8 +217,7 @@ def _quantise(job: _Job, on_stage: OnStage) -> Quantised | None:
         on_stage("calibrate", f"nothing to do for {job.recipe.name}")
         return None
     on_stage("calibrate", f"{job.recipe.algorithm} on {len(job.calibration)} samples")
-    form = engine(job.target.engines[0].kind).qdq
-    return quantise(job.checkpoint, job.recipe, job.calibration, form, job.cache)
+    return quantise(job.checkpoint, job.recipe, job.calibration, job.plan.qdq, job.cache)
 
 
 def _facts(
@@ -232,12 +247,18 @@ def _require_free(out: Path, *, replace: bool) -> None:
 
 def _members(job: _Job, built: Built, reference: Engines) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
+    compiled = {
+        f"engines/{name}.engine.onnx": one.content
+        for name, one in (("planner", built.planner), ("refiner", built.refiner))
+        if one.compilation is not None
+    }
     return {
+        **compiled,
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
-        "engines/planner.onnx": built.planner.content,
-        "engines/refiner.onnx": built.refiner.content,
+        "engines/planner.onnx": built.planner.graph,
+        "engines/refiner.onnx": built.refiner.graph,
         "lib/liblibra_edge.so": _native_library(job.target, job.cache),
-        "lib/libonnxruntime.so": onnxruntime_library(),
+        "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden_members(reference, job.samples),
     }
@@ -266,19 +287,19 @@ def _gate(
     Raises:
         ParityError: one of them differs.
     """
-    engines = built.load()
+    engines = built.load() if built.runs_here else None
     reference = TorchEngines(job.checkpoint.policy)
     chain: list[tuple[str, Engines]] = [
         (POLICY, reference),
         *([("quantised", TorchEngines(quantised.policy))] if quantised else []),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
-        ("fused", fused_engines(front.planner, front.refiners[built.choice.form])),
-        (ENGINE, engines),
+        (FUSED, fused_engines(front.planner, front.refiners[built.choice.form])),
+        *([(ENGINE, engines)] if engines else []),
     ]
     judge = _judge(job, on_stage)
     checks = compare_chain(chain, **judge)
-    checks += compare_end_to_end((POLICY, reference), (ENGINE, engines), **judge)
+    checks += compare_end_to_end(chain[0], chain[-1], **judge)
     require_pass(checks)
     return checks
 
@@ -331,6 +352,11 @@ def _write_report(
         "medians_ms": dict(built.medians_ms),
         "checks": [check.to_json() for check in checks],
         "products": [vars(product) for product in built.products],
+        "compilations": {
+            name: vars(one.compilation)
+            for name, one in (("planner", built.planner), ("refiner", built.refiner))
+            if one.compilation is not None
+        },
     }
     if quantised is not None and job.calibration is not None:
         report["calibration"] = calibration_report(quantised, job.calibration)

@@ -134,6 +134,14 @@ class Engine(ABC):
     kind: ClassVar[str]
     qdq: ClassVar[QdqForm] = QdqForm()
 
+    def tools(self) -> dict[str, str]:
+        """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        return {}
+
     @abstractmethod
     def is_available(self, provider: str) -> bool:
         """Whether engines for `provider` can be loaded on this machine."""

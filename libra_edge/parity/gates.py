@@ -19,7 +19,7 @@ from libra_edge.policy.executor import Engines
 Array = npt.NDArray[Any]
 Verdict = Literal["pass", "fail", "not measured"]
 # Names of the stages that more than one place compares.
-POLICY, ENGINE, RUNTIME = "PyTorch policy", "engine", "C ABI"
+POLICY, FUSED, ENGINE, RUNTIME = "PyTorch policy", "fused", "engine", "C ABI"
 
 
 @dataclass(frozen=True)

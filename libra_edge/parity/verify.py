@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair, runs_here
+from libra_edge.engines.base import EnginePair
 from libra_edge.errors import ExitCode, IntegrityError
 from libra_edge.parity.gates import (
     ENGINE,
@@ -48,6 +49,7 @@ from libra_edge.runtime import Policy
 OnStage = Callable[[str], None]
 Array = npt.NDArray[Any]
 GOLDEN, AGAINST_CHECKPOINT = "C ABI vs golden vectors", "release vs checkpoint"
+GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 GOLDEN_INPUTS = ("images", "instruction", "state", "noise")
 GOLDEN_OUTPUTS = ("intent", "margin", "actions")
 DEFAULT_SAMPLES = 200
@@ -109,10 +111,12 @@ def verify_release(
     limits = LIMITS[load_recipe(manifest.recipe).name]
     dims = manifest.embodiment.actions
     with ExitStack() as stack:
-        here = runs_here(manifest.runtime.arch)
+        here = not mismatches(needs_of(manifest), this_device())
         runtime = stack.enter_context(Policy(release.path)) if here else None
         on_stage(GOLDEN)
-        checks += _golden(release, runtime, dims, limits)
+        checks += _golden(release, GOLDEN, runtime, dims, limits)
+        if runtime is None and (graphs := _load_graphs(release)) is not None:
+            checks += _golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
         if not golden_only:
             judge = {
                 "samples": _samples(release, samples, seed, data),
@@ -125,10 +129,14 @@ def verify_release(
 
 
 def _golden(
-    release: Release, runtime: Engines | None, dims: Sequence[ActionDim], limits: Limits
+    release: Release,
+    stage: str,
+    runtime: Engines | None,
+    dims: Sequence[ActionDim],
+    limits: Limits,
 ) -> list[Check]:
     if runtime is None:
-        return [not_measured(GOLDEN, _elsewhere(release))]
+        return [not_measured(stage, _elsewhere(release))]
     arrays = read_golden(release)
     samples = [
         Sample(images, instruction, state, noise, part=0)
@@ -140,7 +148,7 @@ def _golden(
     used = arrays["intent"][:, :chunk]
     expected = Outputs(arrays["intent"], arrays["margin"], arrays["actions"], used)
     found = run_engines(runtime, samples, arrays["intent"])
-    return compare(GOLDEN, expected, found, dims, limits)
+    return compare(stage, expected, found, dims, limits)
 
 
 def read_golden(release: Release) -> dict[str, Array]:
@@ -195,7 +203,9 @@ def _stages(
     trained = len(chain) > 0
     engines = _load_engines(release)
     if engines is None:
-        checks.append(not_measured(ENGINE, "this machine has no ONNX Runtime for it"))
+        checks.append(not_measured(ENGINE, _elsewhere(release)))
+        if (graphs := _load_graphs(release)) is not None:
+            chain.append((GRAPHS, graphs))
     else:
         chain.append((ENGINE, engines))
     if runtime is None:
@@ -271,5 +281,18 @@ def _load_engines(release: Release) -> Engines | None:
     )
 
 
+def _load_graphs(release: Release) -> Engines | None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
+    if find_spec("onnxruntime") is None:
+        return None
+    kind = engine("onnxruntime")
+    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
+    return EnginePair(
+        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
+    )
+
+
 def _elsewhere(release: Release) -> str:
-    return f"this machine does not run {release.manifest.runtime.arch}"
+    found = mismatches(needs_of(release.manifest), this_device())
+    return found[0].sentence if found else "this machine has no ONNX Runtime for Python"
