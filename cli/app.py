@@ -27,6 +27,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "compile": Entry("compile", "compile_", "Compile a checkpoint into a release."),
     "inspect": Entry("inspect", "inspect", "Show what a release or a checkpoint holds."),
+    "estimate": Entry("estimate", "estimate", "Bound a policy's latency without building."),
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),

@@ -62,6 +62,10 @@ def compile_(
     engines_on_device: Annotated[
         bool, typer.Option("--engines-on-device", help="Leave building engines to the robot.")
     ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Draw the weights: a release to measure, no policy."),
+    ] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -85,6 +89,7 @@ def compile_(
         cache=cache,
         force=force,
         engines_on_device=engines_on_device,
+        random_weights=random_weights,
     )
     with progress("compile", len(STAGES)) as advance:
         begun: list[str] = []
@@ -135,4 +140,5 @@ def _show(output: Output, compiled: Compiled) -> None:
 def _counted(compiled: Compiled) -> str:
     passed = sum(check.verdict == "pass" for check in compiled.checks)
     left = len(compiled.checks) - passed
-    return f"{passed} checks passed" + (f", {left} not measured here" if left else "")
+    random = ", RANDOM WEIGHTS" if compiled.manifest.random_weights else ""
+    return f"{passed} checks passed" + (f", {left} not measured here" if left else "") + random

@@ -21,6 +21,7 @@ from libra_edge.bundle.manifest import (
     ReleaseFacts,
     RuntimeFacts,
     TensorSpec,
+    Work,
     overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
@@ -29,6 +30,7 @@ from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.precision import running
 from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, runs_here
 from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
@@ -53,6 +55,7 @@ def release_facts(
 
     `checks` have all passed, `extra` are decisions beyond the ones every release has.
     """
+    work = count(checkpoint.config, recipe, built.plan.qdq)
     return ReleaseFacts(
         name=name,
         policy=_policy(checkpoint.config, checkpoint.sha256),
@@ -61,12 +64,12 @@ def release_facts(
         recipe=recipe.name,
         engines=Engines(
             planner=PlannerEngine(
-                member=_member("planner", built.planner), **_engine(built.planner)
+                member=_member("planner", built.planner), **_engine(built.planner, work.planner)
             ),
             refiner=RefinerEngine(
                 member=_member("refiner", built.refiner),
                 form=built.choice.form,
-                **_engine(built.refiner),
+                **_engine(built.refiner, work.refiner),
             ),
         ),
         runtime=RuntimeFacts(
@@ -90,8 +93,9 @@ def release_facts(
             ),
         ),
         tools={**tool_versions(), **engine(built.planner.kind).tools()},
-        device=_device(target, built),
+        device=_device(target, built, work),
         provision=_provision(built),
+        random_weights=checkpoint.random_weights,
     )
 
 
@@ -112,21 +116,22 @@ def _elsewhere(target: Target) -> str:
     return f"this machine does not run {target.arch}; verify the release on the robot"
 
 
-def _device(target: Target, built: Built) -> DeviceNeeds | None:
+def _device(target: Target, built: Built, work: PolicyWork) -> DeviceNeeds | None:
     """None for a target without an accelerator: any machine of its architecture will do."""
     if target.compute_capability is None:
         return None
     return DeviceNeeds(
         compute_capability=target.compute_capability,
-        memory_bytes=device_memory_bytes(built),
+        memory_bytes=device_memory_bytes(built, work),
         versions={name: v for name, v in vars(target.software).items() if v is not None},
     )
 
 
-def device_memory_bytes(built: Built) -> int:
-    """Weights, activations and scratch of both engines; of plain graphs the weights alone."""
-    pair = [(e.compilation, len(e.graph)) for e in (built.planner, built.refiner)]
-    return sum(c.weight_bytes + c.workspace_bytes if c else size for c, size in pair)
+def device_memory_bytes(built: Built, work: PolicyWork) -> int:
+    """Weights, activations and scratch of both engines: the compiler's figures, or counted."""
+    made = [one.compilation for one in (built.planner, built.refiner)]
+    told = [c.weight_bytes + c.workspace_bytes for c in made if c is not None]
+    return sum(told) if len(told) == len(made) else work.memory_bytes
 
 
 def _provision(built: Built) -> Provision | None:
@@ -162,8 +167,9 @@ def _compiled(built: BuiltEngine) -> Compiled | None:
     return Compiled(**{name: facts[name] for name in Compiled.model_fields})
 
 
-def _engine(built: BuiltEngine) -> dict[str, Any]:
+def _engine(built: BuiltEngine, work: Work) -> dict[str, Any]:
     return {
+        "work": work,
         "compiled": _compiled(built),
         "kind": built.kind,
         "provider": built.provider,

@@ -89,6 +89,7 @@ class Request:
         samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
         engines_on_device: leave building the engines to the robot.
+        random_weights: draw the policy's weights; the release is for measuring alone.
     """
 
     checkpoint: Path
@@ -105,6 +106,7 @@ class Request:
     samples: int | None = None
     seed: int = 0
     engines_on_device: bool = False
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,9 @@ def _resolve(request: Request) -> _Job:
     if request.out is not None:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(request.checkpoint)
+    checkpoint = load_checkpoint(request.checkpoint, random_weights=request.random_weights)
     robot = checkpoint.config.embodiment
-    name = request.name or robot.name
+    name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
     count = request.samples or (QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES)
