@@ -144,7 +144,8 @@ class Recipe(_Entry):
     """How the numbers of a policy are stored and computed.
 
     precision: what a target must be able to run; algorithm: how ranges are found; percentile: of
-    absolute activations, for that algorithm; samples: calibration samples wanted; stem_integers:
+    absolute activations, for that algorithm; block: inputs of an output that share a scale, where
+    weights have 4 bits; samples: calibration samples wanted; stem_integers:
     how many of an image stem's convolutions, from the camera on, are in integers; keep: patterns
     (`*` matches anything) of layers that stay in high precision; parts: per part of the policy
     what its layers become, high precision where a part is left out.
@@ -153,6 +154,7 @@ class Recipe(_Entry):
     precision: Precision
     algorithm: Algorithm = "none"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    block: Literal[16, 32, 64, 128] = 32
     samples: Annotated[int, Field(ge=1, le=4096)] = 256
     needs_gpu: bool = False
     keep: Annotated[tuple[str, ...], Field(strict=False)] = ()

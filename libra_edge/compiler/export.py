@@ -11,18 +11,23 @@ import onnx
 import onnxsim
 import torch
 
+from libra_edge.compiler import blocks
 from libra_edge.compiler.split import Graph
 from libra_edge.errors import InputError
 
 OPSET = 20
-# The oldest IR with opset 20; a newer one would only shut out older runtimes.
-IR_VERSION = 9
+# The oldest IR with each opset; a newer one would only shut out older runtimes.
+IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
 
 
-def export(graph: Graph) -> onnx.ModelProto:
+def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
     """Export one graph with static shapes.
+
+    Args:
+        graph: what to export.
+        opset: of `IR_VERSIONS`.
 
     Raises:
         InputError: its weights do not fit into one ONNX file.
@@ -41,7 +46,7 @@ def export(graph: Graph) -> onnx.ModelProto:
             graph.arguments,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
@@ -49,13 +54,16 @@ def export(graph: Graph) -> onnx.ModelProto:
         model, same = onnxsim.simplify(program.model_proto)
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
-    return finish(model, graph.name)
+    blocks.pack(model.graph)
+    return finish(model, graph.name, opset)
 
 
-def finish(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def finish(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
     """Strip every trace of the build (stack traces hold local paths), name and check a graph."""
-    clean = onnx.ModelProto(ir_version=IR_VERSION, producer_name="libra-edge", graph=model.graph)
-    clean.opset_import.add(domain="", version=OPSET)
+    clean = onnx.ModelProto(
+        ir_version=IR_VERSIONS[opset], producer_name="libra-edge", graph=model.graph
+    )
+    clean.opset_import.add(domain="", version=opset)
     clean.graph.name = name
     _strip(clean.graph)
     _drop_unused_weights(clean.graph)
@@ -63,6 +71,11 @@ def finish(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise RuntimeError(f"the {name} graph has operators that are not standard ONNX")
     onnx.checker.check_model(clean, full_check=True)
     return clean
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a finished graph uses."""
+    return int(model.opset_import[0].version)
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

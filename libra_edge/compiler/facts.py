@@ -203,10 +203,8 @@ def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
     return kind, form, left_out
 
 
-def quantisation_decisions(
-    recipe: Recipe, quantised: Quantised, data: CalibrationData, built: Built
-) -> tuple[Decision, ...]:
-    """What every layer became and why, and what its range was found on."""
+def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
+    """What ranges were found on: the dataset and every frame."""
     frames = " ".join(f"{episode}:{step}" for episode, step in data.frames)
     source = Decision(
         stage="calibrate",
@@ -225,8 +223,13 @@ def quantisation_decisions(
         )
         for piece in textwrap.wrap(frames, _LONGEST_TEXT)
     ]
+    return (source, *lists)
+
+
+def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple[Decision, ...]:
+    """What every layer became and why, and what it runs in."""
     runs = running(built.products)
-    chosen = [
+    return tuple(
         Decision(
             stage="quantise",
             subject=name,
@@ -234,8 +237,7 @@ def quantisation_decisions(
             reason=_why(recipe, quantised, name, precision, runs.get(name)),
         )
         for name, precision in quantised.precisions.items()
-    ]
-    return (source, *lists, *chosen)
+    )
 
 
 def _why(

@@ -30,15 +30,21 @@ from libra_edge.compiler.calibration_data import (
 )
 from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
 from libra_edge.compiler.facts import (
+    calibration_decisions,
     calibration_report,
-    quantisation_decisions,
+    layer_decisions,
     release_facts,
     unmeasured,
 )
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.quantize import Quantised, quantise, require_calibration_runs_here
+from libra_edge.compiler.quantize import (
+    Quantised,
+    in_half,
+    quantise,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
@@ -215,6 +221,9 @@ def _calibration_data(request: Request, recipe: Recipe, checkpoint: Checkpoint) 
 
 
 def _quantise(job: _Job, on_stage: OnStage) -> Quantised | None:
+    if job.recipe.precision == "fp16":
+        on_stage("calibrate", "16-bit floats need no ranges")
+        return in_half(job.checkpoint)
     if job.calibration is None:
         on_stage("calibrate", f"nothing to do for {job.recipe.name}")
         return None
@@ -226,9 +235,8 @@ def _facts(
     job: _Job, built: Built, quantised: Quantised | None, checks: Sequence[Check]
 ) -> ReleaseFacts:
     extra = (
-        ()
-        if quantised is None or job.calibration is None
-        else quantisation_decisions(job.recipe, quantised, job.calibration, built)
+        *(calibration_decisions(job.calibration) if job.calibration else ()),
+        *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
     return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
 

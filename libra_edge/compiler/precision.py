@@ -31,10 +31,16 @@ def layer_names(product: Product) -> tuple[str, ...]:
     return (name,)
 
 
+# What engines have kernels for. Others turn weights into floats first, and are not asked for.
+_KERNELS = (
+    LayerPrecision(weights="int8", activations="int8"),
+    LayerPrecision(weights="int4", activations="fp32"),
+)
+
+
 def integer_layers(precisions: Mapping[str, LayerPrecision]) -> tuple[str, ...]:
-    """The layers whose products are to run in integers."""
-    wanted = LayerPrecision(weights="int8", activations="int8")
-    return tuple(name for name, precision in precisions.items() if precision == wanted)
+    """The layers whose products are to run on integer weights as they are stored."""
+    return tuple(name for name, precision in precisions.items() if precision in _KERNELS)
 
 
 def running(products: Iterable[Product]) -> dict[str, str]:
@@ -50,15 +56,15 @@ def require_integers(wanted: Sequence[str], products: Sequence[Product]) -> None
     """Refuse engines that fell back to floats.
 
     Raises:
-        ParityError: a layer that was to run in integers does not; names them.
+        ParityError: a layer that was to run on integers does not; names them.
     """
-    runs = running(products)
-    fallen = [name for name in wanted if runs.get(name) != "int8"]
+    runs, kernels = running(products), {str(precision) for precision in _KERNELS}
+    fallen = [name for name in wanted if runs.get(name) not in kernels]
     if fallen:
         shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen)
         raise ParityError(
             "precision-fallback",
-            f"{len(fallen)} of {len(wanted)} int8 layers do not run in integers: {shown}.",
+            f"{len(fallen)} of {len(wanted)} layers do not run on integer weights: {shown}.",
             "Nothing was released. Keep these layers in high precision (the recipe's `keep`), or "
             "report it: this engine no longer knows the form that its Q/DQ is written in.",
         )

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.compiler.blocks import BlockWeight
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.layers import ImageTokens
 
 FP8 = torch.float8_e4m3fn
-LARGEST = {"int4": 7.0, "int8": 127.0, "fp8": 448.0}
+LARGEST = {"int8": 127.0, "fp8": 448.0}
 _SMALLEST_AMAX = 1e-8
 OPSET = 20
 
@@ -28,10 +29,11 @@ OPSET = 20
 class Ranges:
     """What calibration found for one layer.
 
-    weight: after smoothing, as the module stores it; weight_amax per output channel [out] or one
-    number; input_amax: largest absolute value; input_floor: what the input is never below, where
-    an activation function says so; input_scale: what smoothing multiplies the input by, [in], or
-    None; output_amax: largest absolute value per channel of a convolution, [out].
+    weight: after smoothing, as the module stores it; weight_amax per output channel [out], per
+    block [out * blocks] or one number; input_amax: largest absolute value; input_floor: what the
+    input is never below, where an activation function says so; input_scale: what smoothing
+    multiplies the input by, [in], or None; output_amax: largest absolute value per channel of a
+    convolution, [out].
     """
 
     weight: Tensor
@@ -100,7 +102,7 @@ class StoredWeight(nn.Module):
     Args:
         weight: float, output channels on `axis`.
         amax: largest absolute value per output channel, or one for all.
-        precision: `int4` (kept in 8-bit containers), `int8` or `fp8`.
+        precision: `int8` or `fp8`.
         axis: of the output channels.
     """
 
@@ -133,6 +135,10 @@ class StoredWeight(nn.Module):
             shape = self.stored.shape
             return _onnx("DequantizeLinear", inputs, torch.float32, shape, axis=self.axis)
         return self.stored.float() * self._shaped(self.scale, self.stored.dim())
+
+    def times(self, factor: float) -> None:
+        """Multiply by a factor, in place: scales change, no integer does."""
+        self.scale *= factor
 
 
 class StoredBias(nn.Module):
@@ -179,7 +185,12 @@ class QuantisedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
-        self.weight = StoredWeight(ranges.weight.t(), ranges.weight_amax, precision.weights, 1)
+        floats, amax = ranges.weight.t(), ranges.weight_amax
+        self.weight: StoredWeight | BlockWeight
+        if precision.weights == "int4":
+            self.weight = BlockWeight(floats, amax, to_fp8=precision.activations == "fp8")
+        else:
+            self.weight = StoredWeight(floats, amax, precision.weights, 1)
         self.smooth: Tensor | None
         self.register_buffer("smooth", ranges.input_scale)
         self.input: ActivationQuantizer | None = None
@@ -196,7 +207,7 @@ class QuantisedLinear(nn.Module):
     def scaled(self, factor: float) -> QuantisedLinear:
         """The same integers; outputs times `factor`."""
         result = copy.deepcopy(self)
-        result.weight.scale *= factor
+        result.weight.times(factor)
         if result.bias.integer:
             result.bias.scale *= factor
         else:
@@ -211,7 +222,10 @@ class QuantisedLinear(nn.Module):
             assert other.input is not None
             if self.input.scale != other.input.scale:
                 return None
+        if isinstance(self.weight, BlockWeight) or isinstance(other.weight, BlockWeight):
+            return None
         result = copy.deepcopy(self)
+        assert isinstance(result.weight, StoredWeight)
         result.weight.stored = torch.cat([self.weight.stored, other.weight.stored], dim=1)
         for name in ("scale", "zero"):
             pair = [getattr(layer.weight, name) for layer in (self, other)]
@@ -225,9 +239,10 @@ class QuantisedLinear(nn.Module):
         """X [..., in] → [..., out]."""
         if self.smooth is not None:
             x = x * self.smooth
-        if self.input is not None:
-            x = self.input(x)
+        # Rounded last: engines look for the rounding right before the product.
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        if self.input is not None:
+            rows = self.input(rows)
         weight, bias = self.weight(), self.bias()
         if torch.onnx.is_in_onnx_export():
             shape = (rows.shape[0], weight.shape[1])

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
+from libra_edge.compiler.blocks import fills_blocks
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.flat import flatten_blocks
+from libra_edge.compiler.half import HALF, halve
 from libra_edge.compiler.qlayers import QuantisedImageTokens, QuantisedLinear, Ranges
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
@@ -51,7 +53,7 @@ _PARTS: dict[str, PartName | None] = {
     "refiner.modulate": None,
 }
 # Of these there is a form in standard ONNX that engines take.
-_WRITTEN = frozenset({"fp32", "int8", "int8-weights", "fp8"})
+_WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8"})
 Precisions = Mapping[str, LayerPrecision]
 
 
@@ -73,7 +75,7 @@ class Quantised:
         """Hash of every integer, scale and float that the graphs will hold."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.policy.state_dict().items()):
-            content = tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor
+            content = tensor.reshape(-1).contiguous().view(torch.uint8)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(content.numpy().tobytes())
         return digest.hexdigest()
@@ -95,14 +97,29 @@ def _part(name: str) -> PartName | None:
 
 
 def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precisions:
-    """What the recipe makes of every layer."""
-    chosen = {}
+    """What the recipe makes of every layer that it can be made of."""
+    left = left_out(policy, recipe, form)
+    parts = layers(policy).items()
+    return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
+
+
+def left_out(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> dict[str, str]:
+    """Layers that stay in high precision against the recipe, and why."""
+    reasons = {}
     for name, part in layers(policy).items():
-        precision = recipe.layer(name, part)
-        is_stem = isinstance(policy.get_submodule(name), ImageTokens)
-        integers = precision == LayerPrecision(weights="int8", activations="int8")
-        chosen[name] = HIGH if is_stem and not (integers and form.images_in_integers) else precision
-    return chosen
+        precision, module = recipe.layer(name, part), policy.get_submodule(name)
+        if precision.high:
+            continue
+        if isinstance(module, ImageTokens):
+            integers = precision == LayerPrecision(weights="int8", activations="int8")
+            if not (integers and form.images_in_integers):
+                reasons[name] = f"there are no convolutions of {precision} in this engine's form"
+        elif precision.weights == "int4":
+            assert isinstance(module, nn.Linear)
+            if fills_blocks(module.in_features, recipe.block):
+                continue
+            reasons[name] = f"its inputs are not two or more blocks of {recipe.block}"
+    return reasons
 
 
 def require_calibration_runs_here(recipe: Recipe) -> None:
@@ -147,7 +164,13 @@ def quantise(
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions
     policy = convert(checkpoint.policy, ranges, chosen, form, recipe.stem_integers)
-    return Quantised(policy, chosen, ranges)
+    return Quantised(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
+
+
+def in_half(checkpoint: Checkpoint) -> Quantised:
+    """Every layer in 16-bit floats, which needs no ranges."""
+    policy = checkpoint.policy
+    return Quantised(halve(policy), dict.fromkeys(layers(policy), HALF), {})
 
 
 def calibrate(
@@ -238,6 +261,8 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
     activation = {"axis": None, **({"calibrator": "histogram"} if histogram else {})}
     for name, precision in names.items():
         weights = {"num_bits": _BITS[precision.weights], "axis": 0}
+        if precision.weights == "int4":
+            weights = {"num_bits": 4, "block_sizes": {-1: recipe.block, "type": "static"}}
         rules.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": weights})
         if precision.activations != "fp32":
             cfg = {"num_bits": _BITS[precision.activations], **activation}

@@ -28,6 +28,7 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
 _ERRORS_ONLY = 3
@@ -50,6 +51,10 @@ _FLOAT = {
     "FusedConv": 1,
     "MatMulNBits": 1,
 }
+# Weights of 4 bits are multiplied by floats only if asked: by default the kernel rounds its input
+# to 8 bits, each call anew, which nothing has simulated.
+_FLOAT_LEVEL = "1"
+_FOUR_BITS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
 
 
 class OnnxRuntimeSession(Session):
@@ -77,11 +82,12 @@ class OnnxRuntimeEngine(Engine):
 
     def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
-        session = self._load(model, "CPUExecutionProvider", settings.session_options, 1, True)
+        options = settings.session_options | (_FOUR_BITS if _has_four_bits(model) else {})
+        session = self._load(model, "CPUExecutionProvider", options, 1, True)
         return BuiltEngine(
             self.kind,
             settings.provider,
-            settings.session_options,
+            options,
             model,
             session.inputs,
             session.outputs,
@@ -124,6 +130,16 @@ def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOpt
     return options
 
 
+def _has_four_bits(model: bytes) -> bool:
+    return _holds(onnx.ModelProto.FromString(model).graph, onnx.TensorProto.INT4)
+
+
+def _holds(graph: onnx.GraphProto, data_type: int) -> bool:
+    bodies = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    own = any(tensor.data_type == data_type for tensor in graph.initializer)
+    return own or any(_holds(body, data_type) for body in bodies)
+
+
 def _specs(arguments: list[ort.NodeArg]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(a.name, _DTYPES[a.type], tuple(a.shape)) for a in arguments)
 
@@ -141,12 +157,22 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
             trips = int(onnx.numpy_helper.to_array(counts[node.input[0]]))
             found += _products(node.attribute[0].g, sizes, runs * trips)
             continue
-        integer = node.op_type in _INTEGER
         at = _INTEGER.get(node.op_type, _FLOAT.get(node.op_type))
         if at is None:
             continue
         name = origin.get(node.input[at], node.input[at])
         if name in sizes:
-            precision = "int8" if integer else "fp32"
-            found.append(Product(name, node.op_type, precision, sizes[name], runs))
+            weight = name.removesuffix("_T") if node.op_type == "MatMulNBits" else name
+            found.append(Product(weight, node.op_type, _precision(node), sizes[name], runs))
     return found
+
+
+def _precision(node: onnx.NodeProto) -> str:
+    """What a product is computed in, as `libra_edge.catalog.LayerPrecision` writes it."""
+    if node.op_type in _INTEGER:
+        return "int8"
+    if node.op_type != "MatMulNBits":
+        return "fp32"
+    attributes = {a.name: a.i for a in node.attribute}
+    floats = attributes.get("accuracy_level", 0) == int(_FLOAT_LEVEL)
+    return f"int{attributes['bits']} weights, {'fp32' if floats else 'int8'} activations"

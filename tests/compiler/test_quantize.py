@@ -119,7 +119,7 @@ def test_rounding_is_to_the_nearest_step_within_the_range() -> None:
     assert ActivationQuantizer(2.0, "fp8", CPU)(torch.tensor(1.0)) == pytest.approx(1.0, rel=0.07)
 
 
-@pytest.mark.parametrize(("precision", "relative"), [("int8", 0.01), ("fp8", 0.07), ("int4", 0.2)])
+@pytest.mark.parametrize(("precision", "relative"), [("int8", 0.01), ("fp8", 0.07)])
 def test_weights_come_back_within_half_a_step(precision: str, relative: float) -> None:
     weight = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
     stored = StoredWeight(weight, weight.abs().amax(dim=0), precision, axis=1)
@@ -297,10 +297,10 @@ def test_gates_of_rounded_recipes_can_fail(checkpoint: Checkpoint) -> None:
 
 
 def test_what_cannot_be_carried_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name, code in (("nvfp4", "recipe-needs-gpu"), ("int4-awq", "recipe-not-compiled")):
+    for gpu, code in ((False, "recipe-needs-gpu"), (True, "recipe-not-compiled")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=gpu: there)
         with pytest.raises(IncompatibleError) as caught:
-            quantize.require_calibration_runs_here(load_recipe(name))
+            quantize.require_calibration_runs_here(load_recipe("nvfp4"))
         assert caught.value.code == code
 
 
