@@ -99,7 +99,7 @@ def build_engines(
     """
     kind = engine(plan.settings.kind)
     planner = _build(front.planner, plan, target, cache)
-    wanted = integer_layers(front.precisions)
+    wanted = integer_layers(front.precisions, kind.kernels)
     forms = _candidates(front, pinned if plan.measurable else pinned or _preferred(front, target))
     refiners = {form: _build(front.refiners[form], plan, target, cache) for form in forms}
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
@@ -107,7 +107,7 @@ def build_engines(
     for form in refiners:
         # On the robot another engine will run the graph; what this one does says nothing of it.
         if plan.on_device is None:
-            require_integers(wanted, [*products["planner"], *products[form]])
+            require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
     if not plan.measurable:
         (form,) = refiners
         choice = _unmeasured(form, pinned, front, target)

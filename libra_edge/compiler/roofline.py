@@ -149,9 +149,9 @@ def _run(
 ) -> _Tally:
     """One pass: products with weights by layer; what is left over is attention."""
     tally = _Tally()
-    with _hooks(policy, tally, rest, precisions), FlopCounterMode(display=False) as counter:
-        with torch.no_grad():
-            module.eval()(*arguments)
+    counter = FlopCounterMode(display=False)
+    with _hooks(policy, tally, rest, precisions), counter, torch.no_grad():
+        module.eval()(*arguments)
     attention = counter.get_total_flops() - sum(tally.operations.values())
     tally.add(rest, attention)
     return tally

@@ -41,6 +41,8 @@ class TensorRtFamily(Engine):
     """Engines that a TensorRT compiler makes of a graph, wrapped for ONNX Runtime."""
 
     qdq = QdqForm()
+    # 4-bit weights are turned into floats before the denoising loop (docs/decisions/0042).
+    kernels = frozenset({"int8", "fp8"})
     compiler: ClassVar[str]
     # Polygraphy's name for the choice between the two.
     environment: ClassVar[Mapping[str, str]]
@@ -106,7 +108,7 @@ class TensorRtFamily(Engine):
                     continue
                 weight, runs = weights[node]
                 stored = max(layer.constants, key=lambda constant: constant.size_bytes)
-                precision = layer.input_format or stored.format
+                precision = _precision(stored.format, layer.input_format or stored.format)
                 found.append(Product(weight, layer.type, precision, stored.size_bytes, runs))
         return found
 
@@ -169,6 +171,13 @@ class TensorRtFamily(Engine):
             )
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result
+
+
+def _precision(weights: str, activations: str) -> str:
+    """As `libra_edge.catalog.LayerPrecision` writes it."""
+    if weights == activations or weights not in ("int4", "int8", "fp8", "nvfp4"):
+        return activations
+    return f"{weights} weights, {activations} activations"
 
 
 def digits(compute_capability: str) -> str:

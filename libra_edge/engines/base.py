@@ -133,6 +133,8 @@ class Engine(ABC):
 
     kind: ClassVar[str]
     qdq: ClassVar[QdqForm] = QdqForm()
+    # Precisions, as `LayerPrecision` writes them, whose products run on weights as they are stored.
+    kernels: ClassVar[frozenset[str]] = frozenset()
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.

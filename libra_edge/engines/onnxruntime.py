@@ -76,6 +76,8 @@ class OnnxRuntimeEngine(Engine):
     # The one form in which the CPU kernels multiply integers; docs/decisions/0030 has the figures.
     qdq = QdqForm(unsigned_activations=True, integer_bias=True, images_in_integers=True, flat=True)
 
+    kernels = frozenset({"int8", "int4 weights, fp32 activations"})
+
     def is_available(self, provider: str) -> bool:
         """Whether this machine's ONNX Runtime has the provider."""
         return provider in ort.get_available_providers()
