@@ -32,6 +32,7 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
+    "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
     "unpack": Entry("unpack", "unpack", "Unpack a release file into a directory."),
     "targets": Entry("targets", "targets", "List the machines a release can be compiled for."),

@@ -39,7 +39,7 @@ KERNELS = frozenset({"int8", "int4 weights, fp32 activations"})
 def integer_layers(
     precisions: Mapping[str, LayerPrecision], kernels: Set[str] = KERNELS
 ) -> tuple[str, ...]:
-    """The layers whose products are to run on weights as they are stored, by an engine's kernels."""
+    """The layers whose products are to run on weights as an engine's kernels take them."""
     return tuple(name for name, precision in precisions.items() if str(precision) in kernels)
 
 
