@@ -90,7 +90,7 @@ def builds(options: argparse.Namespace) -> int:
     rows = list(build_rows("demo", demo, target, recipes, data))
     with tempfile.TemporaryDirectory() as folder:
         large = larger(demo, Path(folder))
-        few = [r for r in recipes if r.name in ("fp32", "fp16", "int8", "fp8", "int4-awq")]
+        few = [r for r in recipes if r.name in ("fp32", "fp8")]
         small = read_calibration_data(dataset, demo, 16)
         rows += build_rows("larger", large, target, few, small)
         parameters = {"demo": millions(demo), "larger": millions(large)}

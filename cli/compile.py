@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from libra_edge.data.extras import needs_extra
+from libra_edge.errors import InputError
 
+from ._matrix import compile_matrix
 from ._options import Force, Json
 from ._parity import parity_table
 from ._render import Output, progress
@@ -21,9 +23,15 @@ def compile_(
     checkpoint: Annotated[
         Path, typer.Argument(help="Checkpoint folder.", metavar="CHECKPOINT", show_default=False)
     ],
-    target: Annotated[str, typer.Option(help="See `libra-edge targets`.")] = "cpu-x86_64",
+    target: Annotated[
+        str, typer.Option(help="See `libra-edge targets`; several, separated by commas.")
+    ] = "cpu-x86_64",
     recipe: Annotated[
-        str | None, typer.Option(help="See `libra-edge recipes`.", show_default="the target's")
+        str | None,
+        typer.Option(
+            help="See `libra-edge recipes`; several, separated by commas.",
+            show_default="the target's",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -66,16 +74,48 @@ def compile_(
         bool,
         typer.Option("--random-weights", help="Draw the weights: a release to measure, no policy."),
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Releases at a time.", show_default="the processors")
+    ] = None,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Memory for all of them.", show_default="what is free"),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Compile a checkpoint into a release.
 
-    Every stage is held against the one before it; if one differs, nothing is written.
+    Every stage is held against the one before it; if one differs, nothing is written. With several
+    targets or recipes, the pairs that make sense are compiled in parallel, below --out.
     """
     output = Output("compile", json)
     with needs_extra("compile", "Compiling"):
         from libra_edge.compiler.pipeline import STAGES, Request, compile_checkpoint
+    if "," in target or (recipe is not None and "," in recipe):
+        options = {
+            "--data": data,
+            "--calibrate": calibrate,
+            "--calibration-samples": calibration_samples,
+            "--form": form,
+            "--cache": cache,
+            "--name": name,
+        }
+        flags = {
+            "--engines-on-device": engines_on_device,
+            "--random-weights": random_weights,
+            "--force": force,
+        }
+        words = [w for k, v in options.items() if v is not None for w in (k, str(v))]
+        words += [flag for flag, wanted in flags.items() if wanted]
+        compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)
+        return
+    if jobs is not None or memory_gib is not None:
+        raise InputError(
+            "usage",
+            "--jobs and --memory-gib are for several releases.",
+            "Name several targets or recipes, separated by commas.",
+        )
     request = Request(
         checkpoint=checkpoint,
         target=target,

@@ -82,9 +82,9 @@ def _bounds(output: Output, manifest: Manifest, measured: Mapping[str, float]) -
     planner, refiner = measured.get("planner"), measured.get(engines.refiner.form)
     average = None if planner is None or refiner is None else planner / chunks + refiner
     rows = [
-        ("planner", least and least.planner.ms, planner),
-        ("refiner", least and least.refiner.ms, refiner),
-        (f"average of {chunks} chunks per plan", least and least.average_ms, average),
+        ("planner", least.planner.ms if least else None, planner),
+        ("refiner", least.refiner.ms if least else None, refiner),
+        (f"average of {chunks} chunks per plan", least.average_ms if least else None, average),
     ]
     output.text("")
     output.table(

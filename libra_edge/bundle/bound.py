@@ -35,7 +35,7 @@ def bound(work: Work, target: Target) -> Bound | None:
     """The bound of one graph; None where the target's profile lacks a rate that it takes."""
     if target.bandwidth_gb_s is None:
         return None
-    rates: Mapping[str, float] = dict(target.peak_tops)
+    rates: Mapping[str, float] = {str(name): rate for name, rate in target.peak_tops.items()}
     if not work.tera_operations.keys() <= rates.keys():
         return None
     compute_s = sum(ops / rates[name] for name, ops in work.tera_operations.items())
