@@ -113,8 +113,12 @@ def device_of(target: Target) -> Device:
     )
 
 
-def this_device() -> Device:
-    """The machine this runs on, from the kernel's and the driver's own files."""
+def this_device(providers: frozenset[str] | None = None) -> Device:
+    """The machine this runs on, from the kernel's and the driver's own files.
+
+    Args:
+        providers: what would run the engines here; None asks Python's ONNX Runtime.
+    """
     tegra = _tegra_jetpack()
     driver = _driver_version()
     versions = {"jetpack": tegra} if tegra else {}
@@ -129,7 +133,7 @@ def this_device() -> Device:
         f"{platform.machine()}-{platform.system().lower()}-gnu",
         _glibc(),
         versions=versions,
-        providers=_providers(),
+        providers=_providers() if providers is None else providers,
         unknown=frozenset(unknown),
     )
 

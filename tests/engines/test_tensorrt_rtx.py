@@ -20,6 +20,7 @@ from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
 from libra_edge.engines.base import BuiltEngine, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
 from libra_edge.parity.verify import verify_release as verify_parity
+from libra_edge.runtime import Policy
 from tests.tiny import write_tiny_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
@@ -229,5 +230,8 @@ def test_a_release_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     by_stage = {check.stage: check.verdict for check in result.checks}
     assert by_stage["C ABI vs golden vectors"] == "not measured"
     assert by_stage["graphs, simulated vs golden vectors"] == "pass"
+    with pytest.raises(IncompatibleError, match="provider-unavailable") as caught:
+        Policy(tmp_path / "out")
+    assert "NvTensorRTRTXExecutionProvider" in caught.value.fact, "refused before it is loaded"
     again = Request(**{**vars(request), "out": tmp_path / "again", "cache": tmp_path / "other"})
     assert compile_checkpoint(again).manifest == done.manifest
