@@ -74,9 +74,12 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements")
     parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--demo-only", action="store_true", help="leave the larger policy out")
+    parser.add_argument("--builds-only", action="store_true", help="leave the bounds out")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bounds(options.out / "latency-bounds.md")
+    if not options.builds_only:
+        bounds(options.out / "latency-bounds.md")
     return builds(options)
 
 
@@ -88,12 +91,14 @@ def builds(options: argparse.Namespace) -> int:
     dataset = Dataset(options.calibrate)
     data = read_calibration_data(dataset, demo, options.samples)
     rows = list(build_rows("demo", demo, target, recipes, data))
-    with tempfile.TemporaryDirectory() as folder:
-        large = larger(demo, Path(folder))
-        few = [r for r in recipes if r.name in ("fp32", "fp8")]
-        small = read_calibration_data(dataset, demo, 16)
-        rows += build_rows("larger", large, target, few, small)
-        parameters = {"demo": millions(demo), "larger": millions(large)}
+    parameters = {"demo": millions(demo)}
+    if not options.demo_only:
+        with tempfile.TemporaryDirectory() as folder:
+            large = larger(demo, Path(folder))
+            few = [r for r in recipes if r.name in ("fp32", "fp8")]
+            small = read_calibration_data(dataset, demo, 16)
+            rows += build_rows("larger", large, target, few, small)
+            parameters["larger"] = millions(large)
     verdicts = list(judge(rows))
     lines = report(rows, parameters, verdicts, data)
     (options.out / "rtx4090-builds.md").write_text("\n".join(lines) + "\n")
