@@ -117,6 +117,10 @@ def test_a_simulator_that_does_not_exist(tmp_path: Path) -> None:
     assert "metaworld" in str(error["remedy"])
     error = refused("collect", "--out", tmp_path / "d", "--task", "faucet-opn")
     assert "faucet-open" in str(error["remedy"])
+    for number in ("0", "many", ""):
+        error = refused("collect", "--out", tmp_path / "d", "--task", f"faucet-open={number}")
+        assert error["exit_code"] == 2
+        assert "--task faucet-open=60" in str(error["remedy"])
     assert not (tmp_path / "d").exists()
 
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from libra_edge.data import metaworld
 from libra_edge.data.metaworld import CAMERAS, INSTRUCTIONS, MetaWorld
 from libra_edge.errors import InputError
 
@@ -123,3 +124,14 @@ def test_missing_renderer_is_a_users_error_with_a_remedy(tmp_path):
     )
     assert done.stdout.startswith("renderer-missing | ")
     assert "libosmesa6" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("installed", "picked"),
+    [({"OSMesa", "EGL"}, "osmesa"), ({"EGL"}, "egl"), (set(), "osmesa")],
+    ids=["both", "EGL alone", "neither"],
+)
+def test_renderer_is_one_that_is_installed(monkeypatch, installed, picked):
+    found = {name: f"lib{name}.so" for name in installed}
+    monkeypatch.setattr(metaworld, "find_library", found.get)
+    assert metaworld._renderer() == picked
