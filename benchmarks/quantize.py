@@ -89,7 +89,8 @@ class Engines:
         """One engine: its recipe's planner or a form of its refiner."""
         front = self.fronts[name]
         model = front.planner if part == "planner" else front.refiners[part]  # type: ignore[index]
-        return ENGINE.build(model, load_target("cpu-x86_64").engines[0], load_recipe(name))
+        target = load_target("cpu-x86_64")
+        return ENGINE.build(model, target.engines[0], target)
 
     def load(self, name: str, part: str, threads: int) -> Session:
         """The same, loaded."""

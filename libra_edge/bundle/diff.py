@@ -115,10 +115,10 @@ def _decisions(manifest: Manifest) -> Pairs:
 
 
 def _gates(manifest: Manifest) -> Pairs:
-    loosest: dict[str, float] = {}
+    gates: dict[str, object] = {}
     for check in manifest.parity.checks:
-        loosest[f"{check.stage}: {check.metric}"] = check.threshold
-    return loosest
+        gates[f"{check.stage}: {check.metric}"] = check.threshold
+    return gates
 
 
 def _parity(report: Mapping[str, Any] | None) -> dict[str, float]:

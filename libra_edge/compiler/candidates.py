@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.catalog import Recipe, Target, TargetEngine
 from libra_edge.compiler.auto_precision import Found, search, with_kept
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
@@ -59,8 +59,9 @@ def as_the_recipe_says(
 
 def seek(
     checkpoint: Checkpoint,
-    recipe: Recipe,
+    target: Target,
     settings: TargetEngine,
+    recipe: Recipe,
     quantised: Quantised,
     samples: Sequence[Sample],
     limits: Limits,
@@ -71,8 +72,9 @@ def seek(
 
     Args:
         checkpoint: the policy.
+        target: the machine that engines are built for.
+        settings: of the engines that it is to run.
         recipe: where the search starts.
-        settings: of the engines it is written for.
         quantised: the policy with every layer as the recipe has it.
         samples: what outputs are compared on.
         limits: the gates.
@@ -87,7 +89,7 @@ def seek(
     trial = Trial(checkpoint, recipe, quantised, form, samples)
     allowed = trial.allowed(limits)
     say("what high precision costs, layer by layer")
-    costs = layer_costs(policy, quantised, recipe, settings, cache)
+    costs = layer_costs(policy, quantised, target, settings, cache)
     ranked = measure_layers(trial, policy, allowed, lambda name: say(f"alone: {name}"))
     for found in search(trial, ranked, costs, allowed, say):
         yield Candidate(with_kept(checkpoint, recipe, quantised, form, found), found)

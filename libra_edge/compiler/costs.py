@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from libra_edge.catalog import LayerPrecision, Recipe, TargetEngine
+from libra_edge.catalog import LayerPrecision, Target, TargetEngine
 from libra_edge.compiler import blocks
 from libra_edge.compiler.build import interleaved_medians, load_built
 from libra_edge.compiler.cache import StageCache
@@ -53,7 +53,7 @@ class _Use:
 def layer_costs(
     policy: LibraVLA,
     quantised: Quantised,
-    recipe: Recipe,
+    target: Target,
     settings: TargetEngine,
     cache: StageCache,
 ) -> Costs:
@@ -70,7 +70,7 @@ def layer_costs(
     first = {key: name for name, key in reversed(keys.items())}
     inputs = {"layers": json.dumps(sorted(first)), "engine": settings.model_dump_json()}
     stored, _ = cache.get_or_make(
-        "layer-costs", inputs, lambda: _measure(policy, quantised, recipe, settings, first, uses)
+        "layer-costs", inputs, lambda: _measure(policy, quantised, target, settings, first, uses)
     )
     longer_us: dict[str, float] = json.loads(stored["longer_us"])
     return Costs(
@@ -125,7 +125,7 @@ def _uses(policy: LibraVLA, names: list[str]) -> dict[str, _Use]:
 def _measure(
     policy: LibraVLA,
     quantised: Quantised,
-    recipe: Recipe,
+    target: Target,
     settings: TargetEngine,
     first: Mapping[str, str],
     uses: Mapping[str, _Use],
@@ -139,7 +139,7 @@ def _measure(
         for kind, module in (("high", policy.get_submodule(name)), ("low", low)):
             opset = blocks.OPSET if kind == "low" and precision.weights == "int4" else OPSET
             graph = Graph("layer", module.eval(), (x,), ("x",), ("y",))
-            built = engine(settings.kind).build(to_bytes(export(graph, opset)), settings, recipe)
+            built = engine(settings.kind).build(to_bytes(export(graph, opset)), settings, target)
             calls[f"{kind} {key}"] = partial(load_built(built).run, {"x": x.numpy()})
     seconds = interleaved_medians(calls)
     longer = {k: round(1e6 * (seconds[f"high {k}"] - seconds[f"low {k}"]), 3) for k in first}

@@ -6,31 +6,39 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from libra_edge.bundle.manifest import (
+    Compiled,
     Decision,
+    DeviceNeeds,
     Engines,
     Layer,
     Parity,
     ParityCheck,
     PlannerEngine,
     PolicyFacts,
+    Provision,
     RefinerEngine,
     ReleaseFacts,
     RuntimeFacts,
     TensorSpec,
+    Work,
+    overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
+from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.precision import running, shown_name
 from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here
-from libra_edge.parity.gates import Check
+from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
@@ -52,6 +60,7 @@ def release_facts(
 
     `checks` have all passed, `extra` are decisions beyond the ones every release has.
     """
+    work = count(checkpoint.config, recipe, built.plan.qdq)
     return ReleaseFacts(
         name=name,
         policy=policy_facts(checkpoint.config, checkpoint.sha256),
@@ -59,9 +68,13 @@ def release_facts(
         target=target.name,
         recipe=recipe.name,
         engines=Engines(
-            planner=PlannerEngine(member="engines/planner.onnx", **_engine(built.planner)),
+            planner=PlannerEngine(
+                member=_member("planner", built.planner), **_engine(built.planner, work.planner)
+            ),
             refiner=RefinerEngine(
-                member="engines/refiner.onnx", form=built.choice.form, **_engine(built.refiner)
+                member=_member("refiner", built.refiner),
+                form=built.choice.form,
+                **_engine(built.refiner, work.refiner),
             ),
         ),
         runtime=RuntimeFacts(
@@ -72,21 +85,66 @@ def release_facts(
         ),
         decisions=(*_decisions(target, built), *extra),
         parity=Parity(
-            verdict="pass",
+            verdict=overall([check.verdict for check in checks]),
             samples=max(check.samples for check in checks),
             checks=tuple(
                 ParityCheck(
                     stage=check.stage,
                     metric=check.metric,
-                    threshold=check.threshold,
-                    verdict="pass" if check.verdict == "pass" else "fail",
+                    threshold=check.threshold if isfinite(check.threshold) else None,
+                    verdict=check.verdict,
                 )
                 for check in checks
             ),
         ),
-        tools=tool_versions(),
+        tools={**tool_versions(), **engine(built.planner.kind).tools()},
+        device=_device(target, built, work),
+        provision=_provision(built),
+        random_weights=checkpoint.random_weights,
         layers=_layers(built.products),
     )
+
+
+def unmeasured(target: Target, built: Built) -> list[Check]:
+    """What could not be held against the policy on this machine; none of it counts as passed."""
+    plan = built.plan
+    if plan.on_device is not None:
+        where = f"the robot builds the {plan.on_device.kind} engines and replays the golden vectors"
+        native = [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
+        return [not_measured(f"{plan.on_device.kind} engine vs {FUSED}", where), *native]
+    if not built.runs_here:
+        gpu = f"this machine has no {built.planner.provider} for {plan.settings.kind} engines"
+        return [not_measured(f"{ENGINE} vs {FUSED}", gpu), not_measured(RUNTIME, gpu)]
+    return [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
+
+
+def _elsewhere(target: Target) -> str:
+    return f"this machine does not run {target.arch}; verify the release on the robot"
+
+
+def _device(target: Target, built: Built, work: PolicyWork) -> DeviceNeeds | None:
+    """None for a target without an accelerator: any machine of its architecture will do."""
+    if target.compute_capability is None:
+        return None
+    return DeviceNeeds(
+        compute_capability=target.compute_capability,
+        memory_bytes=device_memory_bytes(built, work),
+        versions={name: v for name, v in vars(target.software).items() if v is not None},
+    )
+
+
+def device_memory_bytes(built: Built, work: PolicyWork) -> int:
+    """Weights, activations and scratch of both engines: the compiler's figures, or counted."""
+    made = [one.compilation for one in (built.planner, built.refiner)]
+    told = [c.weight_bytes + c.workspace_bytes for c in made if c is not None]
+    return sum(told) if len(told) == len(made) else work.memory_bytes
+
+
+def _provision(built: Built) -> Provision | None:
+    wanted = built.plan.on_device
+    if wanted is None:
+        return None
+    return Provision(kind=wanted.kind, provider=wanted.provider, options=wanted.options)
 
 
 def _layers(products: Sequence[Product]) -> tuple[Layer, ...]:
@@ -122,8 +180,21 @@ def policy_facts(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
     )
 
 
-def _engine(built: BuiltEngine) -> dict[str, Any]:
+def _member(name: str, built: BuiltEngine) -> Any:
+    return f"engines/{name}.onnx" if built.compilation is None else f"engines/{name}.engine.onnx"
+
+
+def _compiled(built: BuiltEngine) -> Compiled | None:
+    if built.compilation is None:
+        return None
+    facts = vars(built.compilation)
+    return Compiled(**{name: facts[name] for name in Compiled.model_fields})
+
+
+def _engine(built: BuiltEngine, work: Work) -> dict[str, Any]:
     return {
+        "work": work,
+        "compiled": _compiled(built),
         "kind": built.kind,
         "provider": built.provider,
         "session_options": dict(built.session_options),
@@ -133,12 +204,11 @@ def _engine(built: BuiltEngine) -> dict[str, Any]:
 
 
 def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
-    others = ", ".join(entry.kind for entry in target.engines[1:])
     kind = Decision(
         stage="build",
         subject="engine kind",
-        choice=built.planner.kind,
-        reason=f"preferred by target {target.name}" + (f" over {others}" if others else ""),
+        choice=built.plan.wanted.kind,
+        reason=built.plan.reason,
     )
     form = Decision(
         stage="build",
@@ -195,18 +265,17 @@ def search_decisions(found: Found) -> tuple[Decision, ...]:
     )
 
 
-def simulation_decisions(target: Target) -> tuple[Decision, ...]:
+def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
     """That a quantised policy was judged without its engine, where this machine cannot run it."""
-    wanted = target.engines[0]
-    if engine(wanted.kind).is_available(wanted.provider):
+    if plan.measurable:
         return ()
     return (
         Decision(
             stage="check",
             subject="parity",
             choice="simulated quantisation",
-            reason=f"{wanted.provider} does not run here: what the gates hold is the graphs that "
-            "its engines are built from, run on this CPU as they are written",
+            reason=f"{plan.wanted.provider} does not run here: what the gates hold is the graphs "
+            "that its engines are built from, run on this CPU as they are written",
         ),
     )
 

@@ -180,11 +180,12 @@ def _loop(parts: SortedStep) -> _Steps:
     body.initializer.extend(_own_weights(parts))
     start, ends = ["noise", "nothing"], ["sampled", "loop/clean"]
     count = len(parts.carried)
-    loop = helper.make_node(
-        "Loop", ["loop/count", "", *start[:count]], ends[:count], "denoise", body=body
-    )
+    # TensorRT's parser needs the condition that ONNX calls optional.
+    inputs = ["loop/count", "loop/true", *start[:count]]
+    loop = helper.make_node("Loop", inputs, ends[:count], "denoise", body=body)
     steps = len(next(iter(parts.rows.values())))
-    return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
+    constants |= {"loop/count": np.array(steps, dtype=np.int64), "loop/true": np.array(True)}
+    return _Steps([loop], constants)
 
 
 def _in_integers(parts: SortedStep) -> bool:

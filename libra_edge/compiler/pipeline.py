@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from libra_edge.atomic import new_file
+from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
@@ -25,6 +26,7 @@ from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
 from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
 from libra_edge.compiler.facts import (
     calibration_decisions,
     calibration_report,
@@ -32,6 +34,7 @@ from libra_edge.compiler.facts import (
     release_facts,
     search_decisions,
     simulation_decisions,
+    unmeasured,
 )
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
@@ -41,10 +44,12 @@ from libra_edge.compiler.quantize import (
     require_calibration_runs_here,
 )
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
+from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import InputError, ParityError
 from libra_edge.parity.gates import (
     ENGINE,
+    FUSED,
     LIMITS,
     POLICY,
     RUNTIME,
@@ -59,7 +64,8 @@ from libra_edge.policy.checkpoint import TOKENIZER, Checkpoint, load_checkpoint
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.torch_controller import TorchEngines
 from libra_edge.runtime import Policy
-from libra_edge.runtime.build import HEADER, build_library, onnxruntime_library, source_hash
+from libra_edge.runtime.build import HEADER, build_library, source_hash
+from libra_edge.runtime.fetch import fetch_onnxruntime
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 GATE_SAMPLES = 32
@@ -89,6 +95,8 @@ class Request:
         force: replace a release that stands at `out`.
         samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
+        engines_on_device: leave building the engines to the robot.
+        random_weights: draw the policy's weights; the release is for measuring alone.
     """
 
     checkpoint: Path
@@ -106,6 +114,8 @@ class Request:
     force: bool = False
     samples: int | None = None
     seed: int = 0
+    engines_on_device: bool = False
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ class _Job:
     out: Path
     checkpoint: Checkpoint
     target: Target
+    plan: EnginePlan
     recipe: Recipe
     samples: Sequence[Sample]
     cache: StageCache
@@ -164,6 +175,7 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     candidate, built = passed.candidate, passed.built
     on_stage("assemble", str(job.out))
     facts = _facts(job, built, candidate, passed.checks)
+    require_compatible(provisioned_needs(facts), device_of(job.target))
     manifest = write_release(job.out, facts, passed.files, replace=request.force)
     report = _write_report(job, manifest, passed)
     checks = tuple(passed.checks)
@@ -193,16 +205,16 @@ def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnSt
     quantised = candidate.quantised
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
     reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
-    on_stage("build", job.target.engines[0].kind)
+    on_stage("build", job.plan.settings.kind)
     built = build_engines(
-        front, job.target, job.recipe, request.form, job.cache, reference, job.samples
+        front, job.target, job.plan, job.recipe, request.form, job.cache, reference, job.samples
     )
     on_stage("runtime", f"native code for {job.target.arch}")
     files = _members(job, built, reference)
     checks = _gate(job, front, built, quantised, on_stage)
-    if runs_here(job.target.arch):
+    if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
-    return _Passed(candidate, built, files, checks)
+    return _Passed(candidate, built, files, [*checks, *unmeasured(job.target, built)])
 
 
 def _resolve(request: Request) -> _Job:
@@ -210,6 +222,8 @@ def _resolve(request: Request) -> _Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
+    plan = plan_engines(target, on_device=request.engines_on_device)
+    engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
     limits = _limits(request, recipe)
     if recipe.quantises and request.calibrate is None:
@@ -221,9 +235,9 @@ def _resolve(request: Request) -> _Job:
     if request.out is not None:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(request.checkpoint)
+    checkpoint = load_checkpoint(request.checkpoint, random_weights=request.random_weights)
     robot = checkpoint.config.embodiment
-    name = request.name or robot.name
+    name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
     count = request.samples or (QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES)
@@ -235,7 +249,7 @@ def _resolve(request: Request) -> _Job:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration, limits)
+    return _Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration, limits)
 
 
 def _limits(request: Request, recipe: Recipe) -> Limits:
@@ -262,7 +276,7 @@ def _limits(request: Request, recipe: Recipe) -> Limits:
 
 def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
     """What the recipe says, or choices of layers to keep, sought on the gates' samples and more."""
-    settings, config = job.target.engines[0], job.checkpoint.config
+    settings, config = job.plan.wanted, job.checkpoint.config
     first = as_the_recipe_says(
         job.checkpoint, job.recipe, settings, job.calibration, job.cache, on_stage
     )
@@ -280,8 +294,9 @@ def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Cand
     )
     yield from seek(
         job.checkpoint,
-        job.recipe,
+        job.target,
         settings,
+        job.recipe,
         first.quantised,
         [*job.samples, *others],
         job.limits,
@@ -295,7 +310,7 @@ def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check
     extra = (
         *(calibration_decisions(job.calibration) if job.calibration else ()),
         *(search_decisions(candidate.found) if candidate.found else ()),
-        *(simulation_decisions(job.target) if quantised else ()),
+        *(simulation_decisions(job.plan) if quantised else ()),
         *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
     return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
@@ -317,12 +332,18 @@ def _require_free(out: Path, *, replace: bool) -> None:
 
 def _members(job: _Job, built: Built, reference: Engines) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
+    compiled = {
+        f"engines/{name}.engine.onnx": one.content
+        for name, one in (("planner", built.planner), ("refiner", built.refiner))
+        if one.compilation is not None
+    }
     return {
+        **compiled,
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
-        "engines/planner.onnx": built.planner.content,
-        "engines/refiner.onnx": built.refiner.content,
+        "engines/planner.onnx": built.planner.graph,
+        "engines/refiner.onnx": built.refiner.graph,
         "lib/liblibra_edge.so": _native_library(job.target, job.cache),
-        "lib/libonnxruntime.so": onnxruntime_library(),
+        "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden_members(reference, job.samples),
     }
@@ -351,19 +372,19 @@ def _gate(
     Raises:
         ParityError: one of them differs.
     """
-    engines = built.load()
+    engines = built.load() if built.runs_here else None
     reference = TorchEngines(job.checkpoint.policy)
     chain: list[tuple[str, Engines]] = [
         (POLICY, reference),
         *([("quantised", TorchEngines(quantised.policy))] if quantised else []),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
-        ("fused", fused_engines(front.planner, front.refiners[built.choice.form])),
-        (ENGINE, engines),
+        (FUSED, fused_engines(front.planner, front.refiners[built.choice.form])),
+        *([(ENGINE, engines)] if engines else []),
     ]
     judge = _judge(job, on_stage)
     checks = compare_chain(chain, **judge)
-    checks += compare_end_to_end((POLICY, reference), (ENGINE, engines), **judge)
+    checks += compare_end_to_end(chain[0], chain[-1], **judge)
     require_pass(checks)
     return checks
 
@@ -410,6 +431,11 @@ def _write_report(job: _Job, manifest: Manifest, passed: _Passed) -> Path:
         "medians_ms": dict(passed.built.medians_ms),
         "checks": [check.to_json() for check in passed.checks],
         "products": [vars(product) for product in passed.built.products],
+        "compilations": {
+            name: vars(one.compilation)
+            for name, one in (("planner", passed.built.planner), ("refiner", passed.built.refiner))
+            if one.compilation is not None
+        },
     }
     quantised, found = passed.candidate.quantised, passed.candidate.found
     if quantised is not None and job.calibration is not None:

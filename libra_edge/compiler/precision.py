@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from libra_edge.catalog import LayerPrecision
 from libra_edge.compiler.flat import ALL_MEMORY
@@ -41,16 +41,16 @@ def layer_names(product: Product) -> tuple[str, ...]:
     return (name,)
 
 
-# What engines have kernels for. Others turn weights into floats first, and are not asked for.
-_KERNELS = (
-    LayerPrecision(weights="int8", activations="int8"),
-    LayerPrecision(weights="int4", activations="fp32"),
-)
+# What ONNX Runtime has kernels for; other engine kinds say their own. Other precisions are turned
+# into floats first, and are not asked for.
+KERNELS = frozenset({"int8", "int4 weights, fp32 activations"})
 
 
-def integer_layers(precisions: Mapping[str, LayerPrecision]) -> tuple[str, ...]:
-    """The layers whose products are to run on integer weights as they are stored."""
-    return tuple(name for name, precision in precisions.items() if precision in _KERNELS)
+def integer_layers(
+    precisions: Mapping[str, LayerPrecision], kernels: Set[str] = KERNELS
+) -> tuple[str, ...]:
+    """The layers whose products are to run on weights as an engine's kernels take them."""
+    return tuple(name for name, precision in precisions.items() if str(precision) in kernels)
 
 
 def running(products: Iterable[Product]) -> dict[str, str]:
@@ -62,13 +62,15 @@ def running(products: Iterable[Product]) -> dict[str, str]:
     return {n: kinds.pop() if len(kinds) == 1 else "mixed" for n, kinds in found.items()}
 
 
-def require_integers(wanted: Sequence[str], products: Sequence[Product]) -> None:
+def require_integers(
+    wanted: Sequence[str], products: Sequence[Product], kernels: Set[str] = KERNELS
+) -> None:
     """Refuse engines that fell back to floats.
 
     Raises:
         ParityError: a layer that was to run on integers does not; names them.
     """
-    runs, kernels = running(products), {str(precision) for precision in _KERNELS}
+    runs = running(products)
     fallen = [name for name in wanted if runs.get(name) not in kernels]
     if fallen:
         shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen)

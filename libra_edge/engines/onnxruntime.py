@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines.base import (
     Array,
     BuiltEngine,
@@ -78,11 +78,13 @@ class OnnxRuntimeEngine(Engine):
     # The one form in which the CPU kernels multiply integers; docs/decisions/0030 has the figures.
     qdq = QdqForm(unsigned_activations=True, integer_bias=True, images_in_integers=True, flat=True)
 
+    kernels = frozenset({"int8", "int4 weights, fp32 activations"})
+
     def is_available(self, provider: str) -> bool:
         """Whether this machine's ONNX Runtime has the provider."""
         return provider in ort.get_available_providers()
 
-    def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
+    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
         options = settings.session_options | (_FOUR_BITS if _has_four_bits(model) else {})
         session = self._load(model, "CPUExecutionProvider", options, 1, True)
@@ -93,6 +95,7 @@ class OnnxRuntimeEngine(Engine):
             model,
             session.inputs,
             session.outputs,
+            graph=model,
         )
 
     def products(self, built: BuiltEngine) -> list[Product]:

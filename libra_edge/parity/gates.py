@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 Verdict = Literal["pass", "fail", "not measured"]
 # Names of the stages that more than one place compares.
 NOT_FINITE = "not-finite"
-POLICY, ENGINE, RUNTIME = "PyTorch policy", "engine", "C ABI"
+POLICY, FUSED, ENGINE, RUNTIME = "PyTorch policy", "fused", "engine", "C ABI"
 
 
 @dataclass(frozen=True)

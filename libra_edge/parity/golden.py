@@ -22,9 +22,9 @@ GOLDEN_OUTPUTS = ("intent", "margin", "actions")
 
 
 def compare_golden(
-    release: Release, runtime: Engines, dims: Sequence[ActionDim], limits: Limits
+    release: Release, stage: str, engines: Engines, dims: Sequence[ActionDim], limits: Limits
 ) -> list[Check]:
-    """Replay the golden vectors through the C ABI."""
+    """Replay the golden vectors through a release's engines, as `stage`."""
     arrays = read_golden(release)
     samples = [
         Sample(images, instruction, state, noise, part=0)
@@ -35,8 +35,8 @@ def compare_golden(
     chunk = release.manifest.policy.chunk
     used = arrays["intent"][:, :chunk]
     expected = Outputs(arrays["intent"], arrays["margin"], arrays["actions"], used)
-    found = run_engines(runtime, samples, arrays["intent"])
-    return compare(GOLDEN, expected, found, dims, limits)
+    found = run_engines(engines, samples, arrays["intent"])
+    return compare(stage, expected, found, dims, limits)
 
 
 def read_golden(release: Release) -> dict[str, Array]:

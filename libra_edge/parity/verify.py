@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair, runs_here
+from libra_edge.engines.base import EnginePair
 from libra_edge.errors import ExitCode
 from libra_edge.parity.detail import PlannerDetail, RefinerDetail, planner_detail, refiner_detail
 from libra_edge.parity.gates import (
@@ -52,6 +53,7 @@ from libra_edge.runtime import Policy
 OnStage = Callable[[str], None]
 TOKENIZER = "tokenizer.json"
 AGAINST_CHECKPOINT = "release vs checkpoint"
+GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 DEFAULT_SAMPLES = 200
 # Not the compiler's seed: a gate is worth more on observations it was not passed on before.
 DEFAULT_SEED = 1
@@ -139,13 +141,15 @@ def verify_release(
     limits = LIMITS[load_recipe(manifest.recipe).name]
     dims = manifest.embodiment.actions
     with ExitStack() as stack:
-        here = runs_here(manifest.runtime.arch)
+        here = not mismatches(needs_of(manifest), this_device())
         runtime = stack.enter_context(Policy(release.path)) if here else None
         on_stage(GOLDEN)
         if runtime is None:
             checks.append(not_measured(GOLDEN, _elsewhere(release)))
         else:
-            checks += compare_golden(release, runtime, dims, limits)
+            checks += compare_golden(release, GOLDEN, runtime, dims, limits)
+        if runtime is None and (graphs := _load_graphs(release)) is not None:
+            checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
         if golden_only:
             return Verification(manifest, tuple(checks))
         subject = _Subject(
@@ -172,7 +176,9 @@ def _stages(
     trained = len(chain) > 0
     engines = _load_engines(release)
     if engines is None:
-        checks.append(not_measured(ENGINE, "this machine has no ONNX Runtime for it"))
+        checks.append(not_measured(ENGINE, _elsewhere(release)))
+        if (graphs := _load_graphs(release)) is not None:
+            chain.append((GRAPHS, graphs))
     else:
         chain.append((ENGINE, engines))
     if runtime is None:
@@ -226,7 +232,7 @@ def _closed_loop(
     manifest = release.manifest
     if checkpoint is None:
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
-    if not runs_here(manifest.runtime.arch):
+    if mismatches(needs_of(manifest), this_device()):
         return [not_measured(CLOSED_LOOP, _elsewhere(release))]
     store = (cache or default_cache()) / "closed-loop"
     return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
@@ -298,5 +304,18 @@ def _load_engines(release: Release) -> Engines | None:
     )
 
 
+def _load_graphs(release: Release) -> Engines | None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
+    if find_spec("onnxruntime") is None:
+        return None
+    kind = engine("onnxruntime")
+    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
+    return EnginePair(
+        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
+    )
+
+
 def _elsewhere(release: Release) -> str:
-    return f"this machine does not run {release.manifest.runtime.arch}"
+    found = mismatches(needs_of(release.manifest), this_device())
+    return found[0].sentence if found else "this machine has no ONNX Runtime for Python"

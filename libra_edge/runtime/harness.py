@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from libra_edge.bundle.compatibility import CPU, needs_of, require_compatible, this_device
+from libra_edge.bundle.manifest import parse_manifest
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES
 from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
@@ -62,6 +65,7 @@ class Policy(Closing):
     def __init__(self, release_dir: Path, *, seed: int = 0, threads: int = 1) -> None:
         self._handle = ctypes.c_void_p()
         self._error = ctypes.create_string_buffer(native.ERROR_SIZE)
+        _require_fits(release_dir)
         self._library = loading.load_release_library(release_dir)
         options = native.OpenOptions(
             abi_version=native.ABI_VERSION,
@@ -359,3 +363,18 @@ class Policy(Closing):
         if status != native.OK:
             name = self._library.le_status_name(status).decode()
             loading.raise_status(status, name, self._error_text)
+
+
+def _require_fits(release_dir: Path) -> None:
+    """Refuse a release that is not for this machine in a plain sentence, before anything is loaded.
+
+    Raises:
+        IncompatibleError: it is not; names every mismatch.
+    """
+    try:
+        with (release_dir / MANIFEST).open("rb") as stream:
+            manifest = parse_manifest(stream.read(MAX_BYTES[MANIFEST] + 1))
+    except (OSError, LibraError):
+        return  # what is wrong with the release, the library says
+    # The library in a release runs what ONNX Runtime's own library does.
+    require_compatible(needs_of(manifest), this_device(frozenset({CPU})))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache as memory
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -187,10 +186,10 @@ def test_what_has_no_form_stays_in_floats_and_says_why(
 def test_4_bit_weights_are_multiplied_by_floats_on_a_cpu(
     checkpoint: Checkpoint, made: Made, samples: list[Sample]
 ) -> None:
-    settings = load_target("cpu-x86_64").engines[0]
+    target = load_target("cpu-x86_64")
+    settings = target.engines[0]
     quantised, front = made("int4-awq", ENGINE.qdq)
-    recipe: Any = load_recipe("int4-awq")
-    pair = [ENGINE.build(m, settings, recipe) for m in (front.planner, front.refiners["loop"])]
+    pair = [ENGINE.build(m, settings, target) for m in (front.planner, front.refiners["loop"])]
     products = [product for built in pair for product in ENGINE.products(built)]
     wanted = integer_layers(quantised.precisions)
     assert len(wanted) > 15

@@ -15,6 +15,7 @@ from libra_edge.compiler import quantize
 from libra_edge.compiler.build import build_engines
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
+from libra_edge.compiler.engine_plan import plan_engines
 from libra_edge.compiler.export import from_bytes
 from libra_edge.compiler.flat import gained
 from libra_edge.compiler.front import Front, make_graphs
@@ -42,7 +43,7 @@ from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")
 CPU = ENGINE.qdq
-SETTINGS = load_target("cpu-x86_64").engines[0]
+TARGET = load_target("cpu-x86_64")
 
 
 def made_up(checkpoint: Checkpoint, count: int = 8, seed: int = 0) -> CalibrationData:
@@ -243,11 +244,13 @@ def test_graphs_compute_what_was_simulated(
 
 
 def test_every_asked_for_product_runs_in_integers(front: Front) -> None:
-    recipe = load_recipe("int8")
     wanted = integer_layers(front.precisions)
     assert len(wanted) > 15
     for form in front.refiners:
-        built = [ENGINE.build(m, SETTINGS, recipe) for m in (front.planner, front.refiners[form])]
+        built = [
+            ENGINE.build(m, TARGET.engines[0], TARGET)
+            for m in (front.planner, front.refiners[form])
+        ]
         products = [product for one in built for product in ENGINE.products(one)]
         require_integers(wanted, products)
         runs = running(products)
@@ -270,6 +273,7 @@ def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
         build_engines(
             front,
             load_target("cpu-x86_64"),
+            plan_engines(load_target("cpu-x86_64")),
             load_recipe("int8"),
             None,
             cache,
