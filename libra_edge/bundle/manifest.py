@@ -243,12 +243,6 @@ class ReleaseFacts(_Grown):
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
     layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
 
-    @model_serializer(mode="wrap")
-    def _without_no_layers(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Releases from before layers were told keep their bytes."""
-        content: dict[str, Any] = write(self)
-        return content if self.layers else {k: v for k, v in content.items() if k != "layers"}
-
     device: DeviceNeeds | None = None
     provision: Provision | None = None
     random_weights: bool = False

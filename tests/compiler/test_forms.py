@@ -20,7 +20,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.export import from_bytes, opset_of
 from libra_edge.compiler.front import Front, make_graphs
 from libra_edge.compiler.precision import integer_layers, require_integers, running
-from libra_edge.compiler.quantize import Quantised, in_half, left_out, quantise
+from libra_edge.compiler.quantize import Quantised, in_half, layers, left_out, quantise
 from libra_edge.compiler.stages import fused_engines, split_engines
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
@@ -29,6 +29,7 @@ from libra_edge.parity.gates import run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
+from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
@@ -100,7 +101,23 @@ def test_graphs_compute_what_was_simulated(
     for engines in (split_engines(front.split), *fused):
         found = run_engines(engines, samples, policy.intent)
         assert (found.intent == expected.intent).mean() >= 0.98
-        assert action_error(expected.actions, found.actions, dims).p99 < 0.01
+        error = action_error(expected.actions, found.actions, dims)
+        # A number between two 8-bit floats may fall either way, and these are 6 % apart.
+        assert error.p50 < 1e-5
+        assert error.p99 < (0.1 if name in ("fp8", "w4a8") else 0.01)
+
+
+def _kept(name: str, policy: LibraVLA) -> int:
+    """Elements of the planner's matrices that a recipe keeps in high precision."""
+    recipe = load_recipe(name)
+    parts = layers(policy).items()
+    return sum(
+        policy.get_submodule(layer).weight.numel()
+        for layer, part in parts
+        if layer.startswith("planner.")
+        and recipe.layer(layer, part).high
+        and min(policy.get_submodule(layer).weight.shape) >= 64
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +130,7 @@ def test_graphs_compute_what_was_simulated(
     ],
 )
 def test_weights_are_stored_as_the_recipe_says(
-    name: str, stored: int, opset: int, made: Made
+    name: str, stored: int, opset: int, made: Made, checkpoint: Checkpoint
 ) -> None:
     _, front = made(name, GPU)
     for content in (front.planner, *front.refiners.values()):
@@ -121,8 +138,9 @@ def test_weights_are_stored_as_the_recipe_says(
         assert opset_of(model) == opset
         assert not any(node.domain for graph in graphs(model) for node in graph.node)
         counts = weights(model)
+        kept = _kept(name, checkpoint.policy) if content is front.planner else 0
         assert counts[stored] > 40_000
-        assert counts[stored] == counts.total(), "no matrix is left in another type"
+        assert counts[stored] == counts.total() - kept, "no matrix is left in another type"
 
 
 def test_blocks_lie_along_the_inputs_alone(made: Made) -> None:
