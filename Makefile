@@ -13,7 +13,7 @@ HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench bench-quantize evaluate demo-checkpoint docs system
+.PHONY: help setup demo test test-long lint format bench bench-quantize fault-catalogue evaluate demo-checkpoint docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: $(VENV)/.dev ## measure speed, write docs/measurements
 
 bench-quantize: $(VENV)/.dev ## what int8 gains, calibrated on runs/metaworld-train
 	$(BIN)/python benchmarks/quantize.py
+
+fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
+	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
 
 evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs/measurements
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
@@ -97,10 +100,15 @@ system:
 	  "package manager (Debian: apt-get install$$missing). Without a software renderer the" \
 	  "simulator cannot draw, and whatever needs it says so."
 
-.PHONY: test-sanitize bench-runtime
+.PHONY: test-sanitize bench-runtime bench-targets
 
 test-sanitize: $(VENV)/.dev ## the runtime under ThreadSanitizer, AddressSanitizer, UBSan (needs g++)
 	$(BIN)/python -m pytest -m sanitize tests/runtime/test_sanitize.py $(PYTEST_ARGS)
 
+bench-targets: $(VENV)/.dev ## RTX 4090 engines built here, bounds on every target; write docs/measurements
+	$(BIN)/python benchmarks/targets.py
+
 bench-runtime: $(VENV)/.dev ## measure the runtime's tick, overhead and latency, write docs/measurements
+	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
+	  --out out/metaworld-demo --force
 	$(BIN)/python benchmarks/runtime.py

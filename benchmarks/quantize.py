@@ -2,7 +2,8 @@
 
 The fp32 engines are those `compile --recipe fp32` builds, the naive baseline is the model's forward
 pass exported as it stands and looped outside, as in `benchmarks/refiner.py`. Calls take turns in
-one process; medians are reported, for one and for two threads.
+one process; medians are reported, for one and for two threads. Last, both releases drive the
+simulated robot over the same episodes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,27 +26,27 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from refiner import NaiveStep, conditions, host_loop
+from baseline import NAIVE_INPUTS, ROOT, conditions, host_loop, naive_export, write_page
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.build import interleaved_medians
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.calibration_data import read_calibration_data, require_apart
-from libra_edge.compiler.export import export, to_bytes
 from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.pipeline import Request, compile_checkpoint
 from libra_edge.compiler.precision import integer_layers, require_integers
 from libra_edge.compiler.quantize import quantise
-from libra_edge.compiler.split import Graph
 from libra_edge.data.lerobot import Dataset
+from libra_edge.data.simulator import open_simulator
 from libra_edge.engines.base import BuiltEngine, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.parity import closed_loop
 from libra_edge.parity.gates import LIMITS, Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.torch_controller import TorchEngines
 
-ROOT = Path(__file__).resolve().parents[1]
 NAIVE = "refiner, naive fp32 export"
 # Row, row it is compared with, least ratio on one thread.
 TARGETS = (
@@ -53,6 +55,7 @@ TARGETS = (
     ("refiner, int8 fused", NAIVE, 6.0),
 )
 LARGEST_BYTES = 0.30
+FEWEST_EPISODES, MOST_APART = 50, 2
 THREADS = (1, 2)
 BUDGET_S = 25.0
 Call = Callable[[], object]
@@ -69,8 +72,7 @@ class NaiveEngines:
         """See `libra_edge.policy.executor.Engines.refine`."""
 
         def predict(*arguments: Any) -> Any:
-            names = ("images", "state", "intent", "x", "timestep")
-            return self._session.run(dict(zip(names, arguments, strict=True)))["prediction"]
+            return self._session.run(dict(zip(NAIVE_INPUTS, arguments, strict=True)))["prediction"]
 
         sample = Sample(images, np.zeros(1, np.int64), state, noise, 0)
         return host_loop(self._policy, predict, sample, intent)
@@ -87,7 +89,8 @@ class Engines:
         """One engine: its recipe's planner or a form of its refiner."""
         front = self.fronts[name]
         model = front.planner if part == "planner" else front.refiners[part]  # type: ignore[index]
-        return ENGINE.build(model, load_target("cpu-x86_64").engines[0], load_recipe(name))
+        target = load_target("cpu-x86_64")
+        return ENGINE.build(model, target.engines[0], target)
 
     def load(self, name: str, part: str, threads: int) -> Session:
         """The same, loaded."""
@@ -99,20 +102,6 @@ class Engines:
         return EnginePair(self.load(name, "planner", threads), self.load(name, form, threads))
 
 
-def naive_export(policy: LibraVLA, sample: Sample, config: Any) -> bytes:
-    """The forward pass as it stands."""
-    intent = np.zeros((config.chunk, config.action_dim), np.int32)
-    arguments = tuple(
-        torch.from_numpy(np.ascontiguousarray(a))[None]
-        for a in (sample.images, sample.state, intent, sample.noise)
-    )
-    names = ("images", "state", "intent", "x", "timestep")
-    graph = Graph(
-        "naive", NaiveStep(policy).eval(), (*arguments, torch.zeros(1)), names, ("prediction",)
-    )
-    return to_bytes(export(graph))
-
-
 def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> Engines:
     """Compile both recipes up to their graphs, through the user's cache."""
     cache = StageCache(default_cache())
@@ -122,7 +111,7 @@ def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> 
     found = read_calibration_data(dataset, loaded, recipe.samples)
     quantised = quantise(loaded, recipe, found, ENGINE.qdq, cache)
     int8 = make_graphs(loaded, cache, lambda *_: None, quantised)
-    return Engines({"fp32": fp32, "int8": int8}, naive_export(loaded.policy, sample, loaded.config))
+    return Engines({"fp32": fp32, "int8": int8}, naive_export(loaded.policy, sample))
 
 
 def measure(engines: Engines, loaded: Checkpoint, sample: Sample, threads: int) -> dict[str, float]:
@@ -224,6 +213,42 @@ def page(
     return lines, results
 
 
+def closed_loop_pairs(
+    arguments: argparse.Namespace, folder: Path
+) -> tuple[list[str], tuple[bool, str]]:
+    """The same episodes under both releases, through the C runtime: table and verdict."""
+    simulator = open_simulator("metaworld", "eval")
+    specs = closed_loop.plan_episodes(simulator, simulator.tasks, arguments.episodes)
+    results = {}
+    for recipe, calibrate in (("fp32", None), ("int8", arguments.calibrate)):
+        request = Request(
+            arguments.checkpoint,
+            recipe=recipe,
+            out=folder / recipe,
+            data=arguments.data,
+            calibrate=calibrate,
+        )
+        release = compile_checkpoint(request).path
+        results[recipe] = closed_loop.run(
+            partial(closed_loop.open_controller, release),
+            partial(open_simulator, "metaworld", "eval"),
+            specs,
+        )
+    paired = closed_loop.compare(results["fp32"], results["int8"])
+    fp32, int8 = (closed_loop.summarise(r).successes for r in results.values())
+    lines = [
+        "",
+        f"Closed loop: {len(specs)} held-out episodes, the same for both, C runtime, sync mode.",
+        "",
+        "| both succeed | only fp32 | only int8 | neither |",
+        "|---:|---:|---:|---:|",
+        f"| {paired.both} | {paired.only_a} | {paired.only_b} | {paired.neither} |",
+    ]
+    met = len(specs) >= FEWEST_EPISODES and abs(fp32 - int8) <= MOST_APART
+    words = f"closed loop: int8 succeeds in {int8}, fp32 in {fp32} of {len(specs)} episodes"
+    return lines, (met, f"{words}; within {MOST_APART}, ≥ {FEWEST_EPISODES} episodes")
+
+
 def main() -> int:
     """Measure, write the page, print the verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -233,6 +258,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=example / "heldout")
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements/quantize-cpu.md")
+    parser.add_argument("--episodes", type=int, default=12, help="per task, in closed loop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ort.set_default_logger_severity(3)
@@ -253,24 +279,23 @@ def main() -> int:
     medians = {threads: measure(engines, loaded, samples[0], threads) for threads in THREADS}
     checks = parity(engines, loaded, samples)
     lines, results = page(medians, checks, sizes, moved)
-    text = [
+    if arguments.episodes:
+        with tempfile.TemporaryDirectory() as folder:
+            table, verdict = closed_loop_pairs(arguments, Path(folder))
+    else:
+        table, verdict = [], (False, "closed loop: not measured")
+    head = [
         "# int8 on a CPU: what quantising gains",
         "",
         "Written by `make bench-quantize` (`benchmarks/quantize.py`). Trust ratios, not "
         f"milliseconds. Parity on {len(samples)} held-out observations, same noise and intents.",
-        "",
-        *lines,
-        "",
-        *(f"- {'met' if met else '**missed**'}: {words}" for met, words in results),
-        "",
-        "## Conditions",
-        "",
-        *conditions(loaded, before),
     ]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text("\n".join(text) + "\n", encoding="utf-8")
-    sys.stdout.write("\n".join(text[4:]) + f"\n\nwritten: {arguments.out}\n")
-    return 0 if all(met for met, _ in results) else 1
+    held = [
+        *conditions(loaded, before),
+        "- batch 1, medians of interleaved runs, 1 and 2 threads; parity against the PyTorch "
+        "policy",
+    ]
+    return write_page(arguments.out, head, [*lines, *table], [*results, verdict], held)
 
 
 if __name__ == "__main__":

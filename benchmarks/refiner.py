@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,43 +21,37 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import onnxruntime as ort
 import torch
-from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import (
+    NAIVE_INPUTS,
+    ROOT,
+    NaiveStep,
+    conditions,
+    host_loop,
+    naive_export,
+    write_page,
+)
 
 from libra_edge.compiler.build import interleaved_medians
-from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.export import export, to_bytes
 from libra_edge.compiler.fuse import FORMS, fuse
-from libra_edge.compiler.split import Graph, Split, split
+from libra_edge.compiler.split import Split, split
 from libra_edge.engines.base import Session
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.parity.gates import LIMITS
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
+from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.model import LibraVLA, sampler_step
 
-ROOT = Path(__file__).resolve().parents[1]
 NAIVE, EAGER = "naive export, host loop", "PyTorch eager"
 TARGETS = {NAIVE: 2.5, EAGER: 3.5}
 PARITY_SAMPLES = 32
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0"}
 BUDGET_S = 60.0
 Refine = Callable[[Sample, np.ndarray], np.ndarray]
-
-
-class NaiveStep(nn.Module):
-    """The model's forward pass: observation, intent, noisy action, time step → prediction."""
-
-    def __init__(self, policy: LibraVLA) -> None:
-        super().__init__()
-        assert policy.refiner is not None
-        self.state, self.refiner = policy.state, policy.refiner
-
-    def forward(
-        self, images: Tensor, state: Tensor, intent: Tensor, x: Tensor, timestep: Tensor
-    ) -> Tensor:
-        """All with a batch axis."""
-        return self.refiner(images, self.state.normalize(state), intent, x, timestep)
 
 
 @dataclass(frozen=True)
@@ -68,19 +61,6 @@ class Row:
     name: str
     median_ms: float
     error: float
-
-
-def host_loop(policy: LibraVLA, predict: Callable[..., Any], sample: Sample, intent: Any) -> Any:
-    """The sampler in NumPy around any model evaluation."""
-    x, previous = sample.noise[None], np.zeros_like(sample.noise)[None]
-    table = policy.table
-    for time, row in zip(table.timesteps, table.coefficients, strict=True):
-        output = predict(sample.images[None], sample.state[None], intent[None], x, time[None])
-        clean = row[0] * x + row[1] * output
-        if table.clip_sample is not None:
-            clean = np.clip(clean, -table.clip_sample, table.clip_sample)
-        x, previous = row[2] * x + row[3] * clean + row[4] * previous, clean
-    return x[0] * policy.action.scale.numpy() + policy.action.offset.numpy()
 
 
 @torch.inference_mode()
@@ -102,30 +82,16 @@ def load(model: bytes) -> Session:
     return ENGINE.load(model, "CPUExecutionProvider", SESSION_OPTIONS, threads=1)
 
 
-def naive_session(policy: LibraVLA, sample: Sample, intent: Any) -> Session:
-    """Export the forward pass as it stands."""
-    arguments = tuple(
-        torch.from_numpy(np.ascontiguousarray(a))[None]
-        for a in (sample.images, sample.state, intent, sample.noise)
-    )
-    names = ("images", "state", "intent", "x", "timestep")
-    graph = Graph(
-        "naive", NaiveStep(policy).eval(), (*arguments, torch.zeros(1)), names, ("prediction",)
-    )
-    return load(to_bytes(export(graph)))
-
-
-def refiners(policy: LibraVLA, parts: Split, sample: Sample, intent: Any) -> dict[str, Refine]:
+def refiners(policy: LibraVLA, parts: Split, sample: Sample) -> dict[str, Refine]:
     """Every way to run the refiner, by name."""
     assert parts.context is not None
     assert parts.step is not None
     assert parts.tables is not None
-    naive = naive_session(policy, sample, intent)
+    naive = load(naive_export(policy, sample))
     step = NaiveStep(policy).eval()
 
     def predict(*arguments: Any) -> Any:
-        names = ("images", "state", "intent", "x", "timestep")
-        return naive.run(dict(zip(names, arguments, strict=True)))["prediction"]
+        return naive.run(dict(zip(NAIVE_INPUTS, arguments, strict=True)))["prediction"]
 
     calls: dict[str, Refine] = {
         EAGER: lambda s, tokens: eager(policy, step, s, tokens),
@@ -157,7 +123,7 @@ def measure(policy: LibraVLA, samples: Sequence[Sample], budget_s: float) -> lis
     shape = (len(samples), config.chunk, config.action_dim)
     intents = random.integers(0, config.bins, shape, dtype=np.int32)
     parts = split(policy)
-    calls = refiners(policy, parts, samples[0], intents[0])
+    calls = refiners(policy, parts, samples[0])
     expected = np.stack([reference(policy, s, t) for s, t in zip(samples, intents, strict=True)])
     errors = {}
     for name, call in calls.items():
@@ -218,38 +184,6 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[bool, str]]:
     return results
 
 
-def conditions(loaded: Checkpoint, load_before: tuple[float, ...]) -> list[str]:
-    """What the figures hold for."""
-    policy, config = loaded.policy, loaded.config
-    counts = [
-        sum(p.numel() for p in module.parameters()) / 1e6
-        for module in (policy.planner, policy.refiner)
-        if module is not None
-    ]
-    loads = [f"{load:.1f}" for load in (load_before[0], os.getloadavg()[0])]
-    tools = ", ".join(f"{name} {value}" for name, value in tool_versions().items())
-    robot = config.embodiment
-    return [
-        f"- Policy: checkpoint {loaded.sha256[:12]}, "
-        f"planner {counts[0]:.1f} M, refiner {counts[1]:.1f} M parameters, "
-        f"K = {config.schedule.denoise_steps} ({config.schedule.scheduler}), "
-        f"{config.num_cameras} × {robot.image_width} × {robot.image_height} px",
-        f"- Machine: {cpu_model()}, {os.cpu_count()} cores, 1 thread used, "
-        f"load average {loads[0]} before and {loads[1]} after",
-        f"- Python {platform.python_version()}, {tools}",
-        f"- fp32, batch 1, medians of interleaved runs; parity on {PARITY_SAMPLES} made-up "
-        "observations against `LibraVLA.refine`",
-    ]
-
-
-def cpu_model() -> str:
-    """The processor's name, as Linux gives it."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
 def main() -> int:
     """Measure, write the page, print the verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -270,23 +204,17 @@ def main() -> int:
     )
     rows = measure(loaded.policy, samples, arguments.budget_s)
     results = verdicts(rows)
-    page = [
+    head = [
         "# The refiner on a CPU: what fusing gains",
         "",
         "Written by `make bench` (`benchmarks/refiner.py`). Trust ratios, not milliseconds.",
-        "",
-        *table(rows),
-        "",
-        *(f"- {'met' if met else '**missed**'}: {text}" for met, text in results),
-        "",
-        "## Conditions",
-        "",
-        *conditions(loaded, before),
     ]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text("\n".join(page) + "\n", encoding="utf-8")
-    sys.stdout.write("\n".join(page[4:]) + f"\n\nwritten: {arguments.out}\n")
-    return 0 if all(met for met, _ in results) else 1
+    held = [
+        *conditions(loaded, before),
+        f"- fp32, batch 1, 1 thread, medians of interleaved runs; parity on {PARITY_SAMPLES} "
+        "made-up observations against `LibraVLA.refine`",
+    ]
+    return write_page(arguments.out, head, table(rows), results, held)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,17 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "compile": Entry("compile", "compile_", "Compile a checkpoint into a release."),
+    "sensitivity": Entry(
+        "sensitivity", "sensitivity", "Measure what quantising each layer does to a policy."
+    ),
     "inspect": Entry("inspect", "inspect", "Show what a release or a checkpoint holds."),
+    "estimate": Entry("estimate", "estimate", "Bound a policy's latency without building."),
+    "diff": Entry("diff", "diff", "Show what changed from one release to another."),
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
+    "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
     "unpack": Entry("unpack", "unpack", "Unpack a release file into a directory."),
     "targets": Entry("targets", "targets", "List the machines a release can be compiled for."),

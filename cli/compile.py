@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from libra_edge.data.extras import needs_extra
+from libra_edge.errors import InputError
 
+from ._matrix import compile_matrix
 from ._options import Force, Json
 from ._parity import parity_table
 from ._render import Output, progress
 
 if TYPE_CHECKING:
+    from libra_edge.compiler.auto_precision import Found
     from libra_edge.compiler.pipeline import Compiled
 
 
@@ -21,9 +24,15 @@ def compile_(
     checkpoint: Annotated[
         Path, typer.Argument(help="Checkpoint folder.", metavar="CHECKPOINT", show_default=False)
     ],
-    target: Annotated[str, typer.Option(help="See `libra-edge targets`.")] = "cpu-x86_64",
+    target: Annotated[
+        str, typer.Option(help="See `libra-edge targets`; several, separated by commas.")
+    ] = "cpu-x86_64",
     recipe: Annotated[
-        str | None, typer.Option(help="See `libra-edge recipes`.", show_default="the target's")
+        str | None,
+        typer.Option(
+            help="See `libra-edge recipes`; several, separated by commas.",
+            show_default="the target's",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -52,6 +61,22 @@ def compile_(
         int | None,
         typer.Option(min=1, help="Frames to calibrate on.", show_default="the recipe's"),
     ] = None,
+    auto_precision: Annotated[
+        bool,
+        typer.Option(
+            "--auto-precision",
+            help="Keep the recipe's worst layers in high precision until the gates hold.",
+        ),
+    ] = False,
+    max_action_error: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="PERCENT",
+            help="With --auto-precision: gate of action errors, of each dimension's range.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     form: Annotated[
         Literal["loop", "unrolled"] | None,
         typer.Option(help="Form of the refiner.", show_default="the faster"),
@@ -59,16 +84,55 @@ def compile_(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
+    engines_on_device: Annotated[
+        bool, typer.Option("--engines-on-device", help="Leave building engines to the robot.")
+    ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Draw the weights: a release to measure, no policy."),
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Releases at a time.", show_default="the processors")
+    ] = None,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Memory for all of them.", show_default="what is free"),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Compile a checkpoint into a release.
 
-    Every stage is held against the one before it; if one differs, nothing is written.
+    Every stage is held against the one before it; if one differs, nothing is written. With several
+    targets or recipes, the pairs that make sense are compiled in parallel, below --out.
     """
     output = Output("compile", json)
     with needs_extra("compile", "Compiling"):
         from libra_edge.compiler.pipeline import STAGES, Request, compile_checkpoint
+    if "," in target or (recipe is not None and "," in recipe):
+        options = {
+            "--data": data,
+            "--calibrate": calibrate,
+            "--calibration-samples": calibration_samples,
+            "--form": form,
+            "--cache": cache,
+            "--name": name,
+        }
+        flags = {
+            "--engines-on-device": engines_on_device,
+            "--random-weights": random_weights,
+            "--force": force,
+        }
+        words = [w for k, v in options.items() if v is not None for w in (k, str(v))]
+        words += [flag for flag, wanted in flags.items() if wanted]
+        compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)
+        return
+    if jobs is not None or memory_gib is not None:
+        raise InputError(
+            "usage",
+            "--jobs and --memory-gib are for several releases.",
+            "Name several targets or recipes, separated by commas.",
+        )
     request = Request(
         checkpoint=checkpoint,
         target=target,
@@ -78,9 +142,13 @@ def compile_(
         data=data,
         calibrate=calibrate,
         calibration_samples=calibration_samples,
+        auto_precision=auto_precision,
+        max_action_error=None if max_action_error is None else max_action_error / 100,
         form=form,
         cache=cache,
         force=force,
+        engines_on_device=engines_on_device,
+        random_weights=random_weights,
     )
     with progress("compile", len(STAGES)) as advance:
         begun: list[str] = []
@@ -98,17 +166,20 @@ def _show(output: Output, compiled: Compiled) -> None:
     manifest = compiled.manifest
     parity_table(output, compiled.checks)
     chosen = manifest.engines.refiner.form
-    output.table(
-        ("speed (1 thread, median)", "ms", "in the release"),
-        [
-            (
-                f"refiner, {name}" if name != "planner" else name,
-                f"{ms:.2f}",
-                "yes" if name in ("planner", chosen) else "no",
-            )
-            for name, ms in compiled.medians_ms.items()
-        ],
-    )
+    if compiled.medians_ms:
+        output.table(
+            ("speed (1 thread, median)", "ms", "in the release"),
+            [
+                (
+                    f"refiner, {name}" if name != "planner" else name,
+                    f"{ms:.2f}",
+                    "yes" if name in ("planner", chosen) else "no",
+                )
+                for name, ms in compiled.medians_ms.items()
+            ],
+        )
+    if compiled.found is not None:
+        _show_kept(output, compiled.found)
     output.text("")
     for decision in manifest.decisions:
         output.text(f"{decision.subject}: {decision.choice} ({decision.reason})")
@@ -121,8 +192,36 @@ def _show(output: Output, compiled: Compiled) -> None:
             "manifest": manifest.model_dump(mode="json"),
             "checks": [check.to_json() for check in compiled.checks],
             "medians_ms": dict(compiled.medians_ms),
+            "kept": [vars(kept) for kept in compiled.found.kept] if compiled.found else None,
         },
-        f"{compiled.path}: {len(compiled.checks)} checks passed, release "
-        f"{manifest.release_id[:12]}",
-        next_command=f"libra-edge simulate {compiled.path}",
+        f"{compiled.path}: {_counted(compiled)}, release {manifest.release_id[:12]}",
+        next_command=f"libra-edge {'simulate' if compiled.medians_ms else 'pack'} {compiled.path}",
     )
+
+
+def _show_kept(output: Output, found: Found) -> None:
+    output.text("")
+    output.table(
+        ("kept in high precision", "gate used alone", "tokens", "action", f"cost ({found.unit})"),
+        [
+            (
+                kept.layer,
+                f"{kept.gate_used:.0%}",
+                f"{kept.tokens:.4f}",
+                f"{kept.action:.2%}",
+                kept.cost,
+            )
+            for kept in found.kept
+        ],
+    )
+    output.text(
+        f"{len(found.kept)} of {len(found.kept) + len(found.quantised)} layers kept; the rest "
+        f"together uses {found.gate_used:.0%} of the gates in simulation"
+    )
+
+
+def _counted(compiled: Compiled) -> str:
+    passed = sum(check.verdict == "pass" for check in compiled.checks)
+    left = len(compiled.checks) - passed
+    random = ", RANDOM WEIGHTS" if compiled.manifest.random_weights else ""
+    return f"{passed} checks passed" + (f", {left} not measured here" if left else "") + random

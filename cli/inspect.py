@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json as json_module
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.bound import release_bound
+from libra_edge.bundle.manifest import Engine, Manifest
 from libra_edge.bundle.verify import is_release, verify_release
+from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
 from ._options import Json
@@ -42,6 +47,7 @@ def _inspect_release(output: Output, path: Path) -> None:
             "target": f"{manifest.target} ({manifest.runtime.arch}, glibc >= "
             f"{manifest.runtime.glibc})",
             "recipe": manifest.recipe,
+            **({"weights": "RANDOM: for measuring alone"} if manifest.random_weights else {}),
             "checkpoint": policy.checkpoint_sha256,
             "policy": f"{policy.type}, {policy.bins} bins, "
             f"{policy.chunks_per_plan} chunks x {policy.chunk} steps per plan",
@@ -53,7 +59,8 @@ def _inspect_release(output: Output, path: Path) -> None:
             "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
     )
-    _release_tables(output, manifest)
+    measured = _measured(path, manifest.release_id)
+    _release_tables(output, manifest, measured)
     size_bytes = sum(member.size_bytes for member in manifest.members.values())
     output.finish(
         {
@@ -68,16 +75,51 @@ def _inspect_release(output: Output, path: Path) -> None:
     )
 
 
-def _release_tables(output: Output, manifest: Manifest) -> None:
+def _bounds(output: Output, manifest: Manifest, measured: Mapping[str, float]) -> None:
+    """The roofline of the target beside what was measured where the release was compiled."""
+    target = list_targets().get(manifest.target)
+    engines, chunks = manifest.engines, manifest.policy.chunks_per_plan
+    least = release_bound(engines, chunks, target) if target else None
+    planner, refiner = measured.get("planner"), measured.get(engines.refiner.form)
+    average = None if planner is None or refiner is None else planner / chunks + refiner
+    rows = [
+        ("planner", least.planner.ms if least else None, planner),
+        ("refiner", least.refiner.ms if least else None, refiner),
+        (f"average of {chunks} chunks per plan", least.average_ms if least else None, average),
+    ]
+    output.text("")
+    output.table(
+        ("latency", f"bound on {manifest.target}, ms", "measured where compiled, ms"),
+        [(name, _milliseconds(b), _milliseconds(m)) for name, b, m in rows],
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _measured(path: Path, release_id: str) -> dict[str, float]:
+    """The figures of `NAME.build.json` beside the release, if it is of this release."""
+    try:
+        report = json_module.loads(path.with_name(f"{path.name}.build.json").read_bytes())
+        same = report["release_id"] == release_id
+        return {str(k): float(v) for k, v in report["medians_ms"].items()} if same else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _release_tables(output: Output, manifest: Manifest, measured: Mapping[str, float]) -> None:
     planner, refiner = manifest.engines.planner, manifest.engines.refiner
     output.text("")
     output.table(
-        ("engine", "kind", "provider", "form"),
+        ("engine", "kind", "provider", "form", "compiled by"),
         [
-            ("planner", planner.kind, planner.provider, "one pass"),
-            ("refiner", refiner.kind, refiner.provider, refiner.form),
+            ("planner", planner.kind, planner.provider, "one pass", _compiler(planner)),
+            ("refiner", refiner.kind, refiner.provider, refiner.form, _compiler(refiner)),
         ],
     )
+    _layers(output, manifest)
+    _bounds(output, manifest, measured)
     output.text("")
     output.table(
         ("member", "size", "sha256"),
@@ -91,9 +133,57 @@ def _release_tables(output: Output, manifest: Manifest) -> None:
     output.text("")
     output.table(
         ("parity stage", "metric", "threshold", "verdict"),
-        [(c.stage, c.metric, f"{c.threshold:g}", c.verdict) for c in manifest.parity.checks],
+        [(c.stage, c.metric, _number(c.threshold), c.verdict) for c in manifest.parity.checks],
     )
     output.text(f"parity: {manifest.parity.verdict} on {manifest.parity.samples} samples")
+
+
+def _layers(output: Output, manifest: Manifest) -> None:
+    """What each layer runs in, as the built engine says, and the weight bytes that it moves."""
+    if not manifest.layers:
+        return
+    output.text("")
+    output.table(
+        ("layer", "runs in", "kernel", "weights", "per call"),
+        [
+            (
+                layer.name,
+                layer.precision,
+                layer.kernel,
+                _size(layer.weight_bytes),
+                _size(layer.weight_bytes * layer.runs),
+            )
+            for layer in manifest.layers
+        ],
+    )
+    stored, moved = Counter[str](), Counter[str]()
+    for layer in manifest.layers:
+        stored[layer.precision] += layer.weight_bytes
+        moved[layer.precision] += layer.weight_bytes * layer.runs
+    output.text("")
+    output.table(
+        ("runs in", "layers", "weights", "moved by one plan and one chunk"),
+        [
+            (
+                precision,
+                sum(layer.precision == precision for layer in manifest.layers),
+                _size(stored[precision]),
+                _size(moved[precision]),
+            )
+            for precision in sorted(stored)
+        ],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _compiler(engine: Engine) -> str:
+    made = engine.compiled
+    if made is None:
+        return "– (plain graph)"
+    return f"{made.compiler} {made.version} for compute capability {made.compute_capability}"
 
 
 def _inspect_checkpoint(output: Output, path: Path) -> None:

@@ -18,8 +18,11 @@ def recipes(json: Json = False) -> None:
         for name, recipe in entries.items()
     }
     output.table(
-        ("recipe", "precision", "targets", "summary"),
-        [(n, r.precision, ", ".join(runs_on[n]), r.summary) for n, r in entries.items()],
+        ("recipe", "precision", "calibration", "targets", "summary"),
+        [
+            (n, r.precision, _calibration(r), ", ".join(runs_on[n]) or "–", r.summary)
+            for n, r in entries.items()
+        ],
     )
     output.finish(
         {
@@ -31,3 +34,10 @@ def recipes(json: Json = False) -> None:
         f"{len(entries)} recipe{'s' * (len(entries) != 1)}",
         next_command="libra-edge compile CHECKPOINT --recipe fp32",
     )
+
+
+def _calibration(recipe: catalog.Recipe) -> str:
+    if not recipe.quantises:
+        return "none"
+    where = ", on a GPU" if recipe.needs_gpu else ""
+    return f"{recipe.algorithm}, {recipe.samples} frames{where}"

@@ -14,9 +14,11 @@ import typer
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import open_simulator
-from libra_edge.errors import InputError
+from libra_edge.errors import ExitCode, InputError
 from libra_edge.parity import closed_loop
 from libra_edge.runtime.live import LivePolicy, summary_rows
+from libra_edge.runtime.replay import is_recording
+from libra_edge.runtime.replay import replay as repeat_run
 
 from ._options import Json
 from ._render import Output, progress
@@ -56,7 +58,14 @@ def simulate(
     ] = False,
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="DATASET", help="Show recorded observations; needs no renderer."),
+        typer.Option(
+            metavar="DATASET|RECORDING",
+            help="Show a dataset's observations, or repeat what --record wrote; needs no renderer.",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write every call of the run; releases only."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     mode: Annotated[
@@ -70,11 +79,17 @@ def simulate(
     at 95 %.
     """
     output = Output("simulate", json)
-    controller = partial(closed_loop.open_controller, policy, shuffle_intents)
+    if replay is not None and is_recording(replay):
+        _check_repeat(shuffle_intents, record, task, swap, mode)
+        _repeat(output, policy, replay)
+        return
+    if record is not None:
+        _check_record(replay, jobs)
+    controller = partial(closed_loop.open_controller, policy, shuffle_intents, record=record)
     live = None
     if mode is Mode.live:
         _check_live(policy, shuffle_intents, replay, jobs)
-        live = LivePolicy(open_release(policy).path)
+        live = LivePolicy(open_release(policy).path, record=record)
     if replay is not None:
         _replay(output, policy, replay, episodes, controller)
         return
@@ -97,6 +112,7 @@ def simulate(
         "split": split.value,
         "shuffle_intents": shuffle_intents,
         "mode": mode.value,
+        "record": None if record is None else str(record),
     }
     if live is not None:
         settings["runtime"] = live.stats
@@ -111,6 +127,37 @@ def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, jobs: 
             "--mode async runs a release in real time, on its own.",
             "Name a release, without --replay, --shuffle-intents and --jobs.",
         )
+
+
+def _check_record(replay: Path | None, jobs: int) -> None:
+    if replay is not None or jobs > 1:
+        raise InputError(
+            "usage", "--record writes one run.", "Leave out --replay, and --jobs above 1."
+        )
+
+
+def _check_repeat(
+    shuffle_intents: bool,
+    record: Path | None,
+    task: list[str] | None,
+    swap: list[str] | None,
+    mode: Mode,
+) -> None:
+    if shuffle_intents or record is not None or task or swap or mode is Mode.live:
+        raise InputError(
+            "usage",
+            "A recording is repeated as it is: it holds its episodes and its mode.",
+            "Leave out --task, --swap, --mode, --record and --shuffle-intents.",
+        )
+
+
+def _repeat(output: Output, policy: Path, path: Path) -> None:
+    result = repeat_run(open_release(policy).path, path)
+    output.finish(
+        {"policy": str(policy), "recording": str(path), "replay": asdict(result)},
+        f"{path}: {result.in_words()}",
+        exit_code=ExitCode.OK if result.first_difference is None else ExitCode.PARITY,
+    )
 
 
 def _show_runtime(output: Output, stats: dict[str, Any]) -> None:

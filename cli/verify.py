@@ -8,13 +8,25 @@ from typing import Annotated
 import typer
 
 from libra_edge.atomic import new_file
-from libra_edge.errors import ExitCode
+from libra_edge.data.extras import needs_extra
+from libra_edge.errors import ExitCode, InputError
+from libra_edge.parity.ci_kit import write_pipelines
 from libra_edge.parity.junit import junit_xml
+from libra_edge.parity.non_inferiority import ClosedLoop
+from libra_edge.parity.page import html
+from libra_edge.parity.report import Report, make_report, markdown
 from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release
 
 from ._options import Json
 from ._parity import parity_table
 from ._render import Output, say
+
+
+def _init_ci(folder: Path | None) -> None:
+    if folder is not None:
+        written = [str(path) for path in write_pipelines(folder)]
+        Output("verify").finish({"written": written}, f"wrote {' and '.join(written)}")
+        raise typer.Exit
 
 
 def verify(
@@ -40,15 +52,54 @@ def verify(
     golden_only: Annotated[
         bool, typer.Option("--golden-only", help="Bytes and golden vectors alone.")
     ] = False,
+    simulate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Also run N episodes per task with checkpoint and release, and compare.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    simulator: Annotated[str, typer.Option(help="Where to run them.")] = "metaworld",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", show_default=False)
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write report.html, report.json and report.md.",
+            show_default=False,
+        ),
+    ] = None,
+    bisect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="On failure find the first wrong operator; writes a repro there.",
+            show_default=False,
+        ),
+    ] = None,
+    init_ci: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_init_ci,
+            is_eager=True,
+            metavar="FOLDER",
+            help="Write example pipelines for GitHub and GitLab there, and leave.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check that a release is still the same policy.
+
+    With --simulate, an interrupted run goes on where it was: finished episodes are kept.
 
     Exit codes: 0 everything that was asked for passed; 3 a check failed; 5 a byte is not as the
     manifest says; 7 a comparison could not be made (say so with --golden-only if only bytes and
@@ -62,17 +113,61 @@ def verify(
         samples=samples,
         seed=seed,
         golden_only=golden_only,
+        closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
         on_stage=lambda stage: say(f"verify: {stage}"),
     )
     if junit is not None:
         with new_file(junit) as stream:
             stream.write(junit_xml(f"libra-edge verify {result.manifest.name}", result.checks))
+    if report is not None:
+        _write_report(report, make_report(result, samples=samples, seed=seed, data=data))
     parity_table(output, result.checks)
-    _finish(output, release, result)
+    if report is not None:
+        output.text(f"report: {report / 'report.html'}")
+    culprits: list[str] = []
+    if bisect is not None and result.count("fail"):
+        culprits = _bisect(release, checkpoint, data, seed=seed, cache=cache, out=bisect)
+    for culprit in culprits:
+        output.text(f"first wrong: {culprit}")
+    _finish(output, release, result, culprits)
 
 
-def _finish(output: Output, release: Path, result: Verification) -> None:
+def _bisect(
+    release: Path,
+    checkpoint: Path | None,
+    data: Path | None,
+    *,
+    seed: int,
+    cache: Path | None,
+    out: Path,
+) -> list[str]:
+    if checkpoint is None:
+        raise InputError(
+            "bisect-needs-checkpoint",
+            "Without the checkpoint there is nothing to hold the graphs against.",
+            "Add --checkpoint CHECKPOINT.",
+        )
+    with needs_extra("compile", "Bisecting"):
+        from libra_edge.parity.bisect import release_culprits
+    say("verify: bisecting both graphs")
+    found = release_culprits(release, checkpoint, data, seed=seed, cache=cache, out=out)
+    return [str(culprit) for culprit in found]
+
+
+def _write_report(folder: Path, record: Report) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    forms = {
+        "report.json": record.to_json(),
+        "report.md": markdown(record).encode(),
+        "report.html": html(record).encode(),
+    }
+    for name, content in forms.items():
+        with new_file(folder / name) as stream:
+            stream.write(content)
+
+
+def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     follow = {
         ExitCode.OK: f"libra-edge simulate {release}",
@@ -86,6 +181,7 @@ def _finish(output: Output, release: Path, result: Verification) -> None:
             "passed": passed,
             "failed": failed,
             "not_measured": missing,
+            "first_wrong": culprits,
         },
         f"{release}: {passed} checks passed, {failed} failed, {missing} not measured",
         exit_code=result.exit_code,

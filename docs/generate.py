@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from libra_edge import errors
-from libra_edge.bundle.manifest import json_schema
+from libra_edge.bundle import manifest
 from libra_edge.cli import app
+from libra_edge.parity import report
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.training.config import TrainingConfig
 
@@ -144,7 +145,8 @@ def _type_name(annotation: typing.Any) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
     return {
-        REFERENCE / "manifest.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        REFERENCE / "manifest.schema.json": json.dumps(manifest.json_schema(), indent=2) + "\n",
+        REFERENCE / "report.schema.json": json.dumps(report.json_schema(), indent=2) + "\n",
         REFERENCE / "error-codes.md": error_page(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "config.md": config_page(),

@@ -18,7 +18,7 @@ Precision = Literal[
     "fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8", "nvfp4"
 ]
 Number = Literal["fp32", "fp16", "int8", "int4", "fp8", "nvfp4"]
-Algorithm = Literal["none", "max", "percentile", "entropy", "smoothquant", "awq"]
+Algorithm = Literal["none", "max", "percentile", "entropy", "mse", "smoothquant", "awq"]
 PartName = Literal[
     "planner.backbone",
     "planner.head",
@@ -30,6 +30,10 @@ PartName = Literal[
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
+Version = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,3}$")]
+Positive = Annotated[float, Field(gt=0, strict=False)]
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -38,24 +42,71 @@ class _Entry(BaseModel):
     summary: Annotated[str, Field(min_length=1, max_length=120)]
 
 
-class TargetEngine(BaseModel):
-    """One engine kind a target can run, with the ONNX Runtime provider and options it needs."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TargetEngine(_Part):
+    """One engine kind a target can run, with the ONNX Runtime provider and options it needs.
+
+    build: on the `host` that compiles, or on the `device` when the release is installed;
+    options: of the build, as the engine kind documents them.
+    """
 
     kind: Name
     provider: str
     session_options: dict[str, str] = {}
+    build: Literal["host", "device"] = "host"
+    options: dict[str, str] = {}
+
+
+class Software(_Part):
+    """Versions a target is expected to have; an engine built for one is not loaded on another."""
+
+    jetpack: Version | None = None
+    cuda: Version | None = None
+    tensorrt: Version | None = None
+    driver: Version | None = None
+
+
+class RuntimeLibrary(_Part):
+    """The package, at the version installed here, whose wheel holds the target's ONNX Runtime.
+
+    platform: of the wheel; provider_packages: what the robot needs besides for its providers.
+    """
+
+    package: str
+    platform: str
+    provider_packages: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Target(_Entry):
-    """A kind of machine: what native code it runs and which engines it has, best first."""
+    """A kind of machine: what native code it runs and which engines it has, best first.
 
+    compute_capability, memory_gib (of the accelerator, or shared), bandwidth_gb_s and peak_tops
+    (dense, 10^12 operations per second by number format) are absent where they are not known;
+    refiner_form: the refiner's, where the forms cannot be measured against each other;
+    based_on: the profile whose values count where this one says nothing.
+    """
+
+    based_on: Name | None = None
     arch: Annotated[str, Field(pattern=r"^[a-z0-9_]+-linux-gnu$")]
     glibc: Annotated[str, Field(pattern=r"^2\.[0-9]{1,3}$")]
+    compute_capability: Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")] | None = None
+    memory_gib: Positive | None = None
+    bandwidth_gb_s: Positive | None = None
+    peak_tops: dict[Number, Positive] = {}
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)]
     default_recipe: Name
+    refiner_form: Literal["loop", "unrolled"] = "loop"
+    software: Software = Software()
+    onnxruntime: RuntimeLibrary
     engines: Annotated[tuple[TargetEngine, ...], Field(min_length=1, strict=False)]
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the accelerator has, or None."""
+        return None if self.memory_gib is None else int(self.memory_gib * 2**30)
 
     @model_validator(mode="after")
     def _engines_differ(self) -> Target:
@@ -93,19 +144,19 @@ class Recipe(_Entry):
     """How the numbers of a policy are stored and computed.
 
     precision: what a target must be able to run; algorithm: how ranges are found; percentile: of
-    absolute activations, for that algorithm; samples: calibration samples wanted; stem_integers:
-    how many of an image stem's convolutions, from the camera on, are in integers; keep: patterns
-    (`*` matches anything) of layers that stay in high precision; parts: per part of the policy
-    what its layers become, high precision where a part is left out.
+    absolute activations, for that algorithm; block: inputs of an output that share a scale, where
+    weights have 4 bits; samples: calibration samples wanted; keep: patterns (`*` matches anything)
+    of layers that stay in high precision; parts: per part of the policy what its layers become,
+    high precision where a part is left out.
     """
 
     precision: Precision
     algorithm: Algorithm = "none"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    block: Literal[16, 32, 64, 128] = 32
     samples: Annotated[int, Field(ge=1, le=4096)] = 256
     needs_gpu: bool = False
     keep: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    stem_integers: Annotated[int, Field(ge=1)] = 64
     parts: dict[PartName, LayerPrecision] = {}
 
     @model_validator(mode="after")
@@ -130,6 +181,13 @@ EntryT = TypeVar("EntryT", bound=_Entry)
 _FOLDERS: dict[type[_Entry], tuple[str, str]] = {
     Target: ("target", "libra_edge.targets"),
     Recipe: ("recipe", "libra_edge.calibration"),
+}
+
+
+_INNER: dict[str, type[BaseModel]] = {
+    "engines": TargetEngine,
+    "software": Software,
+    "onnxruntime": RuntimeLibrary,
 }
 
 
@@ -211,6 +269,8 @@ def parse_entry(model: type[EntryT], name: str, text: str) -> EntryT:
             raise InputError(
                 f"{kind}-invalid", f"{kind} {name!r}: unknown key 'name'.", "The file's name is it."
             )
+        if model is Target and "based_on" in body:
+            body = {**_base(name, body["based_on"]), **body}
         return model.model_validate({"name": name, **body})
     except tomllib.TOMLDecodeError as error:
         raise InputError(
@@ -220,13 +280,32 @@ def parse_entry(model: type[EntryT], name: str, text: str) -> EntryT:
         raise _explain(model, kind, name, error) from None
 
 
+def _base(name: str, base: object) -> dict[str, object]:
+    """What the profile that a target is based on says."""
+    known = _names(Target)
+    if base not in known or base == name:
+        raise InputError(
+            "target-invalid",
+            f"target {name!r} is based on {base!r}, which is not another target.",
+            did_you_mean(str(base), set(known) - {name}),
+        )
+    body = tomllib.loads((files(_FOLDERS[Target][1]) / f"{base}.toml").read_text("utf-8"))
+    if "based_on" in body:
+        raise InputError(
+            "target-invalid",
+            f"target {name!r} is based on {base!r}, which is itself based on another.",
+            f"Base it on {body['based_on']!r}.",
+        )
+    return body
+
+
 def _explain(model: type[_Entry], kind: str, name: str, error: ValidationError) -> InputError:
     # A misspelt key is also a missing one; the misspelling is what helps.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     remedy = "Correct the value in the file."
     if first["type"] == "extra_forbidden":
-        inner = TargetEngine if model is Target else LayerPrecision
+        inner = _INNER.get(str(first["loc"][0]), LayerPrecision)
         known = inner.model_fields if len(first["loc"]) > 1 else model.model_fields
         remedy = did_you_mean(str(first["loc"][-1]), set(known) - {"name"})
         return InputError(f"{kind}-invalid", f"{kind} {name!r}: unknown key {where!r}.", remedy)

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.errors import IncompatibleError, IntegrityError
 from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
 
@@ -21,7 +29,20 @@ SCHEMA_VERSION = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=4096)]
-Verdict = Literal["pass", "fail"]
+Verdict = Literal["pass", "fail", "not measured"]
+Bytes = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Grown(Strict):
+    """A model with keys that came later: unset they are left out, so old bytes stay the same."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        unset = [n for n in self.later if getattr(self, n) == type(self).model_fields[n].default]
+        return {name: value for name, value in content.items() if name not in unset}
 
 
 class PolicyFacts(Strict):
@@ -53,26 +74,56 @@ class TensorSpec(Strict):
     shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
-class Engine(Strict):
-    """How the runtime loads one graph."""
+class Compiled(Strict):
+    """What compiled an engine, for what, and what the engine needs of its device.
+
+    weight_bytes: of the weights as it stores them; workspace_bytes: while it runs.
+    """
+
+    compiler: Name
+    version: Name
+    compute_capability: Name
+    engine_bytes: Bytes
+    weight_bytes: Bytes
+    workspace_bytes: Bytes
+
+
+class Work(Strict):
+    """What one call of a graph costs: operations by number format, bytes moved at the least.
+
+    tera_operations: 10^12 multiplications and additions, by the format they run in;
+    weight_bytes: read per call, each denoising step anew; activation_bytes: in and out of layers.
+    """
+
+    tera_operations: dict[Name, float]
+    weight_bytes: Bytes
+    activation_bytes: Bytes
+
+
+class Engine(_Grown):
+    """How the runtime loads one graph. `compiled` where it is not the plain graph."""
+
+    later: ClassVar[tuple[str, ...]] = ("compiled", "work")
 
     kind: Name
     provider: Name
     session_options: Annotated[dict[Text, Text], Field(max_length=64)]
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
+    compiled: Compiled | None = None
+    work: Work | None = None
 
 
 class PlannerEngine(Engine):
     """The planner: images, instruction, state to intent and margin."""
 
-    member: Literal["engines/planner.onnx"]
+    member: Literal["engines/planner.onnx", "engines/planner.engine.onnx"]
 
 
 class RefinerEngine(Engine):
     """The refiner: images, state, intent, noise to actions, its K steps fused in one graph."""
 
-    member: Literal["engines/refiner.onnx"]
+    member: Literal["engines/refiner.onnx", "engines/refiner.engine.onnx"]
     form: Literal["loop", "unrolled"]
 
 
@@ -92,6 +143,25 @@ class RuntimeFacts(Strict):
     onnxruntime_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
 
 
+class Provision(Strict):
+    """The engines that the robot builds from the graphs when the release is installed."""
+
+    kind: Name
+    provider: Name
+    options: Annotated[dict[Text, Text], Field(max_length=64)]
+
+
+class DeviceNeeds(Strict):
+    """What the engines ask of a device, besides architecture and C library.
+
+    versions: of `jetpack`, `cuda`, `tensorrt` and `driver`, as the target expects them.
+    """
+
+    compute_capability: Name | None
+    memory_bytes: Bytes
+    versions: Annotated[dict[Name, Name], Field(max_length=8)]
+
+
 class Decision(Strict):
     """One automatic choice and why. Words and ratios, never exact timings."""
 
@@ -101,17 +171,32 @@ class Decision(Strict):
     reason: Text
 
 
+class Layer(Strict):
+    """One matrix product or convolution with weights, read off the built engine.
+
+    kernel: the engine's operator; precision: of its arithmetic, and of its weights where that is
+    another; weight_bytes: as stored; runs: per call of the engine, so that a call moves
+    `weight_bytes * runs`.
+    """
+
+    name: Text
+    kernel: Text
+    precision: Text
+    weight_bytes: Annotated[int, Field(ge=0, le=2**53)]
+    runs: Count
+
+
 class ParityCheck(Strict):
-    """One gate that was applied while compiling."""
+    """One gate that was applied while compiling; without a threshold where it could not be."""
 
     stage: Text
     metric: Text
-    threshold: float
+    threshold: float | None
     verdict: Verdict
 
 
 class Parity(Strict):
-    """The result of all gates; `pass` only if every check passed."""
+    """The result of all gates; `pass` only if every check was made and passed."""
 
     verdict: Verdict
     samples: Count
@@ -119,9 +204,15 @@ class Parity(Strict):
 
     @model_validator(mode="after")
     def _verdict_follows_checks(self) -> Parity:
-        if (self.verdict == "pass") != all(check.verdict == "pass" for check in self.checks):
+        if self.verdict != overall([check.verdict for check in self.checks]):
             raise ValueError("the verdict does not follow from the checks")
         return self
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict for many: a failure counts before a gap, a gap before success."""
+    ranked: tuple[Verdict, ...] = ("fail", "not measured", "pass")
+    return min(verdicts, key=ranked.index)
 
 
 class Member(Strict):
@@ -131,8 +222,13 @@ class Member(Strict):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class ReleaseFacts(Strict):
-    """Everything a manifest says except the list of members: what the compiler knows."""
+class ReleaseFacts(_Grown):
+    """Everything a manifest says except the list of members: what the compiler knows.
+
+    random_weights: the policy was never trained; such a release is for measuring alone.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("device", "layers", "provision", "random_weights")
 
     schema_version: Literal[1] = 1
     name: Name
@@ -145,6 +241,11 @@ class ReleaseFacts(Strict):
     decisions: Annotated[tuple[Decision, ...], Field(max_length=1024)]
     parity: Parity
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
+    layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
+
+    device: DeviceNeeds | None = None
+    provision: Provision | None = None
+    random_weights: bool = False
 
 
 class Manifest(ReleaseFacts):
@@ -155,7 +256,7 @@ class Manifest(ReleaseFacts):
     @field_validator("members")
     @classmethod
     def _exactly_the_known_members(cls, members: dict[str, Member]) -> dict[str, Member]:
-        if unknown := sorted(set(members) - MEMBERS):
+        if unknown := sorted(set(members) - MEMBERS - OPTIONAL):
             raise ValueError(f"unknown member {unknown[0]!r}")
         if missing := sorted(MEMBERS - set(members)):
             raise ValueError(f"no member {missing[0]!r}")
@@ -163,6 +264,13 @@ class Manifest(ReleaseFacts):
             if member.size_bytes > MAX_BYTES[name]:
                 raise ValueError(f"member {name!r} exceeds {MAX_BYTES[name]} bytes")
         return members
+
+    @model_validator(mode="after")
+    def _engines_are_members(self) -> Manifest:
+        loaded = {self.engines.planner.member, self.engines.refiner.member}
+        if loaded & OPTIONAL != self.members.keys() & OPTIONAL:
+            raise ValueError("the compiled engines are not those that the engines name")
+        return self
 
     def to_bytes(self) -> bytes:
         """The one byte form of this manifest."""

@@ -15,6 +15,8 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "tokenizer.json": 64 * _MIB,
         "engines/planner.onnx": 2048 * _MIB - 1,
         "engines/refiner.onnx": 2048 * _MIB - 1,
+        "engines/planner.engine.onnx": 2048 * _MIB - 1,
+        "engines/refiner.engine.onnx": 2048 * _MIB - 1,
         "lib/liblibra_edge.so": 256 * _MIB,
         "lib/libonnxruntime.so": 1024 * _MIB,
         "include/libra_edge.h": 1 * _MIB,
@@ -27,5 +29,7 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "golden/actions.npy": 16 * _MIB,
     }
 )
-MEMBERS = frozenset(MAX_BYTES) - {MANIFEST}
+# Engines that a compiler made of the graphs; where there are none, the graphs are the engines.
+OPTIONAL = frozenset({"engines/planner.engine.onnx", "engines/refiner.engine.onnx"})
+MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 FOLDERS = frozenset(name.split("/")[0] for name in MEMBERS if "/" in name)

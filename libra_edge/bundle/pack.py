@@ -10,7 +10,7 @@ from pathlib import Path
 from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.bundle.verify import verify_release
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 
@@ -35,8 +35,8 @@ def write_release(
         LibraError: the disk is full.
         ValueError: `files` is not exactly the members of a release.
     """
-    if set(files) != MEMBERS:
-        raise ValueError(f"not the members of a release: {sorted(set(files) ^ MEMBERS)}")
+    if wrong := (set(files) - OPTIONAL) ^ MEMBERS:
+        raise ValueError(f"not the members of a release: {sorted(wrong)}")
     members = {name: _measure(name, source) for name, source in files.items()}
     manifest = Manifest(**dict(facts), members=members)
     if _already_there(destination, manifest, replace=replace):

@@ -86,9 +86,13 @@ def _cache_folder() -> Path:
 
 
 def _verify_directory(path: Path) -> Manifest:
-    _require_names(path)
+    names = _require_names(path)
     with (path / MANIFEST).open("rb") as stream:
         manifest = parse_manifest(stream.read(MAX_BYTES[MANIFEST] + 1))
+    if other := sorted((names - {MANIFEST}) ^ manifest.members.keys()):
+        where = "not in the manifest" if other[0] in names else "missing"
+        code = "member-unexpected" if other[0] in names else "member-missing"
+        raise broken(code, f"{other[0]} is {where}")
     for name, member in sorted(manifest.members.items()):
         found = (path / name).stat().st_size
         if found != member.size_bytes:
@@ -98,8 +102,8 @@ def _verify_directory(path: Path) -> Manifest:
     return manifest
 
 
-def _require_names(path: Path) -> None:
-    """Exactly the known names: regular files and plain folders, no links, nothing hidden."""
+def _require_names(path: Path) -> set[str]:
+    """The names there are; only known ones: regular files, plain folders, no links, none hidden."""
     found = set()
     for folder in ("", *sorted(FOLDERS)):
         if not (path / folder).is_dir() or (folder and (path / folder).is_symlink()):
@@ -114,3 +118,4 @@ def _require_names(path: Path) -> None:
             found.add(name)
     if missing := sorted(MEMBERS - found):
         raise broken("member-missing", f"The release has no {missing[0]}")
+    return found

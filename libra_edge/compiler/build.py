@@ -11,11 +11,20 @@ from functools import partial
 
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache, sha256
+from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.front import Front
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.precision import integer_layers, require_integers
 from libra_edge.engines import engine
-from libra_edge.engines.base import Array, BuiltEngine, EnginePair, Product, Session
+from libra_edge.engines.base import (
+    Array,
+    BuiltEngine,
+    Compilation,
+    EnginePair,
+    Product,
+    Session,
+    TensorSpec,
+)
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import LIMITS, compare, require_pass, run_engines
 from libra_edge.parity.samples import Sample
@@ -24,6 +33,11 @@ from libra_edge.policy.executor import Engines
 # A smaller gain may be what a busy machine adds, and Loop is the smaller graph.
 WORTH_UNROLLING = 1.05
 FORM_SAMPLES = 8
+# Why there is but one form.
+_ONLY: dict[Form, str] = {
+    "unrolled": "Libra-Base has no denoising loop: intents become bin centres",
+    "loop": "unrolled steps share their 4-bit weights, and engines turn such weights into floats",
+}
 _LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
 
 
@@ -46,7 +60,13 @@ class Built:
     refiner: BuiltEngine
     choice: Choice
     medians_ms: Mapping[str, float]
+    plan: EnginePlan
     products: tuple[Product, ...] = ()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine has the provider that the engines in the release need."""
+        return engine(self.planner.kind).is_available(self.planner.provider)
 
     def load(self) -> EnginePair:
         """Both engines on this machine, as a robot would run them, on one thread."""
@@ -56,6 +76,7 @@ class Built:
 def build_engines(
     front: Front,
     target: Target,
+    plan: EnginePlan,
     recipe: Recipe,
     pinned: Form | None,
     cache: StageCache,
@@ -64,11 +85,13 @@ def build_engines(
 ) -> Built:
     """Build both graphs with the target's best engine kind.
 
-    Every form of the refiner is held against `reference` before its speed is looked at.
+    Every form of the refiner is held against `reference` before its speed is looked at. Where the
+    target's engines do not run here, the refiner's form is the target's.
 
     Args:
         front: the graphs.
         target: what to build for.
+        plan: which engines, and where.
         recipe: the precision.
         pinned: the refiner's form, or None for the faster.
         cache: keeps the measurement, so that compiling again decides alike.
@@ -79,18 +102,22 @@ def build_engines(
         InputError: the pinned form does not exist for this policy.
         ParityError: a form is not the policy, or a layer that was to run in integers does not.
     """
-    settings = target.engines[0]
-    kind = engine(settings.kind)
-    planner = kind.build(front.planner, settings, recipe)
-    wanted = integer_layers(front.precisions)
-    refiners = {
-        form: kind.build(front.refiners[form], settings, recipe)
-        for form in _candidates(front, pinned)
-    }
+    kind = engine(plan.settings.kind)
+    planner = _build(front.planner, plan, target, cache)
+    wanted = integer_layers(front.precisions, kind.kernels)
+    forms = _candidates(front, pinned if plan.measurable else pinned or _preferred(front, target))
+    refiners = {form: _build(front.refiners[form], plan, target, cache) for form in forms}
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
     products = {name: kind.products(built) for name, built in graphs.items()}
     for form in refiners:
-        require_integers(wanted, [*products["planner"], *products[form]])
+        # On the robot another engine will run the graph; what this one does says nothing of it.
+        if plan.on_device is None:
+            require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
+    if not plan.measurable:
+        (form,) = refiners
+        choice = _unmeasured(form, pinned, front, target)
+        chosen = (*products["planner"], *products[form])
+        return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
     _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, recipe)
     inputs = {name: sha256(built.content) for name, built in graphs.items()}
@@ -100,7 +127,54 @@ def build_engines(
     medians_ms = json.loads(measured["medians_ms"])
     choice = _choose(front, pinned, medians_ms)
     chosen = (*products["planner"], *products[choice.form])
-    return Built(planner, refiners[choice.form], choice, medians_ms, chosen)
+    return Built(planner, refiners[choice.form], choice, medians_ms, plan, chosen)
+
+
+def _build(model: bytes, plan: EnginePlan, target: Target, cache: StageCache) -> BuiltEngine:
+    """One engine; what a compiler made is kept, as its log and its figures belong to its bytes."""
+    kind = engine(plan.settings.kind)
+    tools = kind.tools()
+    if not tools:
+        return kind.build(model, plan.settings, target)
+    made: list[BuiltEngine] = []
+
+    def build() -> dict[str, bytes]:
+        made.append(kind.build(model, plan.settings, target))
+        return {"content": made[0].content, "facts": _to_json(made[0])}
+
+    inputs = {
+        "graph": sha256(model),
+        "settings": plan.settings.model_dump_json(),
+        "compute capability": str(target.compute_capability),
+        **tools,
+    }
+    stored, _ = cache.get_or_make("engine", inputs, build)
+    return made[0] if made else _from_json(model, plan, stored)
+
+
+def _to_json(built: BuiltEngine) -> bytes:
+    assert built.compilation is not None
+    specs = {name: [vars(s) for s in getattr(built, name)] for name in ("inputs", "outputs")}
+    return json.dumps({"compilation": vars(built.compilation), **specs}).encode()
+
+
+def _from_json(model: bytes, plan: EnginePlan, stored: Mapping[str, bytes]) -> BuiltEngine:
+    facts = json.loads(stored["facts"])
+    inputs, outputs = (
+        tuple(TensorSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in facts[name])
+        for name in ("inputs", "outputs")
+    )
+    settings = plan.settings
+    return BuiltEngine(
+        settings.kind,
+        settings.provider,
+        settings.session_options,
+        stored["content"],
+        inputs,
+        outputs,
+        graph=model,
+        compilation=Compilation(**facts["compilation"]),
+    )
 
 
 def load_built(built: BuiltEngine) -> Session:
@@ -144,17 +218,30 @@ def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     if pinned not in front.refiners:
         raise InputError(
             "form-unavailable",
-            f"This policy has no refiner, so its graph has no {pinned} form.",
+            f"There is no {pinned} form here: {_ONLY[next(iter(front.refiners))]}.",
             "Leave out --form.",
         )
     return [pinned]
+
+
+def _preferred(front: Front, target: Target) -> Form:
+    return target.refiner_form if target.refiner_form in front.refiners else "unrolled"
+
+
+def _unmeasured(form: Form, pinned: Form | None, front: Front, target: Target) -> Choice:
+    if pinned is not None or len(front.refiners) == 1:
+        return _choose(front, pinned, {})
+    return Choice(
+        form, f"the default of target {target.name}, whose engines cannot be measured here"
+    )
 
 
 def _choose(front: Front, pinned: Form | None, medians_ms: Mapping[str, float]) -> Choice:
     if pinned is not None:
         return Choice(pinned, "asked for with --form")
     if len(front.refiners) == 1:
-        return Choice("unrolled", "Libra-Base has no denoising loop: intents become bin centres")
+        (form,) = front.refiners
+        return Choice(form, _ONLY[form])
     return choose_form(medians_ms)
 
 

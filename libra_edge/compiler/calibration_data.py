@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
@@ -73,6 +75,29 @@ class CalibrationData:
         return [(name, getattr(self, name)) for name in ARRAYS]
 
 
+def open_calibration_data(
+    path: Path, evaluation: Path | None, checkpoint: Checkpoint, count: int
+) -> CalibrationData:
+    """Read `count` frames of the LeRobot dataset at `path`, which shares none with `evaluation`.
+
+    Raises:
+        InputError: a dataset cannot be read, is another robot's, or is not fit for calibration.
+    """
+    with needs_extra("train", "Reading a dataset"):
+        from libra_edge.data.lerobot import Dataset
+    dataset = Dataset(path)
+    dataset.check_matches(checkpoint.config.embodiment)
+    if dataset.split == "eval":
+        raise InputError(
+            "calibration-not-apart",
+            f"{path} was recorded on evaluation variations (its split is 'eval').",
+            "Calibrate on training data; evaluation episodes are for the gates.",
+        )
+    if evaluation is not None:
+        require_apart(dataset, Dataset(evaluation))
+    return read_calibration_data(dataset, checkpoint, count)
+
+
 def read_calibration_data(
     dataset: Dataset, checkpoint: Checkpoint, count: int, seed: int = 0
 ) -> CalibrationData:
@@ -107,7 +132,10 @@ def require_apart(calibration: Dataset, evaluation: Dataset) -> None:
     def scenes(dataset: Dataset) -> set[tuple[str, int]]:
         return {(e.task, e.seed) for e in dataset.episodes if e.seed != 0}
 
-    shared = sorted(scenes(calibration) & scenes(evaluation))
+    # Where both say their split, equal seeds of different splits are different scenes.
+    splits = {calibration.split, evaluation.split}
+    apart = len(splits) == 2 and None not in splits
+    shared = [] if apart else sorted(scenes(calibration) & scenes(evaluation))
     same = calibration.path.resolve() == evaluation.path.resolve()
     if shared or same or calibration.fingerprint == evaluation.fingerprint:
         what = f"task {shared[0][0]}, seed {shared[0][1]}" if shared else "all of it"

@@ -11,18 +11,23 @@ import onnx
 import onnxsim
 import torch
 
+from libra_edge.compiler import blocks
 from libra_edge.compiler.split import Graph
 from libra_edge.errors import InputError
 
 OPSET = 20
-# The oldest IR with opset 20; a newer one would only shut out older runtimes.
-IR_VERSION = 9
+# The oldest IR with each opset; a newer one would only shut out older runtimes.
+IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
 
 
-def export(graph: Graph) -> onnx.ModelProto:
+def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
     """Export one graph with static shapes.
+
+    Args:
+        graph: what to export.
+        opset: of `IR_VERSIONS`.
 
     Raises:
         InputError: its weights do not fit into one ONNX file.
@@ -41,7 +46,7 @@ def export(graph: Graph) -> onnx.ModelProto:
             graph.arguments,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
@@ -49,13 +54,17 @@ def export(graph: Graph) -> onnx.ModelProto:
         model, same = onnxsim.simplify(program.model_proto)
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
-    return finish(model, graph.name)
+    _restore_names(model.graph, graph.module)
+    blocks.pack(model.graph)
+    return finish(model, graph.name, opset)
 
 
-def finish(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def finish(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
     """Strip every trace of the build (stack traces hold local paths), name and check a graph."""
-    clean = onnx.ModelProto(ir_version=IR_VERSION, producer_name="libra-edge", graph=model.graph)
-    clean.opset_import.add(domain="", version=OPSET)
+    clean = onnx.ModelProto(
+        ir_version=IR_VERSIONS[opset], producer_name="libra-edge", graph=model.graph
+    )
+    clean.opset_import.add(domain="", version=opset)
     clean.graph.name = name
     _strip(clean.graph)
     _drop_unused_weights(clean.graph)
@@ -63,6 +72,11 @@ def finish(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise RuntimeError(f"the {name} graph has operators that are not standard ONNX")
     onnx.checker.check_model(clean, full_check=True)
     return clean
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a finished graph uses."""
+    return int(model.opset_import[0].version)
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -75,6 +89,28 @@ def from_bytes(content: bytes) -> onnx.ModelProto:
     """The model that `to_bytes` wrote."""
     model: onnx.ModelProto = onnx.ModelProto.FromString(content)
     return model
+
+
+def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
+    """Call a weight that was transposed while exporting by its layer's name again.
+
+    It is by these names that a built engine says what every layer runs in.
+    """
+    taken = {tensor.name for tensor in graph.initializer}
+    known = {
+        weight.detach().t().contiguous().numpy().tobytes(): name
+        for name, weight in module.named_parameters()
+        if weight.dim() == 2 and name not in taken
+    }
+    names = {
+        tensor.name: known.pop(tensor.raw_data)
+        for tensor in graph.initializer
+        if len(tensor.dims) == 2 and tensor.raw_data in known
+    }
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _drop_unused_weights(graph: onnx.GraphProto) -> None:

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.compiler.qlayers import QuantisedLinear
+from libra_edge.compiler.qlayers import QuantisedLinear, StoredWeight
 from libra_edge.policy.layers import Attention, EncoderBlock
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
+
+# One product for the memory's keys and values of so many blocks.
+ALL_MEMORY = "key_values_of_"
 
 
 def flatten_blocks(policy: LibraVLA) -> None:
@@ -31,6 +34,8 @@ def flatten_blocks(policy: LibraVLA) -> None:
                 stack[i] = FlatEncoderBlock(block, last=last)
             elif isinstance(block, DenoiserBlock):
                 stack[i] = FlatDenoiserBlock(block, last=last)
+    if isinstance(policy.refiner, FlatRefiner):
+        policy.refiner.merge_memory()
 
 
 class FlatAttention(nn.Module):
@@ -58,27 +63,32 @@ class FlatAttention(nn.Module):
         """[S, n * width] → [n * heads, S, width / heads]."""
         return x.reshape(x.shape[0], -1, self.size).transpose(0, 1)
 
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [1, heads, S, width / heads] of a memory [1, S, width]."""
-        key, value = self._split(self.key_value(_flat(memory))).split(self.heads)
-        return key[None], value[None]
+    def keys_values(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Of [S, 2 * width]: keys [heads, width / heads, S], values [heads, S, width / heads]."""
+        key, value = both.chunk(2, dim=1)
+        return self._split(key).transpose(1, 2), self._split(value)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend from x [Q, width] to keys and values [heads, S, width / heads]."""
+        """Attend from x [Q, width] to what `keys_values` gave."""
         return self._attend(self._split(self.query(x)), keys, values)
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        weights = (queries @ keys.transpose(1, 2)).softmax(dim=-1)
-        return self.output((weights @ values).transpose(0, 1).flatten(1))
+    def _attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, gain: Tensor | None = None
+    ) -> Tensor:
+        weights = (queries @ keys).softmax(dim=-1)
+        return gained(self.output, (weights @ values).transpose(0, 1).flatten(1), gain)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Attend from x [Q, width] to memory [S, width], or to x itself."""
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, gain: Tensor | None = None
+    ) -> Tensor:
+        """Attend from x [Q, width] to memory [S, width], or to x itself; `gain` [width] on it."""
         if memory is None and self.all is not None:
-            return self._attend(*self._split(self.all(x)).split(self.heads))
+            queries, keys, values = self._split(self.all(x)).split(self.heads)
+            return self._attend(queries, keys.transpose(1, 2), values, gain)
         keys, values = self._split(self.key_value(x if memory is None else memory)).split(
             self.heads
         )
-        return self.attend(x, keys, values)
+        return self._attend(self._split(self.query(x)), keys.transpose(1, 2), values, gain)
 
 
 class FlatEncoderBlock(nn.Module):
@@ -117,19 +127,47 @@ class FlatDenoiserBlock(nn.Module):
         x = _flat(x)
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation[0].chunk(6)
         y = F.layer_norm(x, (self.width,), 1 + scale, shift)
-        x = x + (1 + gate) * self.self_attention(y)
-        x = x + self.cross_attention.attend(self.norm_cross(x), *map(_flat, memory))
+        x = x + self.self_attention(y, gain=1 + gate)
+        x = x + self.cross_attention.attend(self.norm_cross(x), *memory)
         y = F.layer_norm(x, (self.width,), 1 + scale_mlp, shift_mlp)
-        x = x + (1 + gate_mlp) * self.mlp(y)
+        *inner, last = self.mlp
+        for layer in inner:
+            y = layer(y)
+        x = x + gained(last, y, 1 + gate_mlp)
         return x[None] if self.last else x
 
 
 class FlatRefiner(Refiner):
     """`Refiner` for one observation, without the batch axis around its blocks."""
 
+    def context(self, memory: Tensor, intent: Tensor) -> Context:
+        """See `Refiner.context`: intents [H, width], keys and values of `FlatAttention`."""
+        dims, bins, _ = self.intents.shape
+        # One table for all action dimensions.
+        rows = intent[0] + bins * torch.arange(dims, dtype=intent.dtype)
+        embedded = F.embedding(rows, self.intents.flatten(0, 1)).sum(1)
+        attentions = [block.cross_attention for block in self._denoisers()]
+        merged = getattr(self, f"{ALL_MEMORY}{len(attentions)}", None)
+        if merged is None:
+            parts = [attention.key_value(_flat(memory)) for attention in attentions]
+        else:
+            parts = merged(_flat(memory)).split(2 * self.width, dim=1)
+        pairs = zip(attentions, parts, strict=True)
+        keys, values = zip(*(a.keys_values(both) for a, both in pairs), strict=True)
+        return Context(embedded + self.position, keys, values)
+
+    def merge_memory(self) -> None:
+        """Make one product of all blocks' keys and values, where they read the memory alike."""
+        layers = [block.cross_attention.key_value for block in self._denoisers()]
+        merged: nn.Module | None = layers[0]
+        for layer in layers[1:]:
+            merged = merged and side_by_side(merged, layer)
+        if merged is not None and len(layers) > 1:
+            setattr(self, f"{ALL_MEMORY}{len(layers)}", merged)
+
     def denoise_one(self, noisy: Tensor, modulation: Tensor, context: Context) -> Tensor:
         """See `Refiner.denoise_one`."""
-        x = self.noisy(noisy) + _flat(context.intents)
+        x = self.noisy(noisy) + context.intents
         *parts, last = modulation.split(6 * self.width)
         for block, part, key, value in zip(
             self.blocks, parts, context.keys, context.values, strict=True
@@ -141,8 +179,17 @@ class FlatRefiner(Refiner):
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Without the batch axis of one; blocks hand over two axes, keys and values have four."""
+    """Without the batch axis of one, if it is there."""
     return x if x.dim() == 2 else x.flatten(0, 1)
+
+
+def gained(layer: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
+    """What the layer gives, times `gain` [out]; integer products take it into their scales."""
+    integers = isinstance(layer, QuantisedLinear) and isinstance(layer.weight, StoredWeight)
+    if integers and layer.input is not None:
+        return layer(x, gain)
+    y: Tensor = layer(x)
+    return y if gain is None else gain * y
 
 
 def in_features(layer: nn.Module) -> int:

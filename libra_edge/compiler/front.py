@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from libra_edge.compiler import blocks
 from libra_edge.compiler.cache import StageCache, sha256
-from libra_edge.compiler.export import export, from_bytes, to_bytes
+from libra_edge.compiler.export import OPSET, export, from_bytes, to_bytes
 from libra_edge.compiler.fuse import FORMS, Form, fuse
 from libra_edge.compiler.quantize import Precisions, Quantised
 from libra_edge.compiler.split import Split, split
@@ -20,8 +21,8 @@ class Front:
     """A policy as graphs.
 
     exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
-    each form. Libra-Base has no loop to unroll: its one graph is called unrolled. precisions: of
-    the layers that could be quantised, empty where none was asked for.
+    each form there is. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    precisions: of the layers that could be quantised, empty where none was asked for.
     """
 
     split: Split
@@ -55,18 +56,24 @@ def make_graphs(
     if quantised:
         inputs["quantised"] = quantised.sha256
     on_stage("export", ", ".join(graph.name for graph in parts.graphs))
+    in_blocks = any(p.weights == "int4" for p in quantised.precisions.values()) if quantised else ()
+    opset = blocks.OPSET if in_blocks else OPSET
     exported, _ = cache.get_or_make(
-        "export", inputs, lambda: {graph.name: to_bytes(export(graph)) for graph in parts.graphs}
+        "export",
+        inputs,
+        lambda: {graph.name: to_bytes(export(graph, opset)) for graph in parts.graphs},
     )
     on_stage("fuse", "denoising steps into one graph")
     hashes = {name: sha256(content) for name, content in exported.items()}
-    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported))
+    # Engines turn 4-bit weights that several steps of an unrolled graph share into floats.
+    forms: tuple[Form, ...] = ("loop",) if in_blocks else FORMS
+    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
     refiners = {form: fused[form] for form in FORMS if form in fused}
     return Front(parts, exported, refiners, quantised.precisions if quantised else {})
 
 
-def _fuse(parts: Split, exported: dict[str, bytes]) -> dict[str, bytes]:
+def _fuse(parts: Split, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:
     if parts.tables is None:
         return {"unrolled": exported["coarse"]}
     context, step = from_bytes(exported["context"]), from_bytes(exported["step"])
-    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in FORMS}
+    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in forms}

@@ -9,7 +9,7 @@ shared weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from libra_edge.compiler.export import OPSET, finish
+from libra_edge.compiler.export import OPSET, finish, opset_of
 from libra_edge.compiler.split import Tables
 
 Form = Literal["loop", "unrolled"]
@@ -28,6 +28,8 @@ STATE = ("x", "previous")
 ROWS = ("modulation", "coefficients")
 # They broadcast, so a row of shape [1, 1, n] may as well be handed over as [n].
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div"})
+# Weights of these types make products so cheap that handing them over would cost more.
+_IN_THE_BODY = frozenset({TensorProto.INT8, TensorProto.INT4})
 Array = npt.NDArray[Any]
 
 
@@ -70,8 +72,11 @@ def fuse(
         tables: the sampler, the modulation and the action's normalisation.
         form: `loop` or `unrolled`.
     """
+    opset = opset_of(step)
     before = _prefixed(context.graph, "context/", [*context.graph.input, *context.graph.output])
-    parts = sort_step(_prefixed(step.graph, "step/", step.graph.input), tables)
+    parts = sort_step(_prefixed(step.graph, "step/", step.graph.input), tables, opset)
+    if _in_integers(parts):
+        parts = _without_idle_products(parts)
     shape = [dim.dim_value for dim in step.graph.input[0].type.tensor_type.shape.dim]
     noise, actions = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -94,10 +99,10 @@ def fuse(
         [actions],
         [*before.initializer, *around, *_tensors(constants)],
     )
-    return finish(_model(graph), "refiner")
+    return finish(_model(graph, opset), "refiner", opset)
 
 
-def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
+def sort_step(step: GraphProto, tables: Tables, opset: int = OPSET) -> SortedStep:
     """Sort the step's nodes by what they depend on, and evaluate those of the table."""
     group_of = {v.name: "row" if v.name in ROWS else "context" for v in step.input}
     group_of |= dict.fromkeys(STATE, "body")
@@ -106,6 +111,9 @@ def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
         found = {group_of[name] for name in node.input if name in group_of}
         if found:
             group = found.pop() if len(found) == 1 else "body"
+            # Integer weights times a row's scale stay integers.
+            if group == "row" and node.op_type == "DequantizeLinear":
+                group = "body"
             group_of |= dict.fromkeys(node.output, group)
         else:
             constant.append(node)
@@ -118,13 +126,17 @@ def sort_step(step: GraphProto, tables: Tables) -> SortedStep:
     groups: dict[str, list[NodeProto]] = {"context": [], "row": [], "body": []}
     for node in step.node:
         groups[group_of[node.output[0]]].append(node)
-    rows = _evaluate_rows(step, groups["row"], groups["body"], tables)
+    rows = _evaluate_rows(step, groups["row"], groups["body"], tables, opset)
     outputs = tuple(value.name for value in step.output)
     return SortedStep(groups["context"], groups["body"], list(step.initializer), rows, outputs)
 
 
 def _evaluate_rows(
-    step: GraphProto, nodes: Sequence[NodeProto], body: Sequence[NodeProto], tables: Tables
+    step: GraphProto,
+    nodes: Sequence[NodeProto],
+    body: Sequence[NodeProto],
+    tables: Tables,
+    opset: int,
 ) -> dict[str, Array]:
     """The step-only values that the body reads, in the order of first use."""
     made = {name for node in nodes for name in node.output} | set(ROWS)
@@ -132,8 +144,10 @@ def _evaluate_rows(
     wanted = list(dict.fromkeys(read))
     inputs = [value for value in step.input if value.name in ROWS]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted]
-    graph = helper.make_graph(nodes, "rows", inputs, outputs, list(step.initializer))
-    evaluator = ReferenceEvaluator(_model(graph))
+    needed = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in step.initializer if tensor.name in needed]
+    graph = helper.make_graph(nodes, "rows", inputs, outputs, constants)
+    evaluator = ReferenceEvaluator(_model(graph, opset))
     results: list[Any] = [
         evaluator.run(None, dict(zip(ROWS, pair, strict=True)))
         for pair in zip(tables.modulation, tables.coefficients, strict=True)
@@ -166,40 +180,95 @@ def _loop(parts: SortedStep) -> _Steps:
     body.initializer.extend(_own_weights(parts))
     start, ends = ["noise", "nothing"], ["sampled", "loop/clean"]
     count = len(parts.carried)
-    loop = helper.make_node(
-        "Loop", ["loop/count", "", *start[:count]], ends[:count], "denoise", body=body
-    )
+    # TensorRT's parser needs the condition that ONNX calls optional.
+    inputs = ["loop/count", "loop/true", *start[:count]]
+    loop = helper.make_node("Loop", inputs, ends[:count], "denoise", body=body)
     steps = len(next(iter(parts.rows.values())))
-    return _Steps([loop], {**constants, "loop/count": np.array(steps, dtype=np.int64)})
+    constants |= {"loop/count": np.array(steps, dtype=np.int64), "loop/true": np.array(True)}
+    return _Steps([loop], constants)
+
+
+def _in_integers(parts: SortedStep) -> bool:
+    """Whether products are so short that single operators around them count."""
+    return any(tensor.data_type == TensorProto.INT8 for tensor in parts.weights)
+
+
+def _without_idle_products(parts: SortedStep) -> SortedStep:
+    """The same without products by numbers that are 0 or 1 in every step: a sampler has such."""
+    same: dict[str, str] = {}
+    nothing: set[str] = set()
+    body = []
+    for original in parts.body:
+        node = _renamed(original, same) if same.keys() & set(original.input) else original
+        result, pairs = node.output[0], (list(node.input), list(node.input)[::-1])
+        for known, other in pairs if len(node.input) == 2 else ():
+            values = parts.rows.get(known, np.zeros(0))
+            one_number = node.op_type == "Mul" and values.size == len(values) > 0
+            if one_number and (values == 0).all():
+                nothing.add(result)
+            elif (one_number and (values == 1).all()) or (
+                node.op_type == "Add" and known in nothing
+            ):
+                same[result] = other
+            else:
+                continue
+            break
+        else:
+            body.append(node)
+    read = {name for node in body for name in node.input}
+    rows = {name: values for name, values in parts.rows.items() if name in read}
+    outputs = tuple(same.get(name, name) for name in parts.outputs)
+    return replace(parts, body=body, rows=rows, outputs=outputs)
 
 
 def _own_weights(parts: SortedStep) -> list[TensorProto]:
     """What only the body of a quantised step reads; empty for a step in floats."""
-    if all(tensor.data_type != TensorProto.INT8 for tensor in parts.weights):
+    if not _IN_THE_BODY & {tensor.data_type for tensor in parts.weights}:
         return []
     outside = {name for node in parts.hoisted for name in node.input}
     return [tensor for tensor in parts.weights if tensor.name not in outside]
 
 
 def _row_reader(parts: SortedStep) -> tuple[list[NodeProto], dict[str, Array]]:
-    """Nodes that read one row of the table, in two operators whatever it holds."""
-    flat = [values.reshape(len(values), -1) for values in parts.rows.values()]
+    """Nodes that read one row of the table, in two operators whatever it holds.
+
+    Rows of 16-bit floats, where there are some, have a table of their own.
+    """
+    tables: dict[str, dict[str, Array]] = {}
+    for name, values in parts.rows.items():
+        suffix = "" if values.dtype == np.float32 else f".{values.dtype}"
+        tables.setdefault(suffix, {})[name] = values
+    nodes: list[NodeProto] = []
+    constants: dict[str, Array] = {}
+    for suffix, rows in tables.items():
+        more, also = _table_reader(parts, rows, suffix)
+        nodes += more
+        constants |= also
+    return nodes, constants
+
+
+def _table_reader(
+    parts: SortedStep, rows: Mapping[str, Array], suffix: str
+) -> tuple[list[NodeProto], dict[str, Array]]:
+    flat = [values.reshape(len(values), -1) for values in rows.values()]
+    table, sizes, row = f"loop/table{suffix}", f"loop/sizes{suffix}", f"loop/row{suffix}"
     constants: dict[str, Array] = {
-        "loop/table": np.concatenate(flat, axis=1),
-        "loop/sizes": np.array([values.shape[1] for values in flat], dtype=np.int64),
+        table: np.concatenate(flat, axis=1),
+        sizes: np.array([values.shape[1] for values in flat], dtype=np.int64),
     }
     nodes, names = [], []
-    for i, (name, values) in enumerate(parts.rows.items()):
+    for i, (name, values) in enumerate(rows.items()):
         shape = values.shape[1:]
         readers = {node.op_type for node in parts.body if name in node.input}
         if len(shape) == 1 or (readers <= _BROADCASTING and np.prod(shape[:-1]) == 1):
             names.append(name)
             continue
         names.append(f"{name}.flat")
-        constants[f"loop/shape.{i}"] = np.array(shape, dtype=np.int64)
-        nodes.append(helper.make_node("Reshape", [names[-1], f"loop/shape.{i}"], [name], name))
-    gather = helper.make_node("Gather", ["loop/table", "loop/step"], ["loop/row"], "loop/row")
-    split = helper.make_node("Split", ["loop/row", "loop/sizes"], names, "loop/split", axis=0)
+        wanted = f"loop/shape{suffix}.{i}"
+        constants[wanted] = np.array(shape, dtype=np.int64)
+        nodes.append(helper.make_node("Reshape", [names[-1], wanted], [name], name))
+    gather = helper.make_node("Gather", [table, "loop/step"], [row], row)
+    split = helper.make_node("Split", [row, sizes], names, f"loop/split{suffix}", axis=0)
     return [gather, split, *nodes], constants
 
 
@@ -249,5 +318,5 @@ def _tensors(constants: dict[str, Array]) -> list[TensorProto]:
     return [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
-def _model(graph: GraphProto) -> onnx.ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+def _model(graph: GraphProto, opset: int) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])

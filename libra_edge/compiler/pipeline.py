@@ -7,8 +7,8 @@ the cache, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,45 @@ from typing import Any
 import torch
 
 from libra_edge.atomic import new_file
+from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.pack import write_release
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
+from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import (
-    CalibrationData,
-    read_calibration_data,
-    require_apart,
+from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
+from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
+from libra_edge.compiler.facts import (
+    calibration_decisions,
+    calibration_report,
+    layer_decisions,
+    release_facts,
+    search_decisions,
+    simulation_decisions,
+    unmeasured,
 )
-from libra_edge.compiler.facts import calibration_report, quantisation_decisions, release_facts
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.quantize import Quantised, quantise, require_calibration_runs_here
+from libra_edge.compiler.quantize import (
+    Quantised,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
-from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
-from libra_edge.errors import InputError
+from libra_edge.errors import InputError, ParityError
 from libra_edge.parity.gates import (
     ENGINE,
+    FUSED,
     LIMITS,
     POLICY,
     RUNTIME,
     Check,
+    Limits,
     compare_chain,
     compare_end_to_end,
     require_pass,
@@ -52,7 +64,8 @@ from libra_edge.policy.checkpoint import TOKENIZER, Checkpoint, load_checkpoint
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.torch_controller import TorchEngines
 from libra_edge.runtime import Policy
-from libra_edge.runtime.build import HEADER, build_library, onnxruntime_library, source_hash
+from libra_edge.runtime.build import HEADER, build_library, source_hash
+from libra_edge.runtime.fetch import fetch_onnxruntime
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 GATE_SAMPLES = 32
@@ -74,11 +87,16 @@ class Request:
         data: LeRobot dataset for the golden vectors and the gates; None makes up observations.
         calibrate: LeRobot dataset to find ranges on; needed by recipes that quantise.
         calibration_samples: how many of its frames; None as many as the recipe wants.
+        auto_precision: keep the worst layers of the recipe in high precision until the gates hold.
+        max_action_error: then the gate of action errors, a fraction of each dimension's range, no
+            larger than the recipe's; None takes the recipe's.
         form: the refiner's form; None keeps the faster.
         cache: folder of stage outputs; None takes the user's cache folder.
         force: replace a release that stands at `out`.
         samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
+        engines_on_device: leave building the engines to the robot.
+        random_weights: draw the policy's weights; the release is for measuring alone.
     """
 
     checkpoint: Path
@@ -89,11 +107,15 @@ class Request:
     data: Path | None = None
     calibrate: Path | None = None
     calibration_samples: int | None = None
+    auto_precision: bool = False
+    max_action_error: float | None = None
     form: Form | None = None
     cache: Path | None = None
     force: bool = False
     samples: int | None = None
     seed: int = 0
+    engines_on_device: bool = False
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,7 @@ class Compiled:
     manifest: Manifest
     checks: tuple[Check, ...]
     medians_ms: Mapping[str, float]
+    found: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +138,22 @@ class _Job:
     out: Path
     checkpoint: Checkpoint
     target: Target
+    plan: EnginePlan
     recipe: Recipe
     samples: Sequence[Sample]
     cache: StageCache
     calibration: CalibrationData | None
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What passed every gate."""
+
+    candidate: Candidate
+    built: Built
+    files: Mapping[str, Path | bytes]
+    checks: Sequence[Check]
 
 
 def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note: None) -> Compiled:
@@ -136,23 +171,50 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     """
     on_stage("load", str(request.checkpoint))
     job = _resolve(request)
-    quantised = _quantise(job, on_stage)
+    passed = _first_to_pass(job, request, on_stage)
+    candidate, built = passed.candidate, passed.built
+    on_stage("assemble", str(job.out))
+    facts = _facts(job, built, candidate, passed.checks)
+    require_compatible(provisioned_needs(facts), device_of(job.target))
+    manifest = write_release(job.out, facts, passed.files, replace=request.force)
+    report = _write_report(job, manifest, passed)
+    checks = tuple(passed.checks)
+    return Compiled(job.out, report, manifest, checks, built.medians_ms, candidate.found)
+
+
+def _first_to_pass(job: _Job, request: Request, on_stage: OnStage) -> _Passed:
+    """Of the candidates the first that passes every gate; most recipes have one."""
+    failed: ParityError | None = None
+    for candidate in _candidates(job, request, on_stage):
+        try:
+            return _carry_out(job, request, candidate, on_stage)
+        except ParityError as error:
+            if error.code != "parity-failed":
+                raise
+            failed = error
+    assert failed is not None
+    raise failed
+
+
+def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnStage) -> _Passed:
+    """Graphs, engines and gates of one candidate.
+
+    Raises:
+        ParityError: a gate did not hold.
+    """
+    quantised = candidate.quantised
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
     reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
-    on_stage("build", job.target.engines[0].kind)
+    on_stage("build", job.plan.settings.kind)
     built = build_engines(
-        front, job.target, job.recipe, request.form, job.cache, reference, job.samples
+        front, job.target, job.plan, job.recipe, request.form, job.cache, reference, job.samples
     )
     on_stage("runtime", f"native code for {job.target.arch}")
     files = _members(job, built, reference)
     checks = _gate(job, front, built, quantised, on_stage)
-    if runs_here(job.target.arch):
-        checks = _gate_runtime(job, built, quantised, files, checks, on_stage)
-    on_stage("assemble", str(job.out))
-    facts = _facts(job, built, quantised, checks)
-    manifest = write_release(job.out, facts, files, replace=request.force)
-    report = _write_report(job, manifest, built, quantised, checks)
-    return Compiled(job.out, report, manifest, tuple(checks), built.medians_ms)
+    if runs_here(job.target.arch) and built.runs_here:
+        checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
+    return _Passed(candidate, built, files, [*checks, *unmeasured(job.target, built)])
 
 
 def _resolve(request: Request) -> _Job:
@@ -160,7 +222,10 @@ def _resolve(request: Request) -> _Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
+    plan = plan_engines(target, on_device=request.engines_on_device)
+    engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
+    limits = _limits(request, recipe)
     if recipe.quantises and request.calibrate is None:
         raise InputError(
             "calibration-data-missing",
@@ -170,48 +235,83 @@ def _resolve(request: Request) -> _Job:
     if request.out is not None:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(request.checkpoint)
+    checkpoint = load_checkpoint(request.checkpoint, random_weights=request.random_weights)
     robot = checkpoint.config.embodiment
-    name = request.name or robot.name
+    name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
     count = request.samples or (QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES)
     samples = choose_samples(
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
-    calibration = _calibration_data(request, recipe, checkpoint) if recipe.quantises else None
+    calibration = None
+    if request.calibrate is not None and recipe.quantises:
+        frames = request.calibration_samples or recipe.samples
+        calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, recipe, samples, cache, calibration)
+    return _Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration, limits)
 
 
-def _calibration_data(request: Request, recipe: Recipe, checkpoint: Checkpoint) -> CalibrationData:
-    assert request.calibrate is not None
-    with needs_extra("train", "Reading a dataset"):
-        from libra_edge.data.lerobot import Dataset
-    dataset = Dataset(request.calibrate)
-    dataset.check_matches(checkpoint.config.embodiment)
-    if request.data is not None:
-        require_apart(dataset, Dataset(request.data))
-    count = request.calibration_samples or recipe.samples
-    return read_calibration_data(dataset, checkpoint, count)
+def _limits(request: Request, recipe: Recipe) -> Limits:
+    """The recipe's gates, with the action error that was asked for."""
+    limits = LIMITS[recipe.name]
+    if request.auto_precision and not recipe.quantises:
+        raise InputError(
+            "recipe-quantises-nothing",
+            f"Recipe {recipe.name!r} has no layers that could be kept in high precision.",
+            "Start from a recipe with calibration, or leave out --auto-precision.",
+        )
+    if request.max_action_error is None:
+        return limits
+    if not request.auto_precision or request.max_action_error > limits.action:
+        raise InputError(
+            "action-error-gate",
+            f"The gate of recipe {recipe.name!r} is {limits.action:.3%} of each range; "
+            f"{request.max_action_error:.3%} was asked for"
+            + ("." if request.auto_precision else " without --auto-precision."),
+            "--max-action-error goes with --auto-precision and makes a gate stricter, never wider.",
+        )
+    return replace(limits, action=request.max_action_error)
 
 
-def _quantise(job: _Job, on_stage: OnStage) -> Quantised | None:
-    if job.calibration is None:
-        on_stage("calibrate", f"nothing to do for {job.recipe.name}")
-        return None
-    on_stage("calibrate", f"{job.recipe.algorithm} on {len(job.calibration)} samples")
-    form = engine(job.target.engines[0].kind).qdq
-    return quantise(job.checkpoint, job.recipe, job.calibration, form, job.cache)
+def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
+    """What the recipe says, or choices of layers to keep, sought on the gates' samples and more."""
+    settings, config = job.plan.wanted, job.checkpoint.config
+    first = as_the_recipe_says(
+        job.checkpoint, job.recipe, settings, job.calibration, job.cache, on_stage
+    )
+    if not request.auto_precision:
+        yield first
+        return
+    assert first.quantised is not None
+    others = choose_samples(
+        config.embodiment,
+        config,
+        job.checkpoint.tokenizer,
+        len(job.samples),
+        request.seed + 1,
+        request.calibrate,
+    )
+    yield from seek(
+        job.checkpoint,
+        job.target,
+        settings,
+        job.recipe,
+        first.quantised,
+        [*job.samples, *others],
+        job.limits,
+        job.cache,
+        on_stage,
+    )
 
 
-def _facts(
-    job: _Job, built: Built, quantised: Quantised | None, checks: Sequence[Check]
-) -> ReleaseFacts:
+def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check]) -> ReleaseFacts:
+    quantised = candidate.quantised
     extra = (
-        ()
-        if quantised is None or job.calibration is None
-        else quantisation_decisions(job.recipe, quantised, job.calibration, built)
+        *(calibration_decisions(job.calibration) if job.calibration else ()),
+        *(search_decisions(candidate.found) if candidate.found else ()),
+        *(simulation_decisions(job.plan) if quantised else ()),
+        *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
     return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
 
@@ -232,12 +332,18 @@ def _require_free(out: Path, *, replace: bool) -> None:
 
 def _members(job: _Job, built: Built, reference: Engines) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
+    compiled = {
+        f"engines/{name}.engine.onnx": one.content
+        for name, one in (("planner", built.planner), ("refiner", built.refiner))
+        if one.compilation is not None
+    }
     return {
+        **compiled,
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
-        "engines/planner.onnx": built.planner.content,
-        "engines/refiner.onnx": built.refiner.content,
+        "engines/planner.onnx": built.planner.graph,
+        "engines/refiner.onnx": built.refiner.graph,
         "lib/liblibra_edge.so": _native_library(job.target, job.cache),
-        "lib/libonnxruntime.so": onnxruntime_library(),
+        "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden_members(reference, job.samples),
     }
@@ -266,19 +372,19 @@ def _gate(
     Raises:
         ParityError: one of them differs.
     """
-    engines = built.load()
+    engines = built.load() if built.runs_here else None
     reference = TorchEngines(job.checkpoint.policy)
     chain: list[tuple[str, Engines]] = [
         (POLICY, reference),
         *([("quantised", TorchEngines(quantised.policy))] if quantised else []),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
-        ("fused", fused_engines(front.planner, front.refiners[built.choice.form])),
-        (ENGINE, engines),
+        (FUSED, fused_engines(front.planner, front.refiners[built.choice.form])),
+        *([(ENGINE, engines)] if engines else []),
     ]
     judge = _judge(job, on_stage)
     checks = compare_chain(chain, **judge)
-    checks += compare_end_to_end((POLICY, reference), (ENGINE, engines), **judge)
+    checks += compare_end_to_end(chain[0], chain[-1], **judge)
     require_pass(checks)
     return checks
 
@@ -286,7 +392,7 @@ def _gate(
 def _gate_runtime(
     job: _Job,
     built: Built,
-    quantised: Quantised | None,
+    candidate: Candidate,
     files: Mapping[str, Path | bytes],
     checks: Sequence[Check],
     on_stage: OnStage,
@@ -296,7 +402,7 @@ def _gate_runtime(
     Raises:
         ParityError: they differ.
     """
-    facts = _facts(job, built, quantised, checks)
+    facts = _facts(job, built, candidate, checks)
     with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
         write_release(Path(folder, "release"), facts, files)
         with Policy(Path(folder, "release")) as runtime:
@@ -311,29 +417,31 @@ def _judge(job: _Job, on_stage: OnStage) -> dict[str, Any]:
     return {
         "samples": job.samples,
         "dims": job.checkpoint.config.embodiment.actions,
-        "limits": LIMITS[job.recipe.name],
+        "limits": job.limits,
         "on_stage": lambda stage: on_stage("check", stage),
     }
 
 
-def _write_report(
-    job: _Job,
-    manifest: Manifest,
-    built: Built,
-    quantised: Quantised | None,
-    checks: Sequence[Check],
-) -> Path:
+def _write_report(job: _Job, manifest: Manifest, passed: _Passed) -> Path:
     """`NAME.build.json` beside the release: figures that would make its bytes irreproducible."""
     path = job.out.parent / f"{job.out.name}.build.json"
     report: dict[str, Any] = {
         "schema_version": REPORT_SCHEMA_VERSION,
         "release_id": manifest.release_id,
-        "medians_ms": dict(built.medians_ms),
-        "checks": [check.to_json() for check in checks],
-        "products": [vars(product) for product in built.products],
+        "medians_ms": dict(passed.built.medians_ms),
+        "checks": [check.to_json() for check in passed.checks],
+        "products": [vars(product) for product in passed.built.products],
+        "compilations": {
+            name: vars(one.compilation)
+            for name, one in (("planner", passed.built.planner), ("refiner", passed.built.refiner))
+            if one.compilation is not None
+        },
     }
+    quantised, found = passed.candidate.quantised, passed.candidate.found
     if quantised is not None and job.calibration is not None:
         report["calibration"] = calibration_report(quantised, job.calibration)
+    if found is not None:
+        report["kept"] = [vars(kept) for kept in found.kept]
     with new_file(path) as stream:
         stream.write(canonical_json(report))
     return path

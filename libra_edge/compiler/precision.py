@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.compiler.flat import ALL_MEMORY
 from libra_edge.engines.base import Product
 from libra_edge.errors import ParityError
 
@@ -14,6 +15,13 @@ _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.st
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
 # Query, key and value of one input are one product, see `libra_edge.compiler.flat`.
 _MERGED = {".all": (".query", ".key_value")}
+_MEMORY = re.compile(rf"(?P<refiner>.+)\.{ALL_MEMORY}(?P<blocks>\d+)")
+
+
+def shown_name(product: Product) -> str:
+    """What to call a product: its layer, or its weight's own name."""
+    match = _WEIGHT.fullmatch(product.weight)
+    return match["layer"] if match else product.weight
 
 
 def layer_names(product: Product) -> tuple[str, ...]:
@@ -23,18 +31,26 @@ def layer_names(product: Product) -> tuple[str, ...]:
         return ()
     name = match["layer"]
     if stem := _STEM.fullmatch(name):
-        # Convolutions after the integer ones stay in floats because the recipe says so.
-        return (stem["tokens"],) if product.weight.endswith(".stored") else ()
+        return (stem["tokens"],)
+    if memory := _MEMORY.fullmatch(name):
+        blocks = range(int(memory["blocks"]))
+        return tuple(f"{memory['refiner']}.blocks.{i}.cross_attention.key_value" for i in blocks)
     for suffix, parts in _MERGED.items():
         if name.endswith(suffix):
             return tuple(name.removesuffix(suffix) + part for part in parts)
     return (name,)
 
 
-def integer_layers(precisions: Mapping[str, LayerPrecision]) -> tuple[str, ...]:
-    """The layers whose products are to run in integers."""
-    wanted = LayerPrecision(weights="int8", activations="int8")
-    return tuple(name for name, precision in precisions.items() if precision == wanted)
+# What ONNX Runtime has kernels for; other engine kinds say their own. Other precisions are turned
+# into floats first, and are not asked for.
+KERNELS = frozenset({"int8", "int4 weights, fp32 activations"})
+
+
+def integer_layers(
+    precisions: Mapping[str, LayerPrecision], kernels: Set[str] = KERNELS
+) -> tuple[str, ...]:
+    """The layers whose products are to run on weights as an engine's kernels take them."""
+    return tuple(name for name, precision in precisions.items() if str(precision) in kernels)
 
 
 def running(products: Iterable[Product]) -> dict[str, str]:
@@ -46,19 +62,21 @@ def running(products: Iterable[Product]) -> dict[str, str]:
     return {n: kinds.pop() if len(kinds) == 1 else "mixed" for n, kinds in found.items()}
 
 
-def require_integers(wanted: Sequence[str], products: Sequence[Product]) -> None:
+def require_integers(
+    wanted: Sequence[str], products: Sequence[Product], kernels: Set[str] = KERNELS
+) -> None:
     """Refuse engines that fell back to floats.
 
     Raises:
-        ParityError: a layer that was to run in integers does not; names them.
+        ParityError: a layer that was to run on integers does not; names them.
     """
     runs = running(products)
-    fallen = [name for name in wanted if runs.get(name) != "int8"]
+    fallen = [name for name in wanted if runs.get(name) not in kernels]
     if fallen:
         shown = ", ".join(f"{name} ({runs.get(name, 'not found')})" for name in fallen)
         raise ParityError(
             "precision-fallback",
-            f"{len(fallen)} of {len(wanted)} int8 layers do not run in integers: {shown}.",
+            f"{len(fallen)} of {len(wanted)} layers do not run on integer weights: {shown}.",
             "Nothing was released. Keep these layers in high precision (the recipe's `keep`), or "
             "report it: this engine no longer knows the form that its Q/DQ is written in.",
         )

@@ -7,8 +7,10 @@ like any other for the stages that follow.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,10 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
+from libra_edge.compiler.blocks import fills_blocks
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.flat import flatten_blocks
-from libra_edge.compiler.qlayers import QuantisedImageTokens, QuantisedLinear, Ranges
+from libra_edge.compiler.half import HALF, halve
+from libra_edge.compiler.qlayers import QuantisedLinear, Ranges
+from libra_edge.compiler.qstem import QuantisedImageTokens
+from libra_edge.compiler.ranges import of_convolution, search_inputs, watch
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
 from libra_edge.policy.checkpoint import Checkpoint
@@ -31,6 +37,8 @@ from libra_edge.policy.layers import ImageTokens
 from libra_edge.policy.model import LibraVLA
 
 BATCH = 16
+# What passes through a layer is looked at on this part of the calibration data.
+WATCH_EVERY = 4
 _SMALLEST: dict[type[nn.Module], float] = {nn.GELU: -0.17, nn.SiLU: -0.2785}
 # How ModelOpt writes a number's format: bits, or exponent and mantissa bits.
 _BITS: dict[Number, Any] = {"int8": 8, "int4": 4, "fp8": (4, 3)}
@@ -51,7 +59,7 @@ _PARTS: dict[str, PartName | None] = {
     "refiner.modulate": None,
 }
 # Of these there is a form in standard ONNX that engines take.
-_WRITTEN = frozenset({"fp32", "int8", "int8-weights", "fp8"})
+_WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8"})
 Precisions = Mapping[str, LayerPrecision]
 
 
@@ -73,7 +81,7 @@ class Quantised:
         """Hash of every integer, scale and float that the graphs will hold."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.policy.state_dict().items()):
-            content = tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor
+            content = tensor.reshape(-1).contiguous().view(torch.uint8)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(content.numpy().tobytes())
         return digest.hexdigest()
@@ -95,14 +103,29 @@ def _part(name: str) -> PartName | None:
 
 
 def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precisions:
-    """What the recipe makes of every layer."""
-    chosen = {}
+    """What the recipe makes of every layer that it can be made of."""
+    left = left_out(policy, recipe, form)
+    parts = layers(policy).items()
+    return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
+
+
+def left_out(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> dict[str, str]:
+    """Layers that stay in high precision against the recipe, and why."""
+    reasons = {}
     for name, part in layers(policy).items():
-        precision = recipe.layer(name, part)
-        is_stem = isinstance(policy.get_submodule(name), ImageTokens)
-        integers = precision == LayerPrecision(weights="int8", activations="int8")
-        chosen[name] = HIGH if is_stem and not (integers and form.images_in_integers) else precision
-    return chosen
+        precision, module = recipe.layer(name, part), policy.get_submodule(name)
+        if precision.high:
+            continue
+        if isinstance(module, ImageTokens):
+            integers = precision == LayerPrecision(weights="int8", activations="int8")
+            if not (integers and form.images_in_integers):
+                reasons[name] = f"there are no convolutions of {precision} in this engine's form"
+        elif precision.weights == "int4":
+            assert isinstance(module, nn.Linear)
+            if fills_blocks(module.in_features, recipe.block):
+                continue
+            reasons[name] = f"its inputs are not two or more blocks of {recipe.block}"
+    return reasons
 
 
 def require_calibration_runs_here(recipe: Recipe) -> None:
@@ -146,8 +169,14 @@ def quantise(
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions
-    policy = convert(checkpoint.policy, ranges, chosen, form, recipe.stem_integers)
-    return Quantised(policy, chosen, ranges)
+    policy = convert(checkpoint.policy, ranges, chosen, form)
+    return Quantised(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
+
+
+def in_half(checkpoint: Checkpoint) -> Quantised:
+    """Every layer in 16-bit floats, which needs no ranges."""
+    policy = checkpoint.policy
+    return Quantised(halve(policy), dict.fromkeys(layers(policy), HALF), {})
 
 
 def calibrate(
@@ -176,26 +205,39 @@ def convert(
     ranges: Mapping[str, Ranges],
     precisions: Precisions,
     form: QdqForm,
-    stem_integers: int = 64,
 ) -> LibraVLA:
     """A copy of the policy with the layers that `precisions` quantises replaced."""
     result = copy.deepcopy(policy).eval()
     for name, precision in precisions.items():
-        if precision.high:
-            continue
-        module = policy.get_submodule(name)
-        new: nn.Module
-        if isinstance(module, ImageTokens):
-            stem = [ranges[conv] for conv in _convolutions(name, module)]
-            new = QuantisedImageTokens(module, stem, form, stem_integers)
-        else:
-            assert isinstance(module, nn.Linear)
-            new = QuantisedLinear(module, ranges[name], precision, form)
-        parent, _, own = name.rpartition(".")
-        setattr(result.get_submodule(parent), own, new)
+        if not precision.high:
+            new = quantised_layer(policy, name, ranges, precision, form)
+            replace_layer(result, name, new)
     if form.flat:
         flatten_blocks(result)
     return result.eval()
+
+
+def quantised_layer(
+    policy: LibraVLA,
+    name: str,
+    ranges: Mapping[str, Ranges],
+    precision: LayerPrecision,
+    form: QdqForm,
+) -> nn.Module:
+    """What stands for one layer of the policy when it is quantised."""
+    module = policy.get_submodule(name)
+    if isinstance(module, ImageTokens):
+        stem = [ranges[conv] for conv in _convolutions(name, module)]
+        width = policy.config.embodiment.image_width
+        return QuantisedImageTokens(module, stem, form, width).eval()
+    assert isinstance(module, nn.Linear)
+    return QuantisedLinear(module, ranges[name], precision, form).eval()
+
+
+def replace_layer(policy: LibraVLA, name: str, new: nn.Module) -> None:
+    """Put a module in a layer's place."""
+    parent, _, own = name.rpartition(".")
+    setattr(policy.get_submodule(parent), own, new)
 
 
 def _convolutions(name: str, tokens: ImageTokens) -> list[str]:
@@ -212,13 +254,19 @@ def _calibrate(
     model = copy.deepcopy(policy)
     names = _modelopt_layers(policy, precisions)
     config = _modelopt_config(recipe, names)
-    with torch.no_grad():
-        if recipe.algorithm in ("smoothquant", "awq", "max"):
-            mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
-        else:
+    # It narrates on stdout, where results belong.
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        if recipe.algorithm in ("percentile", "entropy"):
             mtq.quantize(model, {**config, "algorithm": None})
             _collect(model, recipe, data)
-    return {name: _read(model.get_submodule(name), _floor(policy, name)) for name in sorted(names)}
+        else:
+            mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
+    ranges = {n: _read(model.get_submodule(n), _floor(policy, n)) for n in sorted(names)}
+    convolutions = [name for name in ranges if ".stem." in name]
+    watched = ranges.keys() if recipe.algorithm == "mse" else convolutions
+    seen = watch(policy, sorted(watched), lambda m: run(m, data[::WATCH_EVERY]))
+    ranges |= {name: of_convolution(ranges[name], seen.pop(name)) for name in convolutions}
+    return ranges | search_inputs(ranges, seen)
 
 
 def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, LayerPrecision]:
@@ -238,13 +286,12 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
     activation = {"axis": None, **({"calibrator": "histogram"} if histogram else {})}
     for name, precision in names.items():
         weights = {"num_bits": _BITS[precision.weights], "axis": 0}
+        if precision.weights == "int4":
+            weights = {"num_bits": 4, "block_sizes": {-1: recipe.block, "type": "static"}}
         rules.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": weights})
         if precision.activations != "fp32":
             cfg = {"num_bits": _BITS[precision.activations], **activation}
             rules.append({"quantizer_name": f"{name}.input_quantizer", "cfg": cfg})
-            if ".stem." in name:
-                per_channel = {"num_bits": _BITS[precision.activations], "axis": 1}
-                rules.append({"quantizer_name": f"{name}.output_quantizer", "cfg": per_channel})
     methods: dict[str, Any] = {
         "awq": {"method": "awq_lite", "alpha_step": 0.1},
         "smoothquant": {"method": "smoothquant", "alpha": 0.5},
@@ -253,7 +300,7 @@ def _modelopt_config(recipe: Recipe, names: Mapping[str, LayerPrecision]) -> dic
 
 
 def _collect(model: nn.Module, recipe: Recipe, data: CalibrationData) -> None:
-    """Histograms of inputs; of weights and per channel the largest value."""
+    """Histograms of inputs; of weights the largest value."""
     from modelopt.torch.quantization.model_calib import enable_stats_collection
     from modelopt.torch.quantization.nn import TensorQuantizer
 
@@ -295,7 +342,6 @@ def _read(module: Any, floor: float | None) -> Ranges:
         # Smoothing moves the bound with each channel.
         floor if scale is None else None,
         None if scale is None else scale.detach().flatten().clone(),
-        amax(getattr(module, "output_quantizer", None)),
     )
 
 

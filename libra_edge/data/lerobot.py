@@ -108,6 +108,13 @@ class Dataset:
         return Embodiment.model_validate(_read_json(extra)["embodiment"])
 
     @property
+    def split(self) -> str | None:
+        """`train` or `eval` variations of the tasks, if the dataset says so."""
+        extra = self.path / EXTRA_PATH
+        recipe = _read_json(extra).get("recipe", {}) if extra.is_file() else {}
+        return str(recipe["split"]) if "split" in recipe else None
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of all files."""
         digest = hashlib.sha256()
@@ -122,14 +129,18 @@ class Dataset:
 
     def frame(self, index: int) -> tuple[Observation, FloatArray]:
         """Frame `index` of the whole dataset: its observation and its action, float32 [D]."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)}")
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        number, step = self.place(index)
         if self._last_episode is None or self._last_episode[0] != number:
             self._last_episode = (number, self.episode(number))
         episode = self._last_episode[1]
-        step = index - self.episodes[number].first_frame
         return episode.observation(step), episode.actions[step]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Episode number and step of frame `index` of the whole dataset."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - self.episodes[number].first_frame
 
     def episode(self, number: int) -> Episode:
         """Episode `number`, decoded."""

@@ -1,4 +1,7 @@
-"""Engine kinds: each module of this package but `base` holds one, found by listing the folder."""
+"""Engine kinds: each module of this package holds one, but for `base` and `_…`.
+
+They are found by listing the folder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ __all__ = ["Engine", "engine", "kinds"]
 
 def kinds() -> tuple[str, ...]:
     """Names of all engine kinds, sorted."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"))
+    modules = (m.name for m in pkgutil.iter_modules(__path__))
+    return tuple(sorted(m for m in modules if m != "base" and not m.startswith("_")))
 
 
 def engine(kind: str) -> Engine:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.catalog import Target, TargetEngine
 from libra_edge.errors import IncompatibleError
 
 Array = npt.NDArray[Any]
@@ -47,8 +47,32 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Compilation:
+    """How a compiler made an engine, and what the engine needs of its device.
+
+    compute_capability: what it was compiled for; weight_bytes: of the weights as it stores them;
+    workspace_bytes: device memory for activations and scratch while it runs; duration_s,
+    peak_memory_bytes: of the build on this machine; log: the compiler's own, in full.
+    """
+
+    compiler: str
+    version: str
+    compute_capability: str
+    engine_bytes: int
+    weight_bytes: int
+    workspace_bytes: int
+    duration_s: float
+    peak_memory_bytes: int
+    log: str
+
+
+@dataclass(frozen=True)
 class BuiltEngine:
-    """What goes into a release: the ONNX file the runtime loads, and how to load it."""
+    """What goes into a release: the ONNX file the runtime loads, and how to load it.
+
+    graph: the plain ONNX graph it was made of, which a robot can build again; the same bytes as
+    `content` where the engine is the graph. compilation: None where nothing was compiled.
+    """
 
     kind: str
     provider: str
@@ -56,6 +80,8 @@ class BuiltEngine:
     content: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    graph: bytes
+    compilation: Compilation | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +133,34 @@ class Engine(ABC):
 
     kind: ClassVar[str]
     qdq: ClassVar[QdqForm] = QdqForm()
+    # Precisions, as `LayerPrecision` writes them, whose products run on weights as they are stored.
+    kernels: ClassVar[frozenset[str]] = frozenset()
+
+    def tools(self) -> dict[str, str]:
+        """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        return {}
 
     @abstractmethod
     def is_available(self, provider: str) -> bool:
         """Whether engines for `provider` can be loaded on this machine."""
 
     @abstractmethod
-    def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
-        """Turn a checked ONNX graph into an engine for a target; needs no such target here."""
+    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
+        """Turn a checked ONNX graph into an engine for a target.
+
+        Args:
+            model: the graph.
+            settings: the entry of `target.engines` to build for.
+            target: the machine.
+
+        Raises:
+            IncompatibleError: what the build needs is not on this machine, or the compiler does
+                not take the graph.
+        """
 
     def products(self, built: BuiltEngine) -> list[Product]:
         """What each product with weights runs in, from the built engine; empty if it cannot say."""

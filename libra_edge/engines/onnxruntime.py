@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
-from libra_edge.catalog import Recipe, TargetEngine
+from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines.base import (
     Array,
     BuiltEngine,
@@ -28,6 +29,7 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
 _ERRORS_ONLY = 3
@@ -50,6 +52,11 @@ _FLOAT = {
     "FusedConv": 1,
     "MatMulNBits": 1,
 }
+# Weights of 4 bits are multiplied by floats only if asked: by default the kernel rounds its input
+# to 8 bits, each call anew, which nothing has simulated.
+_FLOAT_LEVEL = "1"
+_REORDERED = "_nchwc"
+_FOUR_BITS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
 
 
 class OnnxRuntimeSession(Session):
@@ -71,20 +78,24 @@ class OnnxRuntimeEngine(Engine):
     # The one form in which the CPU kernels multiply integers; docs/decisions/0030 has the figures.
     qdq = QdqForm(unsigned_activations=True, integer_bias=True, images_in_integers=True, flat=True)
 
+    kernels = frozenset({"int8", "int4 weights, fp32 activations"})
+
     def is_available(self, provider: str) -> bool:
         """Whether this machine's ONNX Runtime has the provider."""
         return provider in ort.get_available_providers()
 
-    def build(self, model: bytes, settings: TargetEngine, recipe: Recipe) -> BuiltEngine:
+    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
-        session = self._load(model, "CPUExecutionProvider", settings.session_options, 1, True)
+        options = settings.session_options | (_FOUR_BITS if _has_four_bits(model) else {})
+        session = self._load(model, "CPUExecutionProvider", options, 1, True)
         return BuiltEngine(
             self.kind,
             settings.provider,
-            settings.session_options,
+            options,
             model,
             session.inputs,
             session.outputs,
+            graph=model,
         )
 
     def products(self, built: BuiltEngine) -> list[Product]:
@@ -94,7 +105,11 @@ class OnnxRuntimeEngine(Engine):
             options = _options(built.session_options, 1)
             options.optimized_model_filepath = str(path)
             ort.InferenceSession(built.content, options, providers=["CPUExecutionProvider"])
-            return _products(onnx.load(path).graph, {}, 1)
+            found = _products(onnx.load(path).graph, {}, 1)
+        names = _convolutions(onnx.ModelProto.FromString(built.content).graph)
+        return [
+            replace(product, weight=names.get(product.weight, product.weight)) for product in found
+        ]
 
     def _load(
         self,
@@ -123,6 +138,16 @@ def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOpt
     return options
 
 
+def _has_four_bits(model: bytes) -> bool:
+    return _holds(onnx.ModelProto.FromString(model).graph, onnx.TensorProto.INT4)
+
+
+def _holds(graph: onnx.GraphProto, data_type: int) -> bool:
+    bodies = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    own = any(tensor.data_type == data_type for tensor in graph.initializer)
+    return own or any(_holds(body, data_type) for body in bodies)
+
+
 def _specs(arguments: list[ort.NodeArg]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(a.name, _DTYPES[a.type], tuple(a.shape)) for a in arguments)
 
@@ -140,12 +165,30 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
             trips = int(onnx.numpy_helper.to_array(counts[node.input[0]]))
             found += _products(node.attribute[0].g, sizes, runs * trips)
             continue
-        integer = node.op_type in _INTEGER
         at = _INTEGER.get(node.op_type, _FLOAT.get(node.op_type))
         if at is None:
             continue
         name = origin.get(node.input[at], node.input[at])
         if name in sizes:
-            precision = "int8" if integer else "fp32"
-            found.append(Product(name, node.op_type, precision, sizes[name], runs))
+            weight = name.removesuffix("_T") if node.op_type == "MatMulNBits" else name
+            if node.name.endswith(_REORDERED):
+                weight = node.name
+            found.append(Product(weight, node.op_type, _precision(node), sizes[name], runs))
     return found
+
+
+def _convolutions(graph: onnx.GraphProto) -> dict[str, str]:
+    """What ONNX Runtime calls a convolution whose weights it has reordered → the weights' name."""
+    nodes = [node for node in graph.node if node.op_type == "Conv"]
+    return {f"{node.output[0]}{_REORDERED}": node.input[1] for node in nodes}
+
+
+def _precision(node: onnx.NodeProto) -> str:
+    """What a product is computed in, as `libra_edge.catalog.LayerPrecision` writes it."""
+    if node.op_type in _INTEGER:
+        return "int8"
+    if node.op_type != "MatMulNBits":
+        return "fp32"
+    attributes = {a.name: a.i for a in node.attribute}
+    floats = attributes.get("accuracy_level", 0) == int(_FLOAT_LEVEL)
+    return f"int{attributes['bits']} weights, {'fp32' if floats else 'int8'} activations"

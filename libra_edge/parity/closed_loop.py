@@ -70,13 +70,16 @@ class Paired:
         return (self.both + self.neither) / (self.both + self.only_a + self.only_b + self.neither)
 
 
-def open_controller(path: Path, shuffle_intents: bool = False, threads: int = 1) -> Controller:
+def open_controller(
+    path: Path, shuffle_intents: bool = False, threads: int = 1, record: Path | None = None
+) -> Controller:
     """The policy in a release (run by the C runtime) or in a checkpoint (run by PyTorch).
 
     Args:
         path: release directory, `.libra` file or checkpoint folder.
         shuffle_intents: feed the refiner random intents (an ablation; checkpoints only).
         threads: threads per inference.
+        record: write the run to this file (releases only).
     """
     if is_release(path):
         if shuffle_intents:
@@ -86,8 +89,18 @@ def open_controller(path: Path, shuffle_intents: bool = False, threads: int = 1)
                 "Name the checkpoint it was compiled from.",
             )
         from libra_edge.runtime.harness import Policy
+        from libra_edge.runtime.recorder import Recorder
 
-        return Policy(open_release(path).path, threads=threads)
+        opened = open_release(path).path
+        if record is not None:
+            return Recorder(opened, record, threads=threads)
+        return Policy(opened, threads=threads)
+    if record is not None:
+        raise InputError(
+            "record-needs-release",
+            f"{path} is not a release; only the runtime can be recorded.",
+            "Compile it, or leave out --record.",
+        )
     with needs_extra("compile", f"{path} is a checkpoint, which"):
         from libra_edge.policy.torch_controller import TorchController
     return TorchController(path, shuffle_intents=shuffle_intents, threads=threads)
@@ -101,9 +114,12 @@ def policy_embodiment(path: Path) -> Embodiment:
 
 
 def check_fits(policy: Embodiment, simulator: Embodiment) -> None:
-    """Refuse to run a policy on a simulated robot it was not made for."""
-    fields = type(policy).model_fields
-    differ = [name for name in fields if getattr(policy, name) != getattr(simulator, name)]
+    """Refuse to run a policy on a simulated robot it was not made for.
+
+    Limits are the policy's own: how far and how fast an action may go does not change what it is.
+    """
+    first, second = _interface(policy), _interface(simulator)
+    differ = [name for name in first if first[name] != second[name]]
     if differ:
         raise IncompatibleError(
             "embodiment-mismatch",
@@ -111,6 +127,12 @@ def check_fits(policy: Embodiment, simulator: Embodiment) -> None:
             f"they differ in {', '.join(differ)}.",
             "Use a policy that was trained on this simulator.",
         )
+
+
+def _interface(embodiment: Embodiment) -> dict[str, object]:
+    """What a policy and a robot have to agree on, by name."""
+    plain = {name: getattr(embodiment, name) for name in type(embodiment).model_fields}
+    return plain | {"actions": [(dim.name, dim.unit, dim.kind) for dim in embodiment.actions]}
 
 
 def plan_episodes(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.errors import ParityError
+from libra_edge.errors import LibraError, ParityError
 from libra_edge.parity.metrics import action_error, margin_error, token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
@@ -19,7 +19,8 @@ from libra_edge.policy.executor import Engines
 Array = npt.NDArray[Any]
 Verdict = Literal["pass", "fail", "not measured"]
 # Names of the stages that more than one place compares.
-POLICY, ENGINE, RUNTIME = "PyTorch policy", "engine", "C ABI"
+NOT_FINITE = "not-finite"
+POLICY, FUSED, ENGINE, RUNTIME = "PyTorch policy", "fused", "engine", "C ABI"
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,45 @@ def run_engines(
         samples: at least one.
         intents: plans [N, L, D] that the refiner gets, or None for the planner's own.
     """
-    plans = [engines.plan(s.images, s.instruction, s.state) for s in samples]
+    plans = _plans(engines, samples)
     intent = np.stack([plan[0] for plan in plans])
     used = _parts(intent if intents is None else intents, samples)
-    actions = [
-        engines.refine(s.images, s.state, part, s.noise)
-        for s, part in zip(samples, used, strict=True)
-    ]
+    actions = [_refine(engines, s, part) for s, part in zip(samples, used, strict=True)]
     return Outputs(intent, np.stack([plan[1] for plan in plans]), np.stack(actions), used)
+
+
+def _plans(engines: Engines, samples: Sequence[Sample]) -> list[tuple[Array, Array]]:
+    """Intent and margin of each sample; margins are NaN where the engines refuse to hand them out.
+
+    Raises:
+        LibraError: there is no plan at all.
+    """
+    plans: list[tuple[Array, Array] | None] = []
+    refused: LibraError | None = None
+    for sample in samples:
+        try:
+            plans.append(engines.plan(sample.images, sample.instruction, sample.state))
+        except LibraError as error:
+            if error.code != NOT_FINITE:
+                raise
+            plans.append(None)
+            refused = error
+    made = next((plan for plan in plans if plan is not None), None)
+    if made is None:
+        assert refused is not None
+        raise refused
+    nothing = np.zeros_like(made[0]), np.full_like(made[1], np.nan)
+    return [nothing if plan is None else plan for plan in plans]
+
+
+def _refine(engines: Engines, sample: Sample, intent: Array) -> Array:
+    """The actions; NaN where the engines refuse to hand out what is not finite."""
+    try:
+        return engines.refine(sample.images, sample.state, intent, sample.noise)
+    except LibraError as error:
+        if error.code != NOT_FINITE:
+            raise
+        return np.full_like(sample.noise, np.nan)
 
 
 def _parts(intents: Array, samples: Sequence[Sample]) -> Array:
@@ -216,6 +248,18 @@ def compare_end_to_end(
     on_stage(stage)
     reference, candidate = (run_engines(engines, samples) for _, engines in (first, last))
     return compare(stage, reference, candidate, dims, limits)
+
+
+def compare_edges(name: str, engines: Engines, samples: Sequence[Sample], bins: int) -> list[Check]:
+    """Numbers and tokens must stay numbers and tokens, whatever a camera or sensor sends."""
+    found = run_engines(engines, samples)
+    finite = bool(np.isfinite(found.margin).all() and np.isfinite(found.actions).all())
+    tokens = bool(found.intent.min() >= 0 and found.intent.max() < bins)
+    stage, count = f"{name} on edge observations", len(samples)
+    return [
+        Check(stage, "finite", float(finite), 1.0, count, _verdict(finite)),
+        Check(stage, "tokens are intents", float(tokens), 1.0, count, _verdict(tokens)),
+    ]
 
 
 def end_to_end(last: str, first: str) -> str:

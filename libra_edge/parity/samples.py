@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -37,7 +37,8 @@ class Contract(Protocol):
 class Sample:
     """Inputs of one planner and one refiner call.
 
-    `part` says which of the plan's M chunks the refiner gets the intents of.
+    `part` says which of the plan's M chunks the refiner gets the intents of; `origin`, in words,
+    where the observation is from.
     """
 
     images: Images
@@ -45,6 +46,7 @@ class Sample:
     state: Floats
     noise: Floats
     part: int
+    origin: str = ""
 
 
 def choose_samples(
@@ -87,6 +89,34 @@ def synthetic_samples(
     return samples
 
 
+def edge_samples(
+    embodiment: Embodiment, contract: Contract, tokenizer: Tokenizer, seed: int
+) -> list[Sample]:
+    """What a broken camera or sensor sends: dark, blinding, flickering, far out of range."""
+    shape = (len(embodiment.cameras), embodiment.image_height, embodiment.image_width, 3)
+    rows, columns = np.indices(shape[1:3])
+    chequered = np.broadcast_to(((rows + columns) % 2 * 255)[None, :, :, None], shape)
+    pictures = [np.zeros(shape), np.full(shape, 255), chequered]
+    for camera in range(shape[0]):
+        covered = np.full(shape, 128)
+        covered[camera] = 0
+        pictures.append(covered)
+    words = np.zeros(tokenizer.length, dtype=np.int64)
+    states = [np.full(len(embodiment.state), value) for value in (0.0, 1e3, -1e3)]
+    return [
+        _sample(
+            embodiment,
+            contract,
+            picture.astype(np.uint8),
+            words,
+            state.astype(np.float32),
+            number,
+            seed,
+        )
+        for number, (picture, state) in enumerate((p, s) for p in pictures for s in states)
+    ]
+
+
 def dataset_samples(
     dataset: Dataset,
     embodiment: Embodiment,
@@ -106,11 +136,14 @@ def dataset_samples(
     random = np.random.default_rng(seed)
     samples = []
     for i, (first, end) in enumerate(pairwise(edges)):
-        observation, _ = dataset.frame(int(random.integers(first, end)))
+        index = int(random.integers(first, end))
+        observation, _ = dataset.frame(index)
         words = tokenizer.encode(observation.instruction)
-        samples.append(
-            _sample(embodiment, contract, observation.images, words, observation.state, i, seed)
+        sample = _sample(
+            embodiment, contract, observation.images, words, observation.state, i, seed
         )
+        episode, step = dataset.place(index)
+        samples.append(replace(sample, origin=f"episode {episode}, step {step}"))
     return samples
 
 

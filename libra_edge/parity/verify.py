@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
+from libra_edge.compiler.cache import default_cache
 from libra_edge.data.extras import needs_extra
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair, runs_here
-from libra_edge.errors import ExitCode, IntegrityError
+from libra_edge.engines.base import EnginePair
+from libra_edge.errors import ExitCode
+from libra_edge.parity.detail import PlannerDetail, RefinerDetail, planner_detail, refiner_detail
 from libra_edge.parity.gates import (
     ENGINE,
     LIMITS,
@@ -31,28 +30,42 @@ from libra_edge.parity.gates import (
     RUNTIME,
     Check,
     Limits,
-    Outputs,
     Verdict,
     compare,
     compare_chain,
-    compare_end_to_end,
+    compare_edges,
+    end_to_end,
     not_measured,
     run_engines,
 )
-from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.config import ActionDim
+from libra_edge.parity.golden import GOLDEN, compare_golden
+from libra_edge.parity.latency import Latency, measure_latencies
+from libra_edge.parity.non_inferiority import STAGE as CLOSED_LOOP
+from libra_edge.parity.non_inferiority import ClosedLoop, closed_loop_checks
+from libra_edge.parity.samples import Sample, choose_samples, edge_samples
+from libra_edge.parity.steps import STAGE as STEPS
+from libra_edge.parity.steps import compare_steps
+from libra_edge.policy.config import ActionDim, PolicyConfig
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import Policy
 
 OnStage = Callable[[str], None]
-Array = npt.NDArray[Any]
-GOLDEN, AGAINST_CHECKPOINT = "C ABI vs golden vectors", "release vs checkpoint"
-GOLDEN_INPUTS = ("images", "instruction", "state", "noise")
-GOLDEN_OUTPUTS = ("intent", "margin", "actions")
+TOKENIZER = "tokenizer.json"
+AGAINST_CHECKPOINT = "release vs checkpoint"
+GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 DEFAULT_SAMPLES = 200
 # Not the compiler's seed: a gate is worth more on observations it was not passed on before.
 DEFAULT_SEED = 1
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What lies behind the checks: end-to-end differences and latencies, where measured."""
+
+    planner: PlannerDetail | None = None
+    refiner: RefinerDetail | None = None
+    latencies: tuple[Latency, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Verification:
 
     manifest: Manifest
     checks: tuple[Check, ...]
+    behind: Behind = Behind()
 
     def count(self, verdict: Verdict) -> int:
         """How many checks ended with this verdict."""
@@ -74,6 +88,22 @@ class Verification:
         return ExitCode.NOT_MEASURED if self.count("not measured") else ExitCode.OK
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """A release under test, and what it is tested on; without a runtime, not on this machine."""
+
+    release: Release
+    runtime: Policy | None
+    samples: Sequence[Sample]
+    limits: Limits
+    seed: int
+    on_stage: OnStage
+
+    @property
+    def dims(self) -> Sequence[ActionDim]:
+        return self.release.manifest.embodiment.actions
+
+
 def verify_release(
     path: Path,
     checkpoint: Path | None = None,
@@ -82,6 +112,7 @@ def verify_release(
     samples: int = DEFAULT_SAMPLES,
     seed: int = DEFAULT_SEED,
     golden_only: bool = False,
+    closed_loop: ClosedLoop | None = None,
     cache: Path | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Verification:
@@ -94,7 +125,8 @@ def verify_release(
         samples: observations per comparison.
         seed: of the choice of observations, and of the noise.
         golden_only: ask for bytes and golden vectors alone; nothing else counts as missing.
-        cache: the compiler's cache; None takes the user's.
+        closed_loop: also run the checkpoint and the release over the same simulated episodes.
+        cache: the compiler's cache, and of finished episodes; None takes the user's.
         on_stage: called with each comparison's name before it is made.
 
     Raises:
@@ -109,149 +141,150 @@ def verify_release(
     limits = LIMITS[load_recipe(manifest.recipe).name]
     dims = manifest.embodiment.actions
     with ExitStack() as stack:
-        here = runs_here(manifest.runtime.arch)
+        here = not mismatches(needs_of(manifest), this_device())
         runtime = stack.enter_context(Policy(release.path)) if here else None
         on_stage(GOLDEN)
-        checks += _golden(release, runtime, dims, limits)
-        if not golden_only:
-            judge = {
-                "samples": _samples(release, samples, seed, data),
-                "dims": dims,
-                "limits": limits,
-                "on_stage": on_stage,
-            }
-            checks += _stages(release, runtime, checkpoint, cache, judge)
-    return Verification(manifest, tuple(checks))
-
-
-def _golden(
-    release: Release, runtime: Engines | None, dims: Sequence[ActionDim], limits: Limits
-) -> list[Check]:
-    if runtime is None:
-        return [not_measured(GOLDEN, _elsewhere(release))]
-    arrays = read_golden(release)
-    samples = [
-        Sample(images, instruction, state, noise, part=0)
-        for images, instruction, state, noise in zip(
-            *(arrays[name] for name in GOLDEN_INPUTS), strict=True
+        if runtime is None:
+            checks.append(not_measured(GOLDEN, _elsewhere(release)))
+        else:
+            checks += compare_golden(release, GOLDEN, runtime, dims, limits)
+        if runtime is None and (graphs := _load_graphs(release)) is not None:
+            checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
+        if golden_only:
+            return Verification(manifest, tuple(checks))
+        subject = _Subject(
+            release, runtime, _samples(release, samples, seed, data), limits, seed, on_stage
         )
-    ]
-    chunk = release.manifest.policy.chunk
-    used = arrays["intent"][:, :chunk]
-    expected = Outputs(arrays["intent"], arrays["margin"], arrays["actions"], used)
-    found = run_engines(runtime, samples, arrays["intent"])
-    return compare(GOLDEN, expected, found, dims, limits)
-
-
-def read_golden(release: Release) -> dict[str, Array]:
-    """The golden vectors by name, each [G, ...].
-
-    Raises:
-        IntegrityError: one is not an array file, or not of the shape that the engines declare.
-    """
-    planner, refiner = release.manifest.engines.planner, release.manifest.engines.refiner
-    # The planner's outputs last: `intent` is stored as the whole plan, not as a refiner's input.
-    tensors = (*planner.inputs, *refiner.inputs, *refiner.outputs, *planner.outputs)
-    specs = {spec.name: (spec.dtype, spec.shape) for spec in tensors}
-    arrays: dict[str, Array] = {}
-    for name in (*GOLDEN_INPUTS, *GOLDEN_OUTPUTS):
-        try:
-            # Mapped: a header that claims more than the file holds is found without allocating.
-            array = np.lib.format.open_memmap(release.member(f"golden/{name}.npy"), mode="r")
-        except ValueError as error:
-            raise _golden_invalid(name, str(error)) from None
-        if (array.dtype.name, array.shape[1:]) != specs[name]:
-            found = f"{array.dtype.name} {list(array.shape)}"
-            raise _golden_invalid(name, f"it is {found}, the engines declare {specs[name]}")
-        if len(array) == 0 or len(array) != len(arrays.get("images", array)):
-            raise _golden_invalid(name, f"it holds {len(array)} samples")
-        arrays[name] = np.asarray(array)
-    return arrays
-
-
-def _golden_invalid(name: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "golden-invalid",
-        f"golden/{name}.npy is not what it must be: {reason}.",
-        "Do not use this release: compile it again.",
-    )
+        found, behind = _stages(subject, checkpoint, cache)
+    if closed_loop is not None:
+        found += _closed_loop(closed_loop, release, checkpoint, cache, on_stage)
+    return Verification(manifest, (*checks, *found), behind)
 
 
 def _samples(release: Release, count: int, seed: int, data: Path | None) -> list[Sample]:
     manifest = release.manifest
-    tokenizer = Tokenizer(release.member("tokenizer.json"), manifest.policy.instruction_length)
+    tokenizer = Tokenizer(release.member(TOKENIZER), manifest.policy.instruction_length)
     return choose_samples(manifest.embodiment, manifest.policy, tokenizer, count, seed, data)
 
 
 def _stages(
-    release: Release,
-    runtime: Engines | None,
-    checkpoint: Path | None,
-    cache: Path | None,
-    judge: dict[str, Any],
-) -> list[Check]:
+    subject: _Subject, checkpoint: Path | None, cache: Path | None
+) -> tuple[list[Check], Behind]:
     """The chain from policy to C ABI, as far as it can be measured here, and what cannot."""
-    checks, chain = _from_checkpoint(release, checkpoint, cache, judge["on_stage"])
+    release, runtime, samples = subject.release, subject.runtime, subject.samples
+    checks, chain, config = _from_checkpoint(release, checkpoint, cache, subject.on_stage)
     trained = len(chain) > 0
     engines = _load_engines(release)
     if engines is None:
-        checks.append(not_measured(ENGINE, "this machine has no ONNX Runtime for it"))
+        checks.append(not_measured(ENGINE, _elsewhere(release)))
+        if (graphs := _load_graphs(release)) is not None:
+            chain.append((GRAPHS, graphs))
     else:
         chain.append((ENGINE, engines))
     if runtime is None:
         checks.append(not_measured(RUNTIME, _elsewhere(release)))
     else:
         chain.append((RUNTIME, runtime))
+    behind = Behind()
     if len(chain) > 1:
-        checks += compare_chain(chain, **judge)
+        checks += compare_chain(chain, samples, subject.dims, subject.limits, subject.on_stage)
     if trained and len(chain) > 1:
-        checks += compare_end_to_end(chain[0], chain[-1], **judge)
-    return checks
+        found, behind = _end_to_end(subject, chain[0], chain[-1])
+        checks += found
+    if config is not None and engines is not None and runtime is not None:
+        subject.on_stage(STEPS)
+        checks += compare_steps(config, engines, runtime, samples)
+    if chain:
+        subject.on_stage("edge observations")
+        tokenizer = Tokenizer(release.member(TOKENIZER), release.manifest.policy.instruction_length)
+        edges = edge_samples(
+            release.manifest.embodiment, release.manifest.policy, tokenizer, subject.seed
+        )
+        checks += compare_edges(*chain[-1], edges, release.manifest.policy.bins)
+    if runtime is not None:
+        subject.on_stage("latency")
+        behind = replace(behind, latencies=measure_latencies(runtime, samples))
+    return checks, behind
+
+
+def _end_to_end(
+    subject: _Subject, first: tuple[str, Engines], last: tuple[str, Engines]
+) -> tuple[list[Check], Behind]:
+    """Hold what a robot runs against what was trained, each refiner after its own planner."""
+    stage = end_to_end(last[0], first[0])
+    subject.on_stage(stage)
+    reference, candidate = (run_engines(run, subject.samples) for _, run in (first, last))
+    dims, bins = subject.dims, subject.release.manifest.policy.bins
+    behind = Behind(
+        planner=planner_detail(reference, candidate, bins, dims, subject.seed),
+        refiner=refiner_detail(reference, candidate, subject.samples, dims, subject.seed),
+    )
+    return compare(stage, reference, candidate, dims, subject.limits), behind
+
+
+def _closed_loop(
+    asked: ClosedLoop,
+    release: Release,
+    checkpoint: Path | None,
+    cache: Path | None,
+    on_stage: OnStage,
+) -> list[Check]:
+    manifest = release.manifest
+    if checkpoint is None:
+        return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
+    if mismatches(needs_of(manifest), this_device()):
+        return [not_measured(CLOSED_LOOP, _elsewhere(release))]
+    store = (cache or default_cache()) / "closed-loop"
+    return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
 
 
 def _from_checkpoint(
     release: Release, checkpoint: Path | None, cache: Path | None, on_stage: OnStage
-) -> tuple[list[Check], list[tuple[str, Engines]]]:
+) -> tuple[list[Check], list[tuple[str, Engines]], PolicyConfig | None]:
     """The stages before the release's engines, compiled again from the checkpoint."""
     if checkpoint is None:
-        return [not_measured(AGAINST_CHECKPOINT, "no checkpoint was given")], []
+        return [not_measured(AGAINST_CHECKPOINT, "no checkpoint was given")], [], None
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.compiler.cache import StageCache, default_cache
+        from libra_edge.compiler.cache import StageCache
+        from libra_edge.compiler.facts import policy_facts
         from libra_edge.compiler.front import make_graphs
         from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
         from libra_edge.policy.checkpoint import load_checkpoint
         from libra_edge.policy.torch_controller import TorchEngines
     torch.set_num_threads(1)
     loaded = load_checkpoint(checkpoint)
-    same = loaded.sha256 == release.manifest.policy.checkpoint_sha256
-    checks = [
-        Check(
-            "checkpoint",
-            "sha256 as in the manifest",
-            float(same),
-            1.0,
-            1,
-            "pass" if same else "fail",
-            "" if same else f"{checkpoint} is not what this release was compiled from",
-        )
-    ]
+    manifest = release.manifest
+    same = loaded.sha256 == manifest.policy.checkpoint_sha256
+    other = f"{checkpoint} is not what this release was compiled from"
+    checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
     if not same:
-        return [*checks, not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")], []
+        return [*checks, not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")], [], None
+    facts = policy_facts(loaded.config, loaded.sha256)
+    contract = manifest.policy == facts and manifest.embodiment == loaded.config.embodiment
+    words = release.member(TOKENIZER).read_bytes() == (checkpoint / TOKENIZER).read_bytes()
+    checks.append(_as_checkpoint("policy and robot", contract, "the manifest says otherwise"))
+    checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
     policy = (POLICY, TorchEngines(loaded.policy))
     if load_recipe(release.manifest.recipe).quantises:
         # The stages between depend on calibration data; the policy itself is the one that counts.
-        return checks, [policy]
+        return checks, [policy], loaded.config
     stage_cache = StageCache(cache or default_cache())
     front = make_graphs(loaded, stage_cache, lambda stage, note: on_stage(f"{stage}: {note}"))
     refiner = front.refiners[release.manifest.engines.refiner.form]
-    return checks, [
+    chain: list[tuple[str, Engines]] = [
         policy,
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         ("fused", fused_engines(front.planner, refiner)),
     ]
+    return checks, chain, loaded.config
+
+
+def _as_checkpoint(metric: str, passed: bool, otherwise: str) -> Check:
+    verdict: Verdict = "pass" if passed else "fail"
+    return Check("checkpoint", metric, float(passed), 1.0, 1, verdict, "" if passed else otherwise)
 
 
 def _load_engines(release: Release) -> Engines | None:
@@ -271,5 +304,18 @@ def _load_engines(release: Release) -> Engines | None:
     )
 
 
+def _load_graphs(release: Release) -> Engines | None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
+    if find_spec("onnxruntime") is None:
+        return None
+    kind = engine("onnxruntime")
+    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
+    return EnginePair(
+        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
+    )
+
+
 def _elsewhere(release: Release) -> str:
-    return f"this machine does not run {release.manifest.runtime.arch}"
+    found = mismatches(needs_of(release.manifest), this_device())
+    return found[0].sentence if found else "this machine has no ONNX Runtime for Python"

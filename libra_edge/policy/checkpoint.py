@@ -34,6 +34,7 @@ CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (
 SHARD_INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+RANDOM_SEED = 0
 Statistics = dict[str, dict[str, list[float]]]
 
 
@@ -46,11 +47,12 @@ class Checkpoint:
     statistics: Statistics
     tokenizer: Tokenizer
     policy: LibraVLA
+    random_weights: bool = False
 
     @property
     def sha256(self) -> str:
         """Hash of the whole contents of every file that defines the policy."""
-        return checkpoint_sha256(self.path)
+        return checkpoint_sha256(self.path, random_weights=self.random_weights)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -85,10 +87,11 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def checkpoint_sha256(path: Path) -> str:
+def checkpoint_sha256(path: Path, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
-    digest = hashlib.sha256()
-    files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *_weight_files(path)]
+    digest = hashlib.sha256(b"random weights" if random_weights else b"")
+    weights = [] if random_weights else _weight_files(path)
+    files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *weights]
     for file in sorted(files):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -157,8 +160,13 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
     return LibraVLA(config, state, action)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, random_weights: bool = False) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
+
+    Args:
+        path: the folder.
+        random_weights: draw the weights, always the same, and read none: the policy is for
+            measuring alone, and so is what is made of it.
 
     Raises:
         InputError: anything about the folder that does not fit, by name.
@@ -177,6 +185,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"config.json {config.vocabulary}.",
             "Use the tokenizer.json that the policy was trained with.",
         )
+    if random_weights:
+        torch.manual_seed(RANDOM_SEED)
+        drawn = build_policy(config, statistics).float().eval()
+        return Checkpoint(path, config, statistics, tokenizer, drawn, random_weights=True)
     policy = build_policy(config, statistics)
     tensors: dict[str, torch.Tensor] = {}
     for file in _weight_files(path):

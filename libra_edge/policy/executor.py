@@ -66,17 +66,16 @@ class IntentBuffer:
         self.plan_step: int | None = None
 
     def replace(self, plan_step: int, intents: Tokens, now: int) -> bool:
-        """Take a plan for steps plan_step, plan_step + 1, …; what lies before `now` is dropped.
+        """Take a plan for steps plan_step, plan_step + 1, …, of which some may be past `now`.
 
         Returns:
             False, leaving the buffer as it was, for a plan that is not newer than the present one
             or lies wholly in the past.
         """
         stale = self.plan_step is not None and plan_step <= self.plan_step
-        past = max(0, now - plan_step)
-        if stale or past >= len(intents):
+        if stale or plan_step + len(intents) <= now:
             return False
-        self._intents, self._first = intents[past:].copy(), plan_step + past
+        self._intents, self._first = intents.copy(), plan_step
         self.plan_step = plan_step
         return True
 
@@ -84,7 +83,12 @@ class IntentBuffer:
         """Number of steps, from `now` on, that are planned without a gap."""
         if now < self._first:
             return 0
-        return max(0, self._first + len(self._intents) - now)
+        return max(0, self.end - now)
+
+    @property
+    def end(self) -> int:
+        """The step after the last planned one."""
+        return self._first + len(self._intents)
 
     def take(self, now: int, steps: int) -> Tokens | None:
         """The intents of [now, now + steps), or None where they are not all planned."""
@@ -116,8 +120,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A refiner call under way: ready at step `ready`, for `first` and the steps after it."""
+    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on."""
 
+    began: int
     ready: int
     first: int
     plan_step: int
@@ -183,6 +188,7 @@ class Executor:
         self._buffer = IntentBuffer(self._config.action_dim)
         self._planning: tuple[int, int, Tokens] | None = None
         self._refining: _Chunk | None = None
+        self._refine_steps, self._refined_step = (0, 0), 0
         self._queue: dict[int, _Row] = {}
         self._fault = ""
 
@@ -221,7 +227,8 @@ class Executor:
         if self._fault:
             info = replace(info, state=State.FAULT, reason=self._fault)
         else:
-            late = self._refining is not None
+            planned = bool(self._queue) or self._buffer.left(self._step) >= self._config.chunk
+            late = planned or self._refining is not None
             reason = "action queue ran dry" if late else "no valid plan"
             info = replace(info, state=State.HOLD, reason=reason)
         return self._command.hold().copy(), info
@@ -281,22 +288,47 @@ class Executor:
         due = self._refine_ahead if self._mode == "async" else 0
         if self._refining is not None or queued > due:
             return False
-        first = end - self._blend.steps if queued > self._blend.steps else self._step
+        first, plan_step = self._first_step(end), self._buffer.plan_step
         intents = self._buffer.take(first, self._config.chunk)
-        plan_step = self._buffer.plan_step
-        if intents is None or plan_step is None or first - plan_step > self._max_age:
+        if intents is None or plan_step is None:
+            return False
+        if max(first, self._step) - plan_step > self._max_age:
             return False
         noise = chunk_noise(self._seed, self._chunk, (len(intents), self._config.action_dim))
         actions = np.asarray(self._engines.refine(images, state, intents, noise))
         delay = self._refiner_delay if self._mode == "async" else 0
-        self._refining = _Chunk(self._step + delay, first, plan_step, actions)
+        self._refining = _Chunk(self._step, self._step + delay, first, plan_step, actions)
         return True
+
+    def _first_step(self, end: int) -> int:
+        """Where the next chunk begins: where the queue ends, but not before the refiner is back.
+
+        Where fewer steps are planned, the last H of them, if one is left by then; but no queued
+        action is given up for that.
+        """
+        queued, planned = end - self._step, self._buffer.end
+        joins = end - self._blend.steps if queued > self._blend.steps else self._step
+        back = self._step + self._refiner_lead()
+        first, last = max(joins, back), planned - self._config.chunk
+        gives_up_nothing = queued == 0 or last >= joins
+        return last if last < first and planned > back and gives_up_nothing else first
+
+    def _refiner_lead(self) -> int:
+        """Steps that the refiner is expected to take.
+
+        One slow call says nothing yet about the next, so the shorter of the last two counts, and
+        that no longer than a plan.
+        """
+        known = self._step <= self._refined_step + self._config.plan_steps
+        return min(self._refine_steps) if known else 0
 
     def _deliver_chunk(self) -> None:
         chunk = self._refining
         if chunk is None or chunk.ready > self._step:
             return
         self._refining = None
+        self._refine_steps = (self._step - chunk.began, self._refine_steps[0])
+        self._refined_step = self._step
         self._chunk += 1
         if not np.isfinite(chunk.actions).all():
             self._fault = "refiner output is not finite"

@@ -114,6 +114,7 @@ class ImageTokens(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [B, V, h, w, 3] → tokens float [B, V * tokens, width]."""
         pixels = (images.flatten(0, 1).float() - self.mean) / self.std
-        features = self.stem(pixels.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+        channels = pixels.permute(0, 3, 1, 2).to(self.position.dtype)
+        features = self.stem(channels).flatten(2).transpose(1, 2)
         tokens = self.norm(features).unflatten(0, images.shape[:2]) + self.position
         return tokens.flatten(1, 2)

@@ -3,6 +3,7 @@
 Nothing here imports torch.
 """
 
-from libra_edge.runtime.harness import Policy, PolicyInfo, StepInfo
+from libra_edge.runtime.harness import Policy
+from libra_edge.runtime.types import PolicyInfo, RunOptions, StepInfo, TickInfo
 
-__all__ = ["Policy", "PolicyInfo", "StepInfo"]
+__all__ = ["Policy", "PolicyInfo", "RunOptions", "StepInfo", "TickInfo"]

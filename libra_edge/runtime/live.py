@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from libra_edge.errors import LibraError
 from libra_edge.policy.executor import State
-from libra_edge.runtime.harness import Floats, Policy, RunOptions, TickInfo
+from libra_edge.runtime.harness import Closing, Policy
+from libra_edge.runtime.recorder import Recorder
+from libra_edge.runtime.types import Floats, RunOptions, TickInfo
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
 
 
-class LivePolicy:
+class LivePolicy(Closing):
     """The policy as a robot runs it: engines in threads, actions at the control rate.
 
     `act` waits for the next control period, so a simulated robot sees the latencies of this
@@ -26,32 +27,30 @@ class LivePolicy:
         release_dir: the release, unpacked.
         threads: threads of each engine.
         options: how async mode runs.
+        record: write the run to this file (`libra_edge.runtime.recorder`).
 
     Raises:
         LibraError: the release is not whole, or not for this machine.
     """
 
     def __init__(
-        self, release_dir: Path, *, threads: int = 1, options: RunOptions | None = None
+        self,
+        release_dir: Path,
+        *,
+        threads: int = 1,
+        options: RunOptions | None = None,
+        record: Path | None = None,
     ) -> None:
-        self._policy = Policy(release_dir, threads=threads)
+        if record is None:
+            self._policy = Policy(release_dir, threads=threads)
+        else:
+            self._policy = Recorder(release_dir, record, threads=threads)
         self._period_s = 1.0 / self._policy.info.control_hz
         self._instruction: str | None = None
         self._due_s = 0.0
         self._stats: dict[str, Any] = {}
         self._policy.start(options)
         self.tick_info: TickInfo | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the threads and release the engines; `stats` stays as it is."""

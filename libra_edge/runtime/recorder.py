@@ -1,220 +1,219 @@
-"""Records every call of a run to one file, and replays it bit by bit.
+"""A policy that writes down every call of a run, for `libra_edge.runtime.replay`.
 
-What can be replayed is what the caller decides: sync mode, and async mode with
-`RunOptions(manual=True)`, where the caller says when engine calls begin and end. With threads the
-operating system decides that, and no two runs are the same; such a run is refused here.
+What cannot be repeated is the order in which threads get to work. So in async mode the recorder
+runs the two engine threads itself: they take their work, hand over their results, and let the
+control loop tick and observe, one at a time, and that order is written down. The engine calls
+themselves run side by side, as ever.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import threading
+import time
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.errors import InputError, IntegrityError
-from libra_edge.runtime import native
-from libra_edge.runtime.harness import Floats, Images, Instruction, Policy, RunOptions
+from libra_edge.atomic import new_file
+from libra_edge.errors import InputError, LibraError
+from libra_edge.runtime import native, types
+from libra_edge.runtime.harness import Policy
+from libra_edge.runtime.types import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
 
-SCHEMA_VERSION = 1
-_MOST_BYTES = 1 << 34
+SCHEMA_VERSION = 2
+MOST_BYTES = 1 << 32
+_POLL_S = 0.0005
+# Measured, not decided: they differ from run to run.
+_TIMES = ("planner_duration_ns", "refiner_duration_ns", "realtime_asked", "realtime_got")
 
 
-class Recorder:
-    """Passes calls on to a policy and remembers them; `save` writes the file.
+def outcome(info: StepInfo | TickInfo) -> dict[str, Any]:
+    """What a recording keeps of an info, and a replay compares."""
+    found = {name: value for name, value in asdict(info).items() if name not in _TIMES}
+    return found | {"state": int(info.state)}
 
-    Use it in the policy's place, from a `reset` on. Each plan is recorded too, by running the
-    planner once more on the observation it was made from.
+
+class Recorder(Policy):
+    """`Policy`, with a file written at `close`: observations, plans, actions and their order.
+
+    Args:
+        release_dir: the release, unpacked.
+        path: the recording, one file.
+        seed: seed of the refiner's noise until the first `reset`.
+        threads: threads of each engine.
+
+    Raises:
+        LibraError: the release is not whole, or not for this machine.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, release_dir: Path, path: Path, *, seed: int = 0, threads: int = 1) -> None:
+        self._path, self._seed = path, seed
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._workers: list[threading.Thread] = []
+        self._failure: LibraError | None = None
         self._calls: list[dict[str, Any]] = []
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
-        self._tokens: Instruction | None = None
-        self._seen: tuple[Images, Floats] | None = None
+        self._rows: dict[str, list[npt.NDArray[Any]]] = {}
+        self._bytes = 0
+        super().__init__(release_dir, seed=seed, threads=threads)
 
-    def reset(self, seed: int, instruction: str, tokens: Instruction) -> None:
-        """`Policy.reset`, then the instruction as tokens int64 [T]."""
-        self._policy.reset(seed, instruction)
-        self._policy.set_instruction(tokens)
-        self._tokens = tokens
-        self._log("reset", seed=seed, instruction=instruction, tokens=self._keep(tokens))
+    def close(self) -> None:
+        """Stop the threads, write the file, release the engines; harmless when repeated."""
+        self._join()
+        if self._handle and self._calls:
+            self._save()
+        super().close()
 
-    def start(self, options: RunOptions) -> None:
-        """`Policy.start`; only with `manual`."""
-        if not options.manual:
-            raise InputError(
-                "recording-threads",
-                "A run whose engines have threads of their own cannot be replayed bit by bit.",
-                "Record with RunOptions(manual=True), or in sync mode.",
-            )
-        self._policy.start(options)
-        cpus = {name: sorted(getattr(options, name)) for name in ("planner_cpus", "refiner_cpus")}
-        self._log("start", options=asdict(options) | cpus)
+    def restart(self, seed: int) -> None:
+        """`Policy.restart`."""
+        self._do("reset", lambda: super(Recorder, self).restart(seed), seed=seed)
 
-    def stop(self) -> None:
-        """`Policy.stop`."""
-        self._policy.stop()
-        self._log("stop")
+    def set_instruction(self, tokens: Instruction) -> None:
+        """`Policy.set_instruction`."""
+        types.array("instruction", tokens, np.int64, self._shapes["instruction"])
+        kept = self._kept("instruction", tokens)
+        self._do("instruction", lambda: super(Recorder, self).set_instruction(tokens), **kept)
 
     def observe(self, images: Images, state: Floats, timestamp_ns: int = 0) -> None:
         """`Policy.observe`."""
-        self._policy.observe(images, state, timestamp_ns)
-        self._seen = images.copy(), state.copy()
-        kept = {"images": self._keep(images), "state": self._keep(state)}
-        self._log("observe", timestamp_ns=timestamp_ns, **kept)
+        types.array("images", images, np.uint8, self._shapes["images"])
+        types.array("state", state, np.float32, self._shapes["state"])
+        kept = self._kept("images", images) | self._kept("state", state)
+        self._do(
+            "observe",
+            lambda: super(Recorder, self).observe(images, state, timestamp_ns),
+            timestamp_ns=timestamp_ns,
+            **kept,
+        )
 
-    def step(self) -> tuple[Floats, Any]:
+    def step(self) -> tuple[Floats, StepInfo]:
         """`Policy.step`."""
-        action, info = self._policy.step()
-        plan = self._plan() if info.planner_ran else None
-        self._log("step", action=self._keep(action), state=int(info.state), plan=plan)
+        with self._lock:
+            action, info = self._do("step", super().step)
+            kept = self._kept("plan", self.last_plan()) if info.planner_ran else {}
+            self._calls[-1] |= {"info": outcome(info), **kept, **self._kept("action", action)}
         return action, info
 
-    def tick(self, now_ns: int) -> tuple[Floats, Any]:
-        """`Policy.tick`."""
-        action, info = self._policy.tick(now_ns)
-        self._log("tick", now_ns=now_ns, action=self._keep(action), state=int(info.state))
+    def tick(self, now_ns: int) -> tuple[Floats, TickInfo]:
+        """`Policy.tick`; waits while an engine thread takes its work or hands it over."""
+        if self._failure is not None:
+            raise self._failure
+        with self._lock:
+            action, info = self._do(
+                "tick", lambda: super(Recorder, self).tick(now_ns), now_ns=now_ns
+            )
+            self._calls[-1] |= {"info": outcome(info), **self._kept("action", action)}
         return action, info
+
+    def set_chunks_per_plan(self, chunks: int) -> None:
+        """`Policy.set_chunks_per_plan`."""
+        self._do("chunks", lambda: super(Recorder, self).set_chunks_per_plan(chunks), chunks=chunks)
 
     def work(self, piece: int) -> bool:
         """`Policy.work`."""
-        done = self._policy.work(piece)
-        plan = self._plan() if done and piece == native.PLAN_BEGIN else None
-        self._log("work", piece=piece, done=done, plan=plan)
+        if piece in (native.PLAN_RUN, native.REFINE_RUN):
+            return super().work(piece)  # a replay runs an engine as soon as its work is taken
+        with self._lock:
+            done = super().work(piece)
+            if done:
+                handed_over = piece == native.PLAN_END
+                kept = self._kept("plan", self.last_plan()) if handed_over else {}
+                self._calls.append({"call": "work", "piece": piece, **kept})
         return done
 
-    def save(self, path: Path) -> None:
-        """Write everything so far to one file."""
+    def start(self, options: RunOptions | None = None) -> None:
+        """`Policy.start`; the engine threads are this object's."""
+        chosen = options or RunOptions()
+        manual = replace(chosen, manual=True)
+        settings = ("planner_priority", "refiner_priority", "planner_cpus", "refiner_cpus")
+        if any(getattr(chosen, name) for name in settings):
+            raise InputError(
+                "recording-priorities",
+                "Priorities and processors are for the library's own threads; a recorded run has "
+                "the recorder's.",
+                "Record without them.",
+            )
+        plain = asdict(manual) | {"planner_cpus": [], "refiner_cpus": []}
+        self._do("start", lambda: super(Recorder, self).start(manual), options=plain)
+        if not chosen.manual:
+            self._begin_threads(chosen.poll_s or _POLL_S)
+
+    def stop(self) -> None:
+        """`Policy.stop`, after the engine calls in flight."""
+        self._join()
+        self._do("stop", super().stop)
+
+    def _begin_threads(self, poll_s: float) -> None:
+        self._ended.clear()
+        for claim, run, end in (
+            (native.PLAN_CLAIM, native.PLAN_RUN, native.PLAN_END),
+            (native.REFINE_CLAIM, native.REFINE_RUN, native.REFINE_END),
+        ):
+            worker = threading.Thread(target=self._engine, args=(claim, run, end, poll_s))
+            worker.start()
+            self._workers.append(worker)
+
+    def _engine(self, claim: int, run: int, end: int, poll_s: float) -> None:
+        try:
+            while not self._ended.is_set():
+                if self.work(claim):
+                    self.work(run)
+                    self.work(end)
+                else:
+                    time.sleep(poll_s)
+        except LibraError as error:
+            self._failure = error
+
+    def _join(self) -> None:
+        self._ended.set()
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()
+
+    def _do(self, call: str, function: Callable[[], Any], **inputs: Any) -> Any:
+        """Make the call and write it down, with the error that it may have raised."""
+        with self._lock:
+            entry = {"call": call, **inputs}
+            self._calls.append(entry)
+            try:
+                return function()
+            except LibraError as error:
+                entry["error"] = error.code
+                raise
+
+    def _kept(self, kind: str, value: npt.NDArray[Any]) -> dict[str, int]:
+        """Keep a copy; its number under its kind."""
+        with self._lock:
+            self._bytes += value.nbytes
+            if self._bytes > MOST_BYTES:
+                raise LibraError(
+                    "recording-full",
+                    f"The recording has reached {MOST_BYTES >> 30} GiB.",
+                    "Record fewer episodes.",
+                )
+            rows = self._rows.setdefault(kind, [])
+            rows.append(value.copy())
+            return {kind: len(rows) - 1}
+
+    def _save(self) -> None:
         header = {
             "schema_version": SCHEMA_VERSION,
-            "release": self._policy.info.manifest_sha256,
+            "release": self.info.manifest_sha256,
+            "seed": self._seed,
+            "threads": self.info.threads,
             "calls": self._calls,
         }
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("run.json", json.dumps(header))
-            for name, array in self._arrays.items():
-                content = io.BytesIO()
-                np.save(content, array)
-                file.writestr(f"{name}.npy", content.getvalue())
-
-    def _plan(self) -> str | None:
-        if self._seen is None or self._tokens is None:
-            return None
-        return self._keep(self._policy.plan(self._seen[0], self._tokens, self._seen[1])[0])
-
-    def _keep(self, array: npt.NDArray[Any]) -> str:
-        name = f"a{len(self._arrays)}"
-        self._arrays[name] = array.copy()
-        return name
-
-    def _log(self, call: str, **values: Any) -> None:
-        self._calls.append({"call": call, **values})
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What a replay came to: `first_difference` is the index of a call, or None."""
-
-    calls: int
-    actions: int
-    plans: int
-    first_difference: int | None
-
-
-def replay(policy: Policy, path: Path) -> Replay:
-    """Repeat a recorded run on a policy of the same release and compare every bit.
-
-    Raises:
-        InputError: the file is of another release.
-        IntegrityError: it is not a recording.
-    """
-    header, arrays = _read(path)
-    if header["release"] != policy.info.manifest_sha256:
-        raise InputError(
-            "recording-of-another-release",
-            f"{path} was recorded with release {header['release'][:12]}…, this one is "
-            f"{policy.info.manifest_sha256[:12]}….",
-            "Replay it on the release it was recorded with.",
-        )
-    policy.stop()
-    again = Recorder(policy)
-    actions = plans = 0
-    for index, call in enumerate(header["calls"]):
-        _repeat(again, call, arrays)
-        same, found = _same(call, again._calls[-1], arrays, again._arrays), call["call"]
-        actions += found in ("step", "tick")
-        plans += call.get("plan") is not None
-        if not same:
-            return Replay(index + 1, actions, plans, index)
-    return Replay(len(header["calls"]), actions, plans, None)
-
-
-def _repeat(to: Recorder, call: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    match call["call"]:
-        case "reset":
-            to.reset(call["seed"], call["instruction"], arrays[call["tokens"]])
-        case "start":
-            known = {field.name for field in fields(RunOptions)}
-            values = {name: value for name, value in call["options"].items() if name in known}
-            for name in ("planner_cpus", "refiner_cpus"):
-                values[name] = frozenset(values[name])
-            to.start(RunOptions(**values))
-        case "observe":
-            to.observe(arrays[call["images"]], arrays[call["state"]], call["timestamp_ns"])
-        case "step":
-            to.step()
-        case "tick":
-            to.tick(call["now_ns"])
-        case "work":
-            to.work(call["piece"])
-        case _:
-            to.stop()
-
-
-def _same(
-    call: dict[str, Any],
-    again: dict[str, Any],
-    arrays: dict[str, npt.NDArray[Any]],
-    arrays_again: dict[str, npt.NDArray[Any]],
-) -> bool:
-    if call["call"] not in ("step", "tick", "work"):
-        return True
-    for name in ("action", "plan"):
-        if (call.get(name) is None) != (again.get(name) is None):
-            return False
-        if call.get(name) is not None:
-            first, second = arrays[call[name]], arrays_again[again[name]]
-            if first.tobytes() != second.tobytes():
-                return False
-    return all(call.get(name) == again.get(name) for name in ("state", "done"))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > _MOST_BYTES:
-                raise ValueError("too large")
-            header = json.loads(file.read("run.json"))
-            if header["schema_version"] != SCHEMA_VERSION or not header["calls"]:
-                raise ValueError("another schema")
-            arrays = {
-                entry.filename.removesuffix(".npy"): np.load(
-                    io.BytesIO(file.read(entry)), allow_pickle=False
-                )
-                for entry in file.infolist()
-                if entry.filename.endswith(".npy")
-            }
-        return header, arrays
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            "recording-malformed",
-            f"{path} is not a recording of a run ({type(error).__name__}).",
-            "Record the run again.",
-        ) from None
+        with (
+            new_file(self._path) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            archive.writestr("run.json", json.dumps(header))
+            for kind, rows in self._rows.items():
+                with archive.open(f"{kind}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.stack(rows), allow_pickle=False)

@@ -111,10 +111,24 @@ def test_pack_and_unpack(release: Path) -> None:
 
 
 def test_list_targets_and_recipes() -> None:
-    assert [t["name"] for t in invoke_json("targets")[1]["result"]["targets"]] == ["cpu-x86_64"]
+    names = [t["name"] for t in invoke_json("targets")[1]["result"]["targets"]]
+    assert {"cpu-x86_64", "rtx4090", "jetson-agx-orin"} <= set(names)
     recipes = {r["name"]: r["targets"] for r in invoke_json("recipes")[1]["result"]["recipes"]}
-    assert recipes["fp32"] == recipes["int8"] == ["cpu-x86_64"]
-    assert recipes["nvfp4"] == []
+    assert {"cpu-x86_64", "rtx4090", "jetson-agx-orin"} <= set(recipes["int8"])
+    assert recipes["nvfp4"] == ["jetson-agx-thor", "rtx5090"]
+
+
+def test_one_target_is_shown_in_full() -> None:
+    result = invoke("targets", "show", "agibot-g1")
+    assert result.exit_code == 0
+    for words in ("jetson-agx-orin", "204.8 GB/s", "int8 85 T/s", "built on the robot", "10.3"):
+        assert words in result.stdout
+    body = invoke_json("targets", "show", "rtx4090")[1]["result"]["target"]
+    assert body["compute_capability"] == "8.9"
+    assert invoke_json("targets", "show")[1]["error"]["code"] == "usage"
+    assert (
+        invoke_json("targets", "show", "rtx4091")[1]["error"]["remedy"] == "Did you mean 'rtx4090'?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from libra_edge.compiler.calibration_data import (
     PHASES,
     choose_frames,
+    open_calibration_data,
     read_calibration_data,
     require_apart,
 )
@@ -24,12 +24,15 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
+from libra_edge.parity.gates import LIMITS, Limits
+from libra_edge.parity.verify import verify_release
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.config import ActionDim
 from tests.tiny import INSTRUCTIONS, tiny_embodiment, write_tiny_checkpoint
 
 LENGTH, SWITCH = 40, 25
+SPLITS = ("train", "eval")
 
 
 def episodes(count: int = 6, first_seed: int = 1) -> list[Episode]:
@@ -52,9 +55,10 @@ def episodes(count: int = 6, first_seed: int = 1) -> list[Episode]:
     return made
 
 
-def write(path: Path, recorded: list[Episode], **changes: Any) -> Path:
+def write(path: Path, recorded: list[Episode], split: str = "", **changes: Any) -> Path:
     body = tiny_embodiment().model_copy(update=changes)
-    with DatasetWriter(path, body, "lossless", {"why": "test"}, 1000) as writer:
+    about = {"why": "test", **({"split": split} if split else {})}
+    with DatasetWriter(path, body, "lossless", about, 1000) as writer:
         for episode in recorded:
             writer.add(episode)
     return path
@@ -114,6 +118,17 @@ def test_evaluation_episodes_are_kept_out(dataset: Dataset, tmp_path: Path) -> N
             require_apart(dataset, evaluation)
 
 
+def test_a_split_says_what_is_not_to_be_calibrated_on(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    train, held_out = (write(tmp_path / split, episodes(), split=split) for split in SPLITS)
+    require_apart(Dataset(train), Dataset(held_out))
+    assert len(open_calibration_data(train, held_out, checkpoint, 130)) == 130
+    with pytest.raises(InputError, match="evaluation variations") as caught:
+        open_calibration_data(held_out, None, checkpoint, 130)
+    assert caught.value.code == "calibration-not-apart"
+
+
 def broken(path: Path, how: str) -> Path:
     """A dataset with one thing wrong."""
     good = episodes()
@@ -170,12 +185,17 @@ def test_unusable_data_is_refused_and_nothing_written(
 
 
 def test_int8_release_of_a_tiny_policy(
-    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path
+    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random weights have no sure tokens, so only where it ends is looked at: a gate or a pass."""
+    """From data to `verify`; random weights are sure of no token, so the gates are wide here."""
+    recipe = "int8"
+    wide = Limits(0.9, margin=None, action=0.1, margin_percentile=50, action_percentile=99)
+    monkeypatch.setitem(LIMITS, recipe, wide)
+    held_out = write(tmp_path / "held-out", episodes(4, first_seed=100))
     request = Request(
         checkpoint.path,
-        recipe="int8",
+        recipe=recipe,
+        data=held_out,
         calibrate=dataset.path,
         calibration_samples=128,
         out=tmp_path / "release",
@@ -190,4 +210,10 @@ def test_int8_release_of_a_tiny_policy(
     report = json.loads(compiled.report.read_text())
     assert len(report["calibration"]["frames"]) == 128
     assert {p["precision"] for p in report["products"]} == {"int8", "fp32"}
-    shutil.rmtree(compiled.path)
+    found = verify_release(
+        compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
+    )
+    stages = {check.stage for check in found.checks}
+    assert {"engine vs PyTorch policy", "C ABI vs engine"} <= stages
+    assert found.count("not measured") == 0
+    assert not [c for c in found.checks if c.verdict == "fail" and "C ABI" in c.stage]

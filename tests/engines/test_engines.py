@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from libra_edge.catalog import load_recipe, load_target
+from libra_edge.catalog import load_target
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.base import Array, EnginePair, Session, TensorSpec
 from libra_edge.engines.onnxruntime import ENGINE
@@ -37,7 +37,7 @@ def feeds() -> dict[str, Array]:
 
 def test_kinds_are_the_files_of_the_folder() -> None:
     folder = Path(__file__).parents[2] / "libra_edge/engines"
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    files = {path.stem for path in folder.glob("[!_]*.py")} - {"base"}
     assert set(kinds()) == files
     for kind in kinds():
         assert engine(kind).kind == kind
@@ -55,8 +55,9 @@ def test_every_target_names_kinds_that_exist() -> None:
 
 
 def test_building_keeps_the_graph_and_says_what_it_takes() -> None:
-    settings = load_target("cpu-x86_64").engines[0]
-    built = ENGINE.build(doubling(), settings, load_recipe("fp32"))
+    target = load_target("cpu-x86_64")
+    built = ENGINE.build(doubling(), target.engines[0], target)
+    assert built.graph == built.content
     assert built.content == doubling()
     assert built.session_options == {"session.intra_op.allow_spinning": "0"}
     assert built.inputs == (

@@ -14,6 +14,7 @@ from libra_edge.parity.closed_loop import (
     summarise_tasks,
     wilson,
 )
+from libra_edge.policy.config import ActionDim
 from tests.parity.fake_simulator import Broken, Closing, LineWorld, Obedient, Sluggish
 
 
@@ -110,6 +111,25 @@ def test_policy_for_another_robot_is_refused():
     other = body.model_copy(update={"control_hz": 20.0})
     with pytest.raises(IncompatibleError, match="control_hz"):
         check_fits(other, body)
+
+
+def test_limits_are_the_policys_own_but_what_they_limit_is_not():
+    body = LineWorld().embodiment()
+    first = body.actions[0]
+
+    def with_first(**changes):
+        dim = ActionDim.model_validate(first.model_dump() | changes)
+        return body.model_copy(update={"actions": (dim, *body.actions[1:])})
+
+    low, high = 0.5 * first.lower, 0.5 * first.upper
+    limits = {"lower": low, "upper": high, "max_step_change": 0.1, "max_acceleration": 0.05}
+    check_fits(with_first(**limits, on_limit="fault"), body)
+    other_kind = "absolute" if first.kind == "delta" else "delta"
+    for change in ({"unit": "furlong"}, {"name": "other"}, {"kind": other_kind}):
+        with pytest.raises(IncompatibleError, match="actions"):
+            check_fits(with_first(**change), body)
+    with pytest.raises(IncompatibleError, match="actions"):
+        check_fits(body.model_copy(update={"actions": body.actions * 2}), body)
 
 
 def test_shuffled_intents_need_a_checkpoint(tmp_path):

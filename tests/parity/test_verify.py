@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from libra_edge.bundle.compatibility import this_device
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import pack_release, write_release
 from libra_edge.cli import app as program
@@ -75,6 +77,8 @@ def test_a_release_is_its_policy(work: Path) -> None:
         "engine vs fused",
         "C ABI vs engine",
         "C ABI vs PyTorch policy, end to end",
+        "C ABI steps vs reference executor",
+        "C ABI on edge observations",
     }
     assert all(check.samples == 10 for check in result.checks if " vs " in check.stage[8:12])
 
@@ -158,9 +162,14 @@ def test_another_checkpoint_fails(work: Path, tmp_path: Path) -> None:
 def test_a_machine_without_the_architecture_measures_nothing_in_silence(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libra_edge.parity.verify.runs_here", lambda arch: False)
+    other = replace(this_device(), arch="riscv64-linux-gnu")
+    monkeypatch.setattr("libra_edge.parity.verify.this_device", lambda: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
+    gap = next(check for check in result.checks if check.verdict == "not measured")
+    assert "riscv64-linux-gnu" in gap.note
+    simulated = [check for check in result.checks if check.stage.startswith("graphs, simulated")]
+    assert {check.verdict for check in simulated} == {"pass"}, "the graphs still run"
 
 
 def test_command(work: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libra_edge.policy.executor import Executor, IntentBuffer, State
+from libra_edge.policy.executor import Blend, Executor, IntentBuffer, State
 from libra_edge.policy.noise import chunk_noise
 from tests.tiny import tiny_config
 
@@ -93,7 +93,7 @@ def test_buffer_gives_the_newest_plan_s_intents_aligned_by_step(
         assert found is None
 
 
-@given(st.integers(0, L - H), st.integers(1, 2))
+@given(st.integers(0, L - 1), st.integers(1, 2))
 def test_async_never_executes_an_intent_of_another_step(delay: int, refill_at: int) -> None:
     engines = Scripted()
     executor = Executor(engines, CONFIG, "async", planner_delay_steps=delay, refill_at=refill_at)
@@ -107,6 +107,46 @@ def test_async_never_executes_an_intent_of_another_step(delay: int, refill_at: i
         else:
             assert info.state is State.HOLD
     assert running >= 9 * L - 2 * L if delay <= H else running > 0
+
+
+@given(st.integers(0, L - 1), st.integers(0, 3 * H), st.integers(0, H - 1), st.integers(0, L))
+def test_a_refiner_slower_than_a_chunk_acts_while_its_actions_can_arrive(
+    planner: int, refiner: int, blended: int, ahead: int
+) -> None:
+    engines = Scripted()
+    executor = Executor(
+        engines,
+        CONFIG,
+        "async",
+        planner_delay_steps=planner,
+        refiner_delay_steps=refiner,
+        refill_at=CONFIG.chunks_per_plan,
+        refine_ahead_steps=ahead,
+        blend=Blend(blended, blended // 2),
+    )
+    executor.reset(0, INSTRUCTION)
+    outcome = run(executor, 10 * L)
+    for step, (action, info) in enumerate(outcome):
+        if info.state is State.RUNNING:
+            np.testing.assert_allclose(action, step / 1000, atol=1e-7)
+    assert {info.state for _, info in outcome} <= {State.RUNNING, State.HOLD}
+    running = sum(info.state is State.RUNNING for _, info in outcome[5 * L :])
+    if planner + refiner < L:
+        assert running > 0
+    if planner == 0 and refiner <= L - H:
+        # One call after the other, at worst without overlap, and each gives all its new steps.
+        assert running >= 0.8 * 5 * L * (H - blended) / (H - blended + refiner)
+
+
+def test_one_slow_refiner_call_does_not_delay_the_next() -> None:
+    executor = Executor(Scripted(), CONFIG, "async", refill_at=2, refine_ahead_steps=H)
+    executor.reset(0, INSTRUCTION)
+    run(executor, L)
+    executor._refiner_delay = L - 1
+    run(executor, H, L)
+    executor._refiner_delay = 0
+    outcome = run(executor, 3 * L, L + H)
+    assert sum(info.state is State.HOLD for _, info in outcome) <= L
 
 
 def test_async_holds_until_the_first_plan_arrives() -> None:

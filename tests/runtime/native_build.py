@@ -90,12 +90,14 @@ def run_c(program: Path, release: Path, *arguments: str) -> subprocess.Completed
 def core_program(name: str, folder: Path) -> Path:
     """Compile `c/NAME.cc` with the runtime's sources but for ONNX Runtime and files."""
     out, root = folder / name, build.SOURCE_ROOT
-    core = ("async", "checks", "clock", "command", "error", "histogram", "intents", "noise")
+    without = ("api", "engine", "json", "manifest", "ort", "ort_engines", "policy", "release")
+    without += ("sha256", "tensor", "threads")
+    core = sorted(path for path in (root / "src").glob("*.cc") if path.stem not in without)
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
         *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),
         *(str(root / "third_party/yyjson"), str(C_SOURCES / f"{name}.cc")),
-        *(str(root / "src" / f"{source}.cc") for source in core),
+        *(str(source) for source in core),
         *("-o", str(out)),
     )
     return out

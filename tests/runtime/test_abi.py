@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from libra_edge import __version__
-from libra_edge.runtime import native
+from libra_edge.runtime import loading, native
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_MARGIN, D, H, L, P, T
 
@@ -41,7 +41,7 @@ def options(release: Path, **changes: Any) -> native.OpenOptions:
 
 @pytest.fixture
 def opened(release: Path, library: Path) -> Iterator[Opened]:
-    loaded, handle = native.load_library(library), ctypes.c_void_p()
+    loaded, handle = loading.load_library(library), ctypes.c_void_p()
     error = ctypes.create_string_buffer(native.ERROR_SIZE)
     argument = options(release)
     assert loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, 512) == native.OK
@@ -102,13 +102,13 @@ def step(opened: Opened, **changes: Any) -> tuple[int, Any, native.StepInfo]:
 
 
 def test_versions(library: Path) -> None:
-    loaded = native.load_library(library)
+    loaded = loading.load_library(library)
     assert loaded.le_abi_version() == native.ABI_VERSION
     assert loaded.le_version_string().decode() == __version__
 
 
 def test_destroying_nothing_is_fine(library: Path) -> None:
-    native.load_library(library).le_destroy(None)
+    loading.load_library(library).le_destroy(None)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_destroying_nothing_is_fine(library: Path) -> None:
 def test_open_refuses_bad_options(
     release: Path, library: Path, changes: dict[str, Any], status: int
 ) -> None:
-    loaded, handle = native.load_library(library), ctypes.c_void_p(CANARY)
+    loaded, handle = loading.load_library(library), ctypes.c_void_p(CANARY)
     argument, error = options(release, **changes), ctypes.create_string_buffer(512)
     assert loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, 512) == status
     assert handle.value == CANARY
@@ -137,7 +137,7 @@ def test_open_refuses_bad_options(
 
 
 def test_open_refuses_null(release: Path, library: Path) -> None:
-    loaded, handle = native.load_library(library), ctypes.c_void_p(CANARY)
+    loaded, handle = loading.load_library(library), ctypes.c_void_p(CANARY)
     argument = options(release)
     assert loaded.le_open(None, ctypes.byref(handle), None, 0) == native.INVALID_ARGUMENT
     assert loaded.le_open(ctypes.byref(argument), None, None, 0) == native.INVALID_ARGUMENT
@@ -146,7 +146,7 @@ def test_open_refuses_null(release: Path, library: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 20])
 def test_error_text_is_cut_to_the_buffer(release: Path, library: Path, size: int) -> None:
-    loaded, handle = native.load_library(library), ctypes.c_void_p()
+    loaded, handle = loading.load_library(library), ctypes.c_void_p()
     argument = options(release, threads=0)
     error = ctypes.create_string_buffer(b"\xee" * 64, 64)
     loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, size)
@@ -159,7 +159,7 @@ def test_a_struct_of_a_newer_header(release: Path, library: Path) -> None:
     class Newer(ctypes.Structure):
         _fields_ = (("base", native.OpenOptions), ("added", ctypes.c_uint64))
 
-    loaded, error = native.load_library(library), ctypes.create_string_buffer(512)
+    loaded, error = loading.load_library(library), ctypes.create_string_buffer(512)
     for added, status in ((0, native.OK), (1, native.INVALID_ARGUMENT)):
         handle = ctypes.c_void_p()
         newer = Newer(options(release, struct_size=ctypes.sizeof(Newer)), added)
@@ -378,6 +378,7 @@ def test_tick_touches_nothing_on_error(opened: Opened, change: Change) -> None:
 def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
     library, handle, number = opened.library, opened.handle, ctypes.c_uint32(CANARY)
     small = native.StatsInfo(struct_size=ctypes.sizeof(native.StatsInfo) - 1)
+    intents = (ctypes.c_int32 * (tiny.L * D))()
     calls = [
         lambda: library.le_start(None, None, None, 0),
         lambda: library.le_start(handle, None, None, 0),
@@ -386,7 +387,11 @@ def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
         lambda: library.le_set_chunks_per_plan(handle, 0),
         lambda: library.le_work(None, 0, ctypes.byref(number)),
         lambda: library.le_work(handle, 0, None),
-        lambda: library.le_work(handle, 4, ctypes.byref(number)),
+        lambda: library.le_work(handle, 8, ctypes.byref(number)),
+        lambda: library.le_last_plan(None, intents, len(intents)),
+        lambda: library.le_last_plan(handle, None, len(intents)),
+        lambda: library.le_last_plan(handle, intents, len(intents) - 1),
+        lambda: library.le_last_plan(handle, intents, len(intents)),
         lambda: library.le_stats(None, ctypes.byref(native.StatsInfo(struct_size=8192))),
         lambda: library.le_stats(handle, None),
         lambda: library.le_stats(handle, ctypes.byref(small)),

@@ -13,9 +13,9 @@ import pytest
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Blend, Executor, State
-from libra_edge.runtime import Policy, native
-from libra_edge.runtime.harness import RunOptions, TickInfo
+from libra_edge.runtime import Policy, loading, native
 from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
+from libra_edge.runtime.types import RunOptions, TickInfo
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, M, T
@@ -107,6 +107,9 @@ CASES = [
     {"planner": 3, "refiner": 0, "refill": 2},
     {"planner": 1, "refiner": 2, "ahead": 3},
     {"planner": 0, "refiner": 2},
+    {"planner": 0, "refiner": 3, "refill": 2},
+    {"planner": 0, "refiner": 3, "refill": 2, "steps": 1, "frozen": 1},
+    {"planner": 4, "refiner": 1, "refill": 2},
     {"planner": 1, "refiner": 1, "max_age": 3},
     {"planner": 0, "refiner": 0, "chunks": 1},
     {"planner": 1, "refiner": 1, "steps": 2, "refill": 2},
@@ -116,24 +119,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("change", [lambda content: None, limited], ids=["free", "limited"])
-def test_gives_the_actions_of_the_reference_executor(
-    copy: Callable[[], Path], case: dict[str, int], change: Change
-) -> None:
-    release, content = changed(copy, change)
+def compare_with_the_reference(release: Path, content: dict[str, Any], case: dict[str, int]) -> int:
+    """One run of both; the number of steps that were RUNNING."""
     delays = (case.get("planner", 0), case.get("refiner", 0))
     ahead, steps, frozen = case.get("ahead", H), case.get("steps", 0), case.get("frozen", 0)
-    options = RunOptions(
-        manual=True,
-        refill_at=case.get("refill", 1),
-        refine_ahead_steps=ahead,
-        max_plan_age_steps=case.get("max_age"),
-        chunks_per_plan=case.get("chunks"),
-        blend="freeze" if frozen else "linear" if steps else "none",
-        blend_steps=steps,
-        frozen_steps=frozen,
-    )
+    both = {
+        "refill_at": case.get("refill", 1),
+        "refine_ahead_steps": ahead,
+        "max_plan_age_steps": case.get("max_age"),
+        "chunks_per_plan": case.get("chunks"),
+    }
+    kind = "freeze" if frozen else "linear" if steps else "none"
+    blend = {"blend": kind, "blend_steps": steps, "frozen_steps": frozen}
     observations = some_observations(8 * L)
     with Policy(release) as policy:
         executor = Executor(
@@ -142,29 +139,58 @@ def test_gives_the_actions_of_the_reference_executor(
             "async",
             planner_delay_steps=delays[0],
             refiner_delay_steps=delays[1],
-            refill_at=case.get("refill", 1),
-            refine_ahead_steps=ahead,
-            max_plan_age_steps=case.get("max_age"),
-            chunks_per_plan=case.get("chunks"),
             blend=Blend(steps, frozen),
+            **both,  # type: ignore[arg-type]
         )
         executor.reset(5, TOKENS)
         loop = Loop(policy, *delays)
-        loop.start(options)
+        loop.start(RunOptions(manual=True, **both, **blend))  # type: ignore[arg-type]
         running = 0
         for (images, state), (action, info) in zip(
             observations, loop.run(observations), strict=True
         ):
             expected, reference = executor.step(images, state)
-            assert (info.step, info.state) == (reference.step, reference.state), info
-            np.testing.assert_array_equal(action, expected)
+            assert (info.step, info.state) == (reference.step, reference.state), (case, info)
+            np.testing.assert_array_equal(action, expected, str(case))
             assert (info.clamped, info.slowed) == (reference.clamped, reference.slowed)
             assert info.reason == reference.reason or info.state is State.HOLD
             if info.state is State.RUNNING:
                 assert info.plan_age_steps == reference.plan_age_steps
                 running += 1
-        # Such a case would compare nothing.
-        assert running > L
+    return running
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("change", [lambda content: None, limited], ids=["free", "limited"])
+def test_gives_the_actions_of_the_reference_executor(
+    copy: Callable[[], Path], case: dict[str, int], change: Change
+) -> None:
+    # Fewer would compare nothing.
+    assert compare_with_the_reference(*changed(copy, change), case) > L
+
+
+def test_gives_the_actions_of_the_reference_executor_whatever_the_options(
+    copy: Callable[[], Path],
+) -> None:
+    release, content = changed(copy, limited)
+    rng, running, frozen = np.random.default_rng(3), 0, 0
+    for _ in range(30):
+        steps = int(rng.integers(0, H))
+        case = {
+            "planner": int(rng.integers(0, H + 2)),
+            "refiner": int(rng.integers(0, H + 2)),
+            "refill": int(rng.integers(1, M + 1)),
+            "ahead": int(rng.integers(1, L + 1)),
+            "chunks": int(rng.integers(1, M + 1)),
+            "max_age": int(rng.integers(H, L + H)),
+            "steps": steps,
+            "frozen": int(rng.integers(0, steps + 1)),
+        }
+        found = compare_with_the_reference(release, content, case)
+        running += found
+        frozen += found > 0 and case["frozen"] > 0
+    assert running > 30 * 8 * L // 4
+    assert frozen > 5
 
 
 def steady(policy: Policy, options: RunOptions = MANUAL) -> Loop:
@@ -447,18 +473,18 @@ def test_real_time_settings_are_tried_and_reported(policy: Policy) -> None:
 
 def test_a_library_from_before_async_mode_still_loads(library: Path, tmp_path: Path) -> None:
     """The first releases carry one; a stub with their functions stands for it."""
-    first = sorted(set(native._PROTOTYPES) - native.ADDED_WITH_ASYNC)
+    first = sorted(set(native.PROTOTYPES) - native.ADDED_WITH_ASYNC)
     lines = [f"int {name}(void) {{ return {int(name == 'le_abi_version')}; }}" for name in first]
     source, old = tmp_path / "old.c", tmp_path / "old.so"
     source.write_text("\n".join(lines) + "\n")
     native_build.zig("cc", *native_build.TARGET, "-shared", str(source), "-o", str(old))
-    loaded = native.load_library(old)
+    loaded = loading.load_library(old)
     assert not hasattr(loaded, "le_start")
     other = tmp_path / "other.so"
     source.write_text("int le_abi_version(void) { return 1; }\n")
     native_build.zig("cc", *native_build.TARGET, "-shared", str(source), "-o", str(other))
     with pytest.raises(IncompatibleError, match="library-not-loadable"):
-        native.load_library(other)
+        loading.load_library(other)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from libra_edge.policy.executor import State
-from libra_edge.runtime import build, native
+from libra_edge.runtime import build, loading, native
 from tests.runtime.native_build import STRICT, TARGET, zig
 
 STRUCTS = {
@@ -93,7 +93,8 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
     assert numbers["LE_ERROR_SIZE"] == native.ERROR_SIZE
     for name in ("PLANNER_RAN", "REFINER_RAN", "CLAMPED", "NO_COMMAND", "SLOWED"):
         assert numbers[f"LE_STEP_{name}"] == getattr(native, name)
-    for name in ("PLAN_BEGIN", "PLAN_END", "REFINE_BEGIN", "REFINE_END"):
+    pieces = ("PLAN_BEGIN", "PLAN_END", "REFINE_BEGIN", "REFINE_END")
+    for name in (*pieces, "PLAN_CLAIM", "PLAN_RUN", "REFINE_CLAIM", "REFINE_RUN"):
         assert numbers[f"LE_WORK_{name}"] == getattr(native, name)
     for bit, name in enumerate(native.REALTIME):
         short = name.removeprefix("lock_").upper()
@@ -106,17 +107,17 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
         assert numbers[f"LE_{state.name}"] == state
     reasons = [value for name, value in numbers.items() if name.startswith("LE_REASON_")]
     assert sorted(reasons) == list(range(len(native.REASONS)))
-    loaded = native.load_library(library)
-    for status in range(native.INTERNAL + 1):
+    loaded = loading.load_library(library)
+    for status in range(native.NO_PROVIDER + 1):
         name = loaded.le_status_name(status).decode()
         assert numbers[name] == status == getattr(native, name.removeprefix("LE_"))
-    assert loaded.le_status_name(native.INTERNAL + 1) == b"LE_UNKNOWN"
+    assert loaded.le_status_name(native.NO_PROVIDER + 1) == b"LE_UNKNOWN"
     assert loaded.le_status_name(-1) == b"LE_UNKNOWN"
 
 
 def test_every_function_carries_a_tag_and_is_declared_in_python() -> None:
     functions = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["functions"]
-    assert sorted(native._PROTOTYPES) == functions
+    assert sorted(native.PROTOTYPES) == functions
     for comment, name in re.findall(
         r"/\*((?:(?!\*/).)*)\*/\s*LE_API [^(]*?\b(le_\w+)\(", TEXT, re.S
     ):

@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libra_edge.policy.noise import chunk_noise
-from libra_edge.runtime import native
+from libra_edge.runtime import loading, native
 
 WORD = st.integers(0, 2**64 - 1)
 
 
 def drawn(library: Path, seed: int, chunk: int, count: int) -> np.ndarray:
     noise = np.empty(count, dtype=np.float32)
-    loaded = native.load_library(library)
+    loaded = loading.load_library(library)
     assert loaded.le_noise(seed, chunk, noise.ctypes.data, count) == native.OK
     return noise
 
@@ -36,5 +36,5 @@ def test_equal_over_a_long_stream(library: Path) -> None:
 
 @pytest.mark.parametrize(("pointer", "count"), [(None, 1), (8, 2**32 + 1)])
 def test_refuses_bad_arguments(library: Path, pointer: int | None, count: int) -> None:
-    status = native.load_library(library).le_noise(0, 0, pointer, count)
+    status = loading.load_library(library).le_noise(0, 0, pointer, count)
     assert status == native.INVALID_ARGUMENT

@@ -11,7 +11,7 @@ import pytest
 
 from libra_edge.policy.executor import State
 from libra_edge.runtime import Policy
-from libra_edge.runtime.harness import RunOptions
+from libra_edge.runtime.types import RunOptions
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 
@@ -36,6 +36,7 @@ def simulate(program: Path, first: int, count: int) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert result.stdout.startswith(f"{count} episodes")
+    assert int(result.stdout.split(", ")[-1].split()[0]) > count  # steps that a blend froze
 
 
 def test_a_thousand_episodes_in_virtual_time(simulation: Path) -> None:

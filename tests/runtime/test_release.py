@@ -14,8 +14,8 @@ import pytest
 
 from libra_edge.bundle import members
 from libra_edge.bundle.manifest import parse_manifest
-from libra_edge.errors import ExitCode, InputError, IntegrityError, LibraError
-from libra_edge.runtime import Policy, native
+from libra_edge.errors import ExitCode, IncompatibleError, InputError, IntegrityError, LibraError
+from libra_edge.runtime import Policy, loading, native
 from tests.runtime import tiny_release as tiny
 
 Copy = Callable[[], Path]
@@ -42,7 +42,7 @@ def read(release: Path) -> Any:
 
 def try_open(release: Path, library: Path) -> tuple[int, str]:
     """Status and text of le_open through a trusted library; the handle stays untouched."""
-    loaded = native.load_library(library)
+    loaded = loading.load_library(library)
     handle = ctypes.c_void_p(0xABCD)
     error = ctypes.create_string_buffer(native.ERROR_SIZE)
     options = native.OpenOptions(
@@ -112,13 +112,24 @@ def test_a_member_cut_or_missing_or_no_file(copy: Copy, library: Path, member: s
 
 
 POLICY, PLANNER, MEMBER = "policy", ("engines", "planner"), ("members", "engines/planner.onnx")
+LIBRARY = ("members", "lib/liblibra_edge.so", "sha256")
 ACTION = ("embodiment", "actions", 0)
 EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
     (("schema_version",), 2, native.INCOMPATIBLE, "schema 2"),
     (("schema_version",), "1", native.MALFORMED, "schema_version"),
     (("schema_version",), True, native.MALFORMED, "schema_version"),
-    (("runtime", "abi_version"), 2, native.ABI_MISMATCH, "version 2"),
-    (("runtime", "arch"), "aarch64-linux-gnu", native.INCOMPATIBLE, "aarch64-linux-gnu"),
+    (
+        ("runtime", "abi_version"),
+        2,
+        native.ABI_MISMATCH,
+        "The release is made for ABI version 2; this library has version 1.",
+    ),
+    (
+        ("runtime", "arch"),
+        "aarch64-linux-gnu",
+        native.WRONG_ARCHITECTURE,
+        "The release is compiled for aarch64-linux-gnu; this library runs on x86_64-linux-gnu.",
+    ),
     (("runtime", "onnxruntime_version"), "1.0.0", native.INCOMPATIBLE, "1.0.0"),
     (("runtime",), None, native.MALFORMED, "runtime"),
     (("name",), "a\u0000b", native.MALFORMED, "printable"),
@@ -137,7 +148,13 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
     ((*ACTION, "lower"), 0.5, native.MALFORMED, "below upper"),
     ((*ACTION, "upper"), 1e300, native.MALFORMED, "below upper"),
     ((*PLANNER, "kind"), "tensorrt", native.INCOMPATIBLE, "tensorrt"),
-    ((*PLANNER, "provider"), "CUDAExecutionProvider", native.INCOMPATIBLE, "CUDA"),
+    (
+        (*PLANNER, "provider"),
+        "CUDAExecutionProvider",
+        native.NO_PROVIDER,
+        "engines/planner.onnx needs the execution provider CUDAExecutionProvider; this library has "
+        "only CPUExecutionProvider.",
+    ),
     ((*PLANNER, "member"), "../planner.onnx", native.INCOMPATIBLE, "../planner.onnx"),
     ((*PLANNER, "member"), "engines/refiner.onnx", native.INCOMPATIBLE, "planner: member"),
     ((*PLANNER, "session_options"), {"x.file_path": "/"}, native.INCOMPATIBLE, "x.file_path"),
@@ -300,17 +317,18 @@ def test_a_symbolic_link_to_a_release_opens(release: Path, library: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "exit_code"),
+    ("path", "value", "code", "exit_code"),
     [
-        (("runtime", "arch"), "aarch64-linux-gnu", ExitCode.INCOMPATIBLE),
-        (("runtime", "abi_version"), 2, ExitCode.INCOMPATIBLE),
-        (("members", "lib/liblibra_edge.so", "sha256"), "0" * 64, ExitCode.INTEGRITY),
-        (("members", "lib/liblibra_edge.so"), None, ExitCode.INTEGRITY),
-        (("members", "tokenizer.json", "sha256"), "0" * 64, ExitCode.INTEGRITY),
+        (("runtime", "arch"), "aarch64-linux-gnu", "arch-mismatch", ExitCode.INCOMPATIBLE),
+        (("runtime", "abi_version"), 2, "abi-mismatch", ExitCode.INCOMPATIBLE),
+        ((*PLANNER, "provider"), "CUDA", "no-provider", ExitCode.INCOMPATIBLE),
+        (LIBRARY, "0" * 64, "member-changed", ExitCode.INTEGRITY),
+        (LIBRARY[:2], None, "manifest-malformed", ExitCode.INTEGRITY),
+        (("members", "tokenizer.json", "sha256"), "0" * 64, "integrity", ExitCode.INTEGRITY),
     ],
 )
 def test_python_raises_with_the_right_exit_code(
-    copy: Copy, path: tuple[str, ...], value: Any, exit_code: ExitCode
+    copy: Copy, path: tuple[str, ...], value: Any, code: str, exit_code: ExitCode
 ) -> None:
     release = copy()
     manifest = read(release)
@@ -318,8 +336,28 @@ def test_python_raises_with_the_right_exit_code(
     tiny.write_manifest(release, manifest)
     with pytest.raises(LibraError) as caught:
         Policy(release)
-    assert caught.value.exit_code == exit_code
+    assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (native.ABI_MISMATCH, "abi-mismatch"),
+        (native.WRONG_ARCHITECTURE, "wrong-architecture"),
+        (native.NO_PROVIDER, "no-provider"),
+        (native.INCOMPATIBLE, "incompatible"),
+    ],
+)
+def test_what_does_not_fit_has_a_remedy_of_its_own(status: int, code: str) -> None:
+    remedies = set()
+    for other in (status, native.INCOMPATIBLE):
+        name = f"LE_{code.upper().replace('-', '_')}"
+        with pytest.raises(IncompatibleError) as caught:
+            loading.raise_status(other, name, "A sentence.")
+        assert caught.value.code == code
+        remedies.add(caught.value.remedy)
+    assert len(remedies) == 1 + (status != native.INCOMPATIBLE)
 
 
 def test_a_changed_library_is_not_even_loaded(copy: Copy) -> None:

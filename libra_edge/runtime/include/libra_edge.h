@@ -94,16 +94,18 @@ extern "C" {
 /* What a call came to. */
 typedef int32_t le_status;
 #define LE_OK 0
-#define LE_INVALID_ARGUMENT 1 /* a null pointer, a wrong count, a value outside its range */
-#define LE_ABI_MISMATCH 2     /* header, library and release speak different ABI versions */
-#define LE_IO 3               /* a file that exists cannot be read */
-#define LE_MALFORMED 4        /* the manifest is not JSON, or not a manifest within its bounds */
-#define LE_INTEGRITY 5        /* a member is missing, or not the bytes the manifest names */
-#define LE_INCOMPATIBLE 6     /* the release is for another architecture, schema or engine */
-#define LE_ENGINE 7           /* ONNX Runtime refused an engine, or its signature is wrong */
-#define LE_NOT_FINITE 8       /* NaN or infinity where a finite number is needed */
-#define LE_NO_MEMORY 9        /* memory ran out */
-#define LE_INTERNAL 10        /* a bug in this library: please report it */
+#define LE_INVALID_ARGUMENT 1    /* a null pointer, a wrong count, a value outside its range */
+#define LE_ABI_MISMATCH 2        /* header, library and release speak different ABI versions */
+#define LE_IO 3                  /* a file that exists cannot be read */
+#define LE_MALFORMED 4           /* the manifest is not JSON, or not a manifest within its bounds */
+#define LE_INTEGRITY 5           /* a member is missing, or not the bytes the manifest names */
+#define LE_INCOMPATIBLE 6        /* the release is for another schema, policy type or engine kind */
+#define LE_ENGINE 7              /* ONNX Runtime refused an engine, or its signature is wrong */
+#define LE_NOT_FINITE 8          /* NaN or infinity where a finite number is needed */
+#define LE_NO_MEMORY 9           /* memory ran out */
+#define LE_INTERNAL 10           /* a bug in this library: please report it */
+#define LE_WRONG_ARCHITECTURE 11 /* the release is compiled for another processor architecture */
+#define LE_NO_PROVIDER 12        /* the execution provider that an engine needs is not there */
 
 /* What the policy is doing. */
 typedef uint32_t le_state;
@@ -232,8 +234,8 @@ typedef struct le_run_options {
   uint32_t blend;              /* LE_BLEND_... */
   uint32_t blend_steps;        /* steps that successive chunks share, below H */
   uint32_t frozen_steps;       /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
-  uint32_t planner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
-  uint32_t refiner_priority;   /* 0: as is; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t planner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t refiner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
   uint32_t reserved0;          /* 0 */
   uint64_t planner_cpus;       /* 0: as is; else bit c allows processor c */
   uint64_t refiner_cpus;       /* 0: as is; else bit c allows processor c */
@@ -258,7 +260,7 @@ typedef struct le_tick_info {
   uint64_t clamped_mask;             /* bit d: dimension d was clamped, for d < 64 */
   uint64_t slowed_mask;              /* bit d: dimension d was held back, for d < 64 */
   uint32_t clamped_count;            /* clamped dimensions, of all D */
-  uint32_t queue_steps;              /* actions left in the queue after this one */
+  uint32_t queue_steps;              /* steps from the next one to the end of the queue */
   uint32_t realtime_asked;           /* LE_REALTIME_... */
   uint32_t realtime_got;             /* LE_REALTIME_... */
   uint64_t chunks_seen;              /* chunks that the refiner had handed over by now */
@@ -302,6 +304,10 @@ typedef struct le_stats_info {
 #define LE_WORK_PLAN_END 1u     /* hand its plan over */
 #define LE_WORK_REFINE_BEGIN 2u /* run the refiner, if it has something to do */
 #define LE_WORK_REFINE_END 3u   /* hand its chunk over */
+#define LE_WORK_PLAN_CLAIM 4u   /* LE_WORK_PLAN_BEGIN in two: take what there is to do ... */
+#define LE_WORK_PLAN_RUN 5u     /* ... and run the planner on it */
+#define LE_WORK_REFINE_CLAIM 6u /* LE_WORK_REFINE_BEGIN in two: take what there is to do ... */
+#define LE_WORK_REFINE_RUN 7u   /* ... and run the refiner on it */
 
 /* LE_ABI_VERSION of the library. [thread-safe] [rt-safe] */
 LE_API uint32_t le_abi_version(void);
@@ -323,8 +329,8 @@ LE_API const char *le_status_name(le_status status);
  *
  * `*policy` receives the policy; the caller ends it with le_destroy. It starts in LE_HOLD.
  *
- * LE_INVALID_ARGUMENT, LE_ABI_MISMATCH, LE_IO, LE_MALFORMED, LE_INTEGRITY, LE_INCOMPATIBLE,
- * LE_ENGINE, LE_NO_MEMORY.
+ * LE_INVALID_ARGUMENT, LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER, LE_IO, LE_MALFORMED,
+ * LE_INTEGRITY, LE_INCOMPATIBLE, LE_ENGINE, LE_NO_MEMORY.
  */
 LE_API le_status le_open(const le_open_options *options, le_policy **policy, char *error,
                          uint32_t error_size);
@@ -427,6 +433,8 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  * instruction, the last command and a latched fault stay; the observation is forgotten.
  *
  * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
+ * A thread inherits the priority of the one that calls le_start: call it before the control loop
+ * takes its real-time priority, or choose lower ones here.
  * Until le_stop, le_step is refused with LE_INVALID_ARGUMENT.
  *
  * LE_INVALID_ARGUMENT, LE_ENGINE, LE_NO_MEMORY.
@@ -466,10 +474,21 @@ LE_API le_status le_set_chunks_per_plan(le_policy *policy, uint32_t chunks_per_p
  *
  * For simulators and replays, which decide themselves when a call begins and when its result
  * arrives. Only after le_start with LE_RUN_MANUAL. `work` is one of LE_WORK_...; `*done` receives
- * 1, or 0 where there was nothing to do. An ..._END belongs to each ..._BEGIN that was done.
+ * 1, or 0 where there was nothing to do. An ..._END belongs to each ..._BEGIN that was done, or to
+ * each ..._CLAIM and the ..._RUN after it. The planner's pieces and the refiner's may each be done
+ * in a thread of its own, beside the control loop.
  * LE_INVALID_ARGUMENT.
  */
 LE_API le_status le_work(le_policy *policy, uint32_t work, uint32_t *done);
+
+/*
+ * Copy the intents of the newest planner call, for recorders. [rt-safe]
+ *
+ * `intent` [L, D]; `plan_count` is L * D. In sync mode the call that le_step made; in async mode
+ * the one that le_work made, and only in the thread that does the planner's pieces.
+ * LE_INVALID_ARGUMENT: also where there was no call yet, or threads make them.
+ */
+LE_API le_status le_last_plan(const le_policy *policy, int32_t *intent, uint64_t plan_count);
 
 /* Read the statistics of async mode since le_start. `stats->struct_size` must be set.
  * LE_INVALID_ARGUMENT: also before le_start. [thread-safe] */

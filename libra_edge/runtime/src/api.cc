@@ -116,10 +116,10 @@ const char *le_version_string(void) {
 }
 
 const char *le_status_name(le_status status) {
-  static const char *const names[] = {"LE_OK",           "LE_INVALID_ARGUMENT", "LE_ABI_MISMATCH",
-                                      "LE_IO",           "LE_MALFORMED",        "LE_INTEGRITY",
-                                      "LE_INCOMPATIBLE", "LE_ENGINE",           "LE_NOT_FINITE",
-                                      "LE_NO_MEMORY",    "LE_INTERNAL"};
+  static const char *const names[] = {
+      "LE_OK",        "LE_INVALID_ARGUMENT",   "LE_ABI_MISMATCH", "LE_IO",         "LE_MALFORMED",
+      "LE_INTEGRITY", "LE_INCOMPATIBLE",       "LE_ENGINE",       "LE_NOT_FINITE", "LE_NO_MEMORY",
+      "LE_INTERNAL",  "LE_WRONG_ARCHITECTURE", "LE_NO_PROVIDER"};
   const bool known = status >= 0 && static_cast<size_t>(status) < std::size(names);
   return known ? names[status] : "LE_UNKNOWN";
 }
@@ -255,6 +255,14 @@ le_status le_work(le_policy *policy, uint32_t work, uint32_t *done) {
     require(policy, "policy");
     require(done, "done");
     *done = policy->work(work) ? 1 : 0;
+    return {};
+  });
+}
+
+le_status le_last_plan(const le_policy *policy, int32_t *intent, uint64_t plan_count) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    policy->last_plan(intent, plan_count);
     return {};
   });
 }

@@ -19,11 +19,17 @@
 #include "latest.h"
 #include "libra_edge.h"
 #include "manifest.h"
+#include "run_options.h"
 
 namespace le {
 
-// Throws LE_INVALID_ARGUMENT; returns the options with every default filled in.
-le_run_options complete_options(const le_run_options &options, const Sizes &sizes);
+// Who reads observations, besides the one who makes them.
+constexpr size_t kPlannerReads = 0, kRefinerReads = 1;
+
+// For counters that one thread writes.
+inline void bump(std::atomic<uint64_t> &number) {
+  number.store(number.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
 
 // What was seen, and at which step.
 struct Seen {
@@ -38,9 +44,10 @@ struct Job {
   explicit Job(const Engines &engines) : session(engines.session()) {}
 
   std::unique_ptr<Session> session;
-  bool active = false;
+  bool active = false, ran = false;
   uint64_t epoch = 0;
-  uint64_t step = 0;  // of the observation (planner), first of the chunk (refiner)
+  uint64_t step = 0;   // of the observation (planner), first of the chunk (refiner)
+  uint64_t began = 0;  // the step at which it began
   int64_t plan_step = -1;
   le_reason fault = LE_REASON_NONE;
   std::string text;
@@ -63,11 +70,16 @@ class Async {
 
   // The planner's and the refiner's thread: begin, run, finish. True where there is work.
   bool begin_plan();
-  void run_plan();
+  bool run_plan();
   bool finish_plan();
   bool begin_chunk();
-  void run_chunk();
+  bool run_chunk();
   bool finish_chunk();
+
+  // The planner's thread: what the newest planner call gave; nullptr before the first.
+  const std::vector<int32_t> *last_plan() const {
+    return planner_.ran ? &planner_.session->io.plan_intent : nullptr;
+  }
 
   // Any thread.
   void set_chunks_per_plan(uint32_t chunks) { chunks_per_plan_.store(chunks); }
@@ -87,12 +99,14 @@ class Async {
   uint64_t observation_age(uint64_t now_ns);
   bool timed_out(const Job &job) const;
   le_reason hold_reason(uint64_t observation_age_ns) const;
-  le_reason out_of_actions(uint64_t step) const;
+  le_reason out_of_actions(uint64_t step, uint64_t queue_end) const;
   void count(const le_tick_info &info);
   void fail_with(const Job &job);
   void take_plan(uint64_t plan_step, const int32_t *intents);
   bool ready() const;
   bool observed(Job &job, size_t reader);
+  uint64_t refiner_lead(uint64_t now) const;
+  bool take_intents(uint64_t now, uint64_t queued);
   void blend(Chunk &chunk, uint64_t now) const;
 
   const Sizes sizes_;
@@ -125,6 +139,8 @@ class Async {
   uint64_t next_chunk_ = 0;
   uint64_t queue_end_ = 0;
   Chunk last_chunk_;
+  std::array<uint64_t, 2> refine_steps_{};  // that the last two refiner calls took
+  uint64_t refined_step_ = 0;               // when the last of them ended
   std::string fault_text_;
   Job planner_, refiner_;
   ChunkQueue queue_;

@@ -12,6 +12,7 @@ namespace le {
 namespace {
 
 constexpr size_t kMostText = 256;
+constexpr const char *kCpuProvider = "CPUExecutionProvider";
 constexpr uint64_t kMostMemberBytes = (uint64_t{1} << 31) - 1;
 constexpr uint64_t kMostImageBytes = uint64_t{1} << 30;
 constexpr uint64_t kMostPlanCount = uint64_t{1} << 24;
@@ -65,6 +66,22 @@ void require_text(const Json &json, const char *expected) {
   if (found != expected) {
     fail(LE_INCOMPATIBLE, "%s is %s; this library runs %s.", json.path().c_str(), found.c_str(),
          expected);
+  }
+}
+
+void require_arch(const Json &json) {
+  const std::string found = json.text(kMostText);
+  if (found != own_arch()) {
+    fail(LE_WRONG_ARCHITECTURE, "The release is compiled for %s; this library runs on %s.",
+         found.c_str(), own_arch());
+  }
+}
+
+void require_provider(const Json &json, const char *member) {
+  const std::string found = json.text(kMostText);
+  if (found != kCpuProvider) {
+    fail(LE_NO_PROVIDER, "%s needs the execution provider %s; this library has only %s.", member,
+         found.c_str(), kCpuProvider);
   }
 }
 
@@ -168,7 +185,7 @@ void check_option_key(const std::string &key) {
 
 SessionOptions parse_engine(const Json &engine, const char *member, const Signature &signature) {
   require_text(engine.at("kind"), "onnxruntime");
-  require_text(engine.at("provider"), "CPUExecutionProvider");
+  require_provider(engine.at("provider"), member);
   require_text(engine.at("member"), member);
   check_specs(engine.at("inputs"), signature.inputs);
   check_specs(engine.at("outputs"), signature.outputs);
@@ -192,7 +209,7 @@ void check_compatibility(const Json &root) {
     fail(LE_ABI_MISMATCH, "The release is made for ABI version %llu; this library has version %u.",
          static_cast<unsigned long long>(abi), LE_ABI_VERSION);
   }
-  require_text(runtime.at("arch"), own_arch());
+  require_arch(runtime.at("arch"));
   require_text(root.at("policy").at("type"), "libra_vla");
 }
 

@@ -44,7 +44,7 @@ struct Manifest {
 // The architecture that this library was built for.
 const char *own_arch();
 
-// Throws LE_MALFORMED, LE_ABI_MISMATCH or LE_INCOMPATIBLE.
+// Throws LE_MALFORMED, LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER or LE_INCOMPATIBLE.
 Manifest parse_manifest(const char *data, size_t size);
 
 }  // namespace le

@@ -245,20 +245,35 @@ bool le_policy::work(uint32_t work) {
   }
   switch (work) {
     case LE_WORK_PLAN_BEGIN:
-      if (!async_->begin_plan()) return false;
-      async_->run_plan();
-      return true;
+      return async_->begin_plan() && async_->run_plan();
+    case LE_WORK_PLAN_CLAIM:
+      return async_->begin_plan();
+    case LE_WORK_PLAN_RUN:
+      return async_->run_plan();
     case LE_WORK_PLAN_END:
       return async_->finish_plan();
     case LE_WORK_REFINE_BEGIN:
-      if (!async_->begin_chunk()) return false;
-      async_->run_chunk();
-      return true;
+      return async_->begin_chunk() && async_->run_chunk();
+    case LE_WORK_REFINE_CLAIM:
+      return async_->begin_chunk();
+    case LE_WORK_REFINE_RUN:
+      return async_->run_chunk();
     case LE_WORK_REFINE_END:
       return async_->finish_chunk();
     default:
       fail(LE_INVALID_ARGUMENT, "work %u is unknown.", work);
   }
+}
+
+void le_policy::last_plan(int32_t *intent, uint64_t count) const {
+  check_count("plan_count", count, manifest_.sizes.plan_count());
+  if (intent == nullptr) fail(LE_INVALID_ARGUMENT, "intent is NULL.");
+  const std::vector<int32_t> *plan = plan_step_ < 0 ? nullptr : &control_->io.plan_intent;
+  if (async_ != nullptr) {
+    plan = (run_.flags & LE_RUN_MANUAL) == 0 ? nullptr : async_->last_plan();
+  }
+  if (plan == nullptr) fail(LE_INVALID_ARGUMENT, "There is no plan to copy.");
+  std::copy(plan->begin(), plan->end(), intent);
 }
 
 void le_policy::stats(le_stats_info *stats) const {

@@ -38,6 +38,7 @@ struct le_policy {
   bool tick(uint64_t now_ns, float *action, uint32_t count, le_tick_info *info) noexcept;
   void set_chunks_per_plan(uint32_t chunks);
   bool work(uint32_t work);
+  void last_plan(int32_t *intent, uint64_t count) const;
   void stats(le_stats_info *stats) const;
   std::string fault_text();
 

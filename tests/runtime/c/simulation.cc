@@ -130,6 +130,7 @@ struct Simulation {
     async = std::make_unique<Async>(sizes, *engines, options, seed, *command);
     last.assign(sizes.action_dim, 0);
     action.assign(sizes.action_dim, 0);
+    change.assign(sizes.action_dim, 0);
     period_ns = random.between(1, 50) * 1'000'000;
     late = random.chance(0.3) ? 0.2 : 0.0;
     trouble = random.chance(0.5) ? 0.01 : 0.0;
@@ -220,12 +221,46 @@ struct Simulation {
     const auto refine = [&] {
       engine(
           refiner, refiner_slots, smooth, [&] { return async->begin_chunk(); },
-          [&] { async->run_chunk(); }, [&] { async->finish_chunk(); });
+          [&] { async->run_chunk(); }, [&] { finish_chunk(); });
     };
     if (random.chance(0.5)) {
       plan(), refine();
     } else {
       refine(), plan();
+    }
+  }
+
+  // What is committed stays bit for bit; from there on each action lies between the old and the new
+  // one, ever closer to the new; what is not shared is the refiner's own.
+  void finish_chunk() {
+    const Chunk before = async->last_chunk_;
+    const uint64_t end = async->queue_end_, chunks = async->chunks_.load();
+    const std::vector<float> raw = async->refiner_.session->io.actions;
+    async->finish_chunk();
+    if (async->chunks_.load() == chunks) return;
+    const Chunk &chunk = async->last_chunk_;
+    require(chunk.end() > end || end > step, "a chunk adds no step");
+    const bool blended = options.blend != LE_BLEND_NONE;
+    require(blended || end <= std::max(step, chunk.first), "chunks overlap without a blend");
+    std::vector<double> share(sizes.action_dim, 0);
+    for (uint64_t i = 0; i < sizes.chunk; ++i) {
+      const uint64_t at = chunk.first + i;
+      const bool committed = blended && at < end && (at < step || i < options.frozen_steps);
+      for (uint32_t d = 0; d < sizes.action_dim; ++d) {
+        const float found = chunk.actions[i * sizes.action_dim + d];
+        const float wanted = raw[i * sizes.action_dim + d];
+        if (!blended || at >= end) {
+          require(found == wanted, "an action of the new chunk was changed");
+          continue;
+        }
+        const float old = before.actions[(at - before.first) * sizes.action_dim + d];
+        require(!committed || found == old, "a committed action was changed");
+        if (committed || std::fabs(wanted - old) < 1e-2f) continue;
+        const double now = (double{found} - old) / (double{wanted} - old);
+        require(now > share[d] && now < 1, "the new chunk does not fade in step by step");
+        share[d] = now;
+      }
+      frozen += committed && at >= step;
     }
   }
 
@@ -270,6 +305,7 @@ struct Simulation {
       check_time();
       ++running;
     }
+    for (size_t d = 0; d < action.size(); ++d) change[d] = sent ? action[d] - last[d] : 0;
     last = action;
     sent = sent || info.state == LE_RUNNING;
     last_info = info;
@@ -307,8 +343,22 @@ struct Simulation {
         const float slack = 1e-6f * (1 + std::fabs(last[d]));
         require(std::fabs(action[d] - last[d]) <= of.max_step_change + slack,
                 "a limit on change was exceeded");
+        check_acceleration(of, d, slack);
       }
+      const uint64_t bit = uint64_t{1} << d;
+      require(!of.fault || info.state != LE_RUNNING ||
+                  ((info.clamped_mask | info.slowed_mask) & bit) == 0,
+              "RUNNING past a limit that is a fault");
     }
+  }
+
+  // It gives way to the other two limits alone.
+  void check_acceleration(const ActionLimit &of, size_t d, float slack) {
+    const float low = std::max(of.lower, last[d] - of.max_step_change);
+    const float high = std::min(of.upper, last[d] + of.max_step_change);
+    const bool hard = action[d] <= low + slack || action[d] >= high - slack;
+    const float bend = std::fabs(action[d] - last[d] - change[d]);
+    require(hard || bend <= of.max_acceleration + 2 * slack, "a limit on bend was exceeded");
   }
 
   void check_plan(const le_tick_info &info) {
@@ -414,8 +464,9 @@ struct Simulation {
   std::unique_ptr<Command> command;
   std::unique_ptr<Async> async;
   Call planner, refiner;
-  std::vector<float> action, last;
+  std::vector<float> action, last, change;
   uint64_t period_ns = 0, true_ns = 0, handed_ns = 0, slot = 0, step = 0, ticks = 0, running = 0;
+  uint64_t frozen = 0;  // steps kept for frozen_steps' sake
   uint64_t planner_slots = 0, refiner_slots = 0;
   uint64_t back_since_handed = 0;
   int64_t offset_ns = 0;
@@ -431,14 +482,16 @@ int main(int argc, char **argv) {
   const uint64_t first = std::strtoull(argv[1], nullptr, 10);
   const uint64_t count = std::strtoull(argv[2], nullptr, 10);
   const bool trace = argc > 3 && std::strcmp(argv[3], "trace") == 0;
-  uint64_t ticks = 0, running = 0;
+  uint64_t ticks = 0, running = 0, frozen = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     const auto simulation = std::make_unique<le::Simulation>(seed, trace);
     simulation->episode();
     ticks += simulation->ticks;
     running += simulation->running;
+    frozen += simulation->frozen;
   }
-  std::printf("%llu episodes, %llu ticks, %llu RUNNING\n", static_cast<unsigned long long>(count),
-              static_cast<unsigned long long>(ticks), static_cast<unsigned long long>(running));
+  std::printf("%llu episodes, %llu ticks, %llu RUNNING, %llu steps frozen\n",
+              static_cast<unsigned long long>(count), static_cast<unsigned long long>(ticks),
+              static_cast<unsigned long long>(running), static_cast<unsigned long long>(frozen));
   return 0;
 }

@@ -1,0 +1,96 @@
+"""`verify` must fail on every fault of the catalogue, and on no good release."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from libra_edge.cli import app as program
+from libra_edge.errors import ExitCode
+from libra_edge.parity.bisect import Culprit, release_culprits
+from tests.attacks.engines.faults import FAULTS
+from tests.attacks.engines.workshop import Workshop
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("catalogue"))
+
+
+def test_the_catalogue_is_long_enough() -> None:
+    assert len(FAULTS) >= 30
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_caught(workshop: Workshop, tmp_path: Path, name: str) -> None:
+    result = workshop.verify(workshop.faulty(name, tmp_path / "release"))
+    assert result.exit_code is ExitCode.PARITY, f"not caught: {name}"
+
+
+def test_a_release_made_the_same_way_without_a_fault_passes(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    release = workshop.make(workshop.case("none"), tmp_path / "release")
+    assert workshop.verify(release).exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_false_alarm(workshop: Workshop, seed: int) -> None:
+    assert workshop.verify(workshop.release, seed=seed).exit_code is ExitCode.OK
+
+
+def culprits(workshop: Workshop, release: Path, out: Path) -> list[Culprit]:
+    return release_culprits(
+        release, workshop.checkpoint, None, seed=0, cache=workshop.cache, out=out
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "graph", "step", "layer"),
+    [
+        ("transposed weight", "planner", None, "planner.backbone.blocks.0.attention.output"),
+        ("zeroed attention head", "refiner", None, "refiner.encoder.0.attention.output"),
+        ("scale off by two", "refiner", 0, "refiner.blocks.0.mlp.0"),
+        ("layers of the denoiser swapped", "refiner", 0, "refiner.blocks.0.mlp.0"),
+        ("word embeddings of the next word", "planner", None, "planner.backbone.words"),
+        ("bias of one logit", "planner", None, "planner.output"),
+        ("a step is missing", "refiner", None, "3 denoising steps, the policy takes 4"),
+    ],
+)
+def test_bisect_names_the_layer_and_the_step(
+    workshop: Workshop, tmp_path: Path, name: str, graph: str, step: int | None, layer: str
+) -> None:
+    release = workshop.faulty(name, tmp_path / "release")
+    (culprit,) = culprits(workshop, release, tmp_path / "out")
+    assert (culprit.graph, culprit.step, culprit.layer) == (graph, step, layer)
+
+
+def test_bisect_finds_the_row_of_the_table(workshop: Workshop, tmp_path: Path) -> None:
+    release = workshop.faulty("modulation of another step", tmp_path / "release")
+    (culprit,) = culprits(workshop, release, tmp_path / "out")
+    assert (culprit.graph, culprit.step, culprit.tensor) == ("refiner", 0, "0/loop/row")
+
+
+def test_bisect_finds_nothing_in_a_good_release(workshop: Workshop, tmp_path: Path) -> None:
+    assert culprits(workshop, workshop.release, tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_repro_runs_under_polygraphy(workshop: Workshop, tmp_path: Path) -> None:
+    release = workshop.faulty("scale off by two", tmp_path / "release")
+    words = ["verify", str(release), "--checkpoint", str(workshop.checkpoint), "--samples", "4"]
+    words += ["--cache", str(workshop.cache), "--bisect", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(program.app, words)
+    assert done.exit_code == int(ExitCode.PARITY)
+    assert "refiner.blocks.0.mlp.0" in json.loads(done.stdout)["result"]["first_wrong"][0]
+    repro = tmp_path / "out/refiner"
+    command = [sys.executable, "-c", "from polygraphy.tools import main; main()"]
+    command += ["run", "repro.onnx", "--onnxrt", "--load-inputs", "inputs.json"]
+    ran = subprocess.run(command, cwd=repro, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "step 0" in (repro / "README.txt").read_text()

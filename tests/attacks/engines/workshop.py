@@ -1,0 +1,137 @@
+"""Makes releases around a fault, and verifies them."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from libra_edge.bundle.manifest import ReleaseFacts
+from libra_edge.bundle.pack import write_release
+from libra_edge.bundle.verify import verify_release as verify_bytes
+from libra_edge.catalog import load_recipe, load_target
+from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.export import from_bytes, to_bytes
+from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.golden import golden_members
+from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.engines import engine
+from libra_edge.engines.base import EnginePair
+from libra_edge.parity.samples import choose_samples
+from libra_edge.parity.verify import Verification, verify_release
+from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
+from libra_edge.runtime.build import SOURCE_ROOT, build_library
+from tests.attacks.engines.faults import FAULTS, Case
+from tests.tiny import write_tiny_checkpoint
+
+
+def other_weights(checkpoint: Path, out: Path) -> Path:
+    """The same policy a little further trained, so to speak: every weight 5 % off."""
+    loaded = load_checkpoint(checkpoint)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in loaded.policy.parameters():
+            parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
+    words = (checkpoint / "tokenizer.json").read_text()
+    save_checkpoint(out, loaded.policy, loaded.statistics, words)
+    return out
+
+
+class Workshop:
+    """A good release, the graphs it was made of, and those of a policy with other weights.
+
+    Args:
+        folder: where to work.
+        checkpoint: the policy; None makes a tiny one.
+        data: dataset to take observations from; None makes them up.
+        samples: observations per comparison.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Path | None = None,
+        data: Path | None = None,
+        samples: int = 12,
+    ) -> None:
+        self.folder, self.cache = folder, folder / "cache"
+        self.data, self.count = data, samples
+        self.checkpoint = checkpoint or write_tiny_checkpoint(folder / "checkpoint")
+        other = other_weights(self.checkpoint, folder / "other")
+        self.release = self.compiled(folder / "release", seed=0)
+        self.manifest = verify_bytes(self.release)
+        self.graphs, self.others = (self._graphs(path) for path in (self.checkpoint, other))
+        loaded = load_checkpoint(self.checkpoint)
+        self.samples = choose_samples(
+            loaded.config.embodiment, loaded.config, loaded.tokenizer, 8, 0, data
+        )
+
+    def compiled(self, out: Path, seed: int) -> Path:
+        """A good release, its golden vectors and gates from the samples of `seed`."""
+        request = Request(
+            self.checkpoint, out=out, cache=self.cache, data=self.data, form="loop", seed=seed
+        )
+        return compile_checkpoint(request).path
+
+    def _graphs(self, checkpoint: Path) -> Front:
+        return make_graphs(
+            load_checkpoint(checkpoint), StageCache(self.cache), lambda stage, note: None
+        )
+
+    def case(self, name: str) -> Case:
+        models = [
+            from_bytes(model)
+            for front in (self.graphs, self.others)
+            for model in (front.planner, front.refiners["loop"])
+        ]
+        random = np.random.default_rng(zlib.crc32(name.encode()))
+        tokenizer = (self.release / "tokenizer.json").read_bytes()
+        return Case(self.manifest, *models, random, members={"tokenizer.json": tokenizer})
+
+    def faulty(self, name: str, out: Path) -> Path:
+        """The release with one fault of the catalogue."""
+        case = self.case(name)
+        FAULTS[name](case)
+        return self.make(case, out)
+
+    def make(self, case: Case, out: Path) -> Path:
+        """The release around a fault; whatever it says of itself agrees with the fault."""
+        out.parent.mkdir(exist_ok=True)
+        settings, recipe = load_target("cpu-x86_64").engines[0], load_recipe("fp32")
+        kind = engine(settings.kind)
+        built = [kind.build(to_bytes(model), settings, recipe) for model in case.both]
+        sessions = [kind.load(b.content, b.provider, b.session_options) for b in built]
+        files: dict[str, Path | bytes] = {
+            name: self.release / name for name in self.manifest.members
+        }
+        files |= {
+            "engines/planner.onnx": built[0].content,
+            "engines/refiner.onnx": built[1].content,
+        }
+        files |= golden_members(EnginePair(*sessions), self.samples) | case.members
+        if case.sources:
+            files["lib/liblibra_edge.so"] = self._library(case.sources, out.parent / "native")
+        fields = {name: getattr(self.manifest, name) for name in ReleaseFacts.model_fields}
+        write_release(out, ReleaseFacts(**(fields | case.facts)), files)
+        return out
+
+    def _library(self, sources: dict[str, tuple[str, str]], folder: Path) -> Path:
+        root = folder / "runtime"
+        shutil.copytree(SOURCE_ROOT, root)
+        for name, (right, wrong) in sources.items():
+            text = (root / "src" / name).read_text()
+            assert text.count(right) == 1, f"{name}: {right}"
+            (root / "src" / name).write_text(text.replace(right, wrong))
+        return build_library(folder, source_root=root)
+
+    def verify(self, release: Path, **options: object) -> Verification:
+        settings = {
+            "checkpoint": self.checkpoint,
+            "cache": self.cache,
+            "data": self.data,
+            "samples": self.count,
+        }
+        return verify_release(release, **{**settings, **options})

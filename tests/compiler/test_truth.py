@@ -1,0 +1,78 @@
+"""What a release says that its layers run in: read off the engine, shown without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from libra_edge.catalog import load_target
+from libra_edge.cli import app as program
+from libra_edge.compiler.export import from_bytes
+from libra_edge.compiler.facts import simulation_decisions
+from libra_edge.compiler.pipeline import Compiled
+
+
+def test_every_layer_of_a_release_is_told(compiled: Compiled) -> None:
+    layers = {layer.name: layer for layer in compiled.manifest.layers}
+    assert len(layers) == len(compiled.manifest.layers)
+    for name in (
+        "planner.backbone.images.stem.0",
+        "planner.backbone.blocks.0.mlp.0",
+        "planner.output",
+        "refiner.images.stem.3",
+        "refiner.blocks.1.self_attention.query",
+    ):
+        assert layers[name].precision == "fp32"
+    assert layers["planner.output"].weight_bytes == 4 * 16 * 10 * 3
+    steps = compiled.manifest.policy.denoise_steps
+    assert layers["refiner.blocks.1.mlp.0"].runs == steps
+    assert layers["refiner.encoder.0.mlp.0"].runs == 1
+    assert layers["planner.backbone.images.stem.0"].kernel == "Conv"
+
+
+def test_weights_keep_their_layers_names_in_the_graph(compiled: Compiled) -> None:
+    model = from_bytes((compiled.path / "engines" / "planner.onnx").read_bytes())
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert "policy.planner.blocks.0.mlp.2.weight" in names
+    read = {name for node in model.graph.node for name in node.input}
+    assert names <= read
+
+
+def test_inspect_shows_precision_and_bytes_moved(
+    compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = CliRunner().invoke(program.app, ["inspect", str(compiled.path)])
+    assert result.exit_code == 0
+    row = next(x for x in result.stdout.splitlines() if x.startswith("refiner.blocks.1.mlp.0"))
+    # 16 x 64 weights of 4 bytes, in 4 denoising steps.
+    assert row.split()[-4:] == ["4.0", "KiB", "16.0", "KiB"]
+    assert "fp32" in row
+    assert "moved by one plan and one chunk" in result.stdout
+    shown = CliRunner().invoke(program.app, ["inspect", str(compiled.path), "--json"])
+    layers = json.loads(shown.stdout)["result"]["manifest"]["layers"]
+    assert len(layers) == len(compiled.manifest.layers)
+
+
+def test_inspect_needs_neither_pytorch_nor_onnx(compiled: Compiled) -> None:
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime')))\n"
+        "from libra_edge.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", script, "inspect", str(compiled.path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "refiner.blocks.1.mlp.0" in result.stdout
+
+
+def test_a_release_says_when_its_parity_was_simulated() -> None:
+    target = load_target("cpu-x86_64")
+    assert simulation_decisions(target) == ()
+    away = target.engines[0].model_copy(update={"provider": "CUDAExecutionProvider"})
+    (decision,) = simulation_decisions(target.model_copy(update={"engines": (away,)}))
+    assert decision.choice == "simulated quantisation"
+    assert "CUDAExecutionProvider does not run here" in decision.reason
