@@ -51,7 +51,7 @@ bench-quantize: $(VENV)/.dev ## what int8 gains, calibrated on runs/metaworld-tr
 	$(BIN)/python benchmarks/quantize.py
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
-	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/faults.py
 
 evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs/measurements
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \

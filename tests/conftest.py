@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from ctypes.util import find_library
 
 # Before NumPy, PyTorch or ONNX Runtime start their threads: two of them fight over a shared core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before any test imports MuJoCo, which picks its renderer when it is imported.
+os.environ.setdefault("MUJOCO_GL", "osmesa" if find_library("OSMesa") else "egl")

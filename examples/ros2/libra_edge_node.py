@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from libra_edge.policy.executor import State
 from libra_edge.runtime import Policy
-from libra_edge.runtime.types import TickInfo
+from libra_edge.runtime.structs import TickInfo
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

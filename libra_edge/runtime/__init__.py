@@ -4,6 +4,6 @@ Nothing here imports torch.
 """
 
 from libra_edge.runtime.harness import Policy
-from libra_edge.runtime.types import PolicyInfo, RunOptions, StepInfo, TickInfo
+from libra_edge.runtime.structs import PolicyInfo, RunOptions, StepInfo, TickInfo
 
 __all__ = ["Policy", "PolicyInfo", "RunOptions", "StepInfo", "TickInfo"]

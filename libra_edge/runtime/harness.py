@@ -16,8 +16,8 @@ from libra_edge.bundle.members import MANIFEST, MAX_BYTES
 from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
-from libra_edge.runtime import loading, native, stats, types
-from libra_edge.runtime.types import (
+from libra_edge.runtime import loading, native, stats, structs
+from libra_edge.runtime.structs import (
     Floats,
     Images,
     Instruction,
@@ -70,8 +70,8 @@ class Policy(Closing):
         options = native.OpenOptions(
             abi_version=native.ABI_VERSION,
             release_dir=os.fsencode(release_dir),
-            seed=types.unsigned("seed", seed, 64),
-            threads=types.unsigned("threads", threads, 32),
+            seed=structs.unsigned("seed", seed, 64),
+            threads=structs.unsigned("threads", threads, 32),
         )
         self._check(
             self._library.le_open(
@@ -106,7 +106,7 @@ class Policy(Closing):
 
     def restart(self, seed: int) -> None:
         """`reset` that keeps the instruction."""
-        self._check(self._library.le_reset(self._open_handle, types.unsigned("seed", seed, 64)))
+        self._check(self._library.le_reset(self._open_handle, structs.unsigned("seed", seed, 64)))
         self.step_info = None
 
     def act(self, observation: Observation) -> Floats:
@@ -137,7 +137,7 @@ class Policy(Closing):
 
     def set_instruction(self, tokens: Instruction) -> None:
         """Set the instruction as tokens, int64 [T]; the next plan follows it."""
-        array = types.array("instruction", tokens, np.int64, self._shapes["instruction"])
+        array = structs.array("instruction", tokens, np.int64, self._shapes["instruction"])
         self._instruction = None
         self._check(
             self._library.le_set_instruction(
@@ -171,7 +171,7 @@ class Policy(Closing):
                 *self._error_arguments,
             )
         )
-        self.step_info = types.step_info(raw, self._error_text)
+        self.step_info = structs.step_info(raw, self._error_text)
         return action, self.step_info
 
     def start(self, options: RunOptions | None = None) -> None:
@@ -182,7 +182,7 @@ class Policy(Closing):
                 "The runtime in this release is from before async mode.",
                 "Compile the policy again, or use sync mode.",
             )
-        raw = types.run_options(options or RunOptions())
+        raw = structs.run_options(options or RunOptions())
         self._check(
             self._library.le_start(self._open_handle, ctypes.byref(raw), *self._error_arguments)
         )
@@ -206,7 +206,7 @@ class Policy(Closing):
         raw = native.TickInfo()
         status = self._library.le_tick(
             self._open_handle,
-            types.unsigned("now_ns", now_ns, 64),
+            structs.unsigned("now_ns", now_ns, 64),
             action.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
             action.size,
             ctypes.byref(raw),
@@ -215,7 +215,7 @@ class Policy(Closing):
             raise InputError(
                 "async-mode-off", "tick needs async mode, which is off.", "Call start first."
             )
-        return action, types.tick_info(raw)
+        return action, structs.tick_info(raw)
 
     def work(self, piece: int) -> bool:
         """Do one piece of the threads' work here: `native.PLAN_BEGIN` and so on (`manual` only).
@@ -246,7 +246,7 @@ class Policy(Closing):
 
     def set_chunks_per_plan(self, chunks: int) -> None:
         """Use only the first `chunks` chunks of each plan, from the next one on."""
-        chunks = types.unsigned("chunks", chunks, 32)
+        chunks = structs.unsigned("chunks", chunks, 32)
         self._check(self._library.le_set_chunks_per_plan(self._open_handle, chunks))
 
     def stats(self) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class Policy(Closing):
     ) -> tuple[Tokens, Floats]:
         """Run the planner alone: intent int32 [L, D] and margin float32 [L, D]."""
         observation = self._observation(images, state, 0)
-        tokens = types.array("instruction", instruction, np.int64, self._shapes["instruction"])
+        tokens = structs.array("instruction", instruction, np.int64, self._shapes["instruction"])
         intent = np.empty(self._shapes["plan"], dtype=np.int32)
         margin = np.empty(self._shapes["plan"], dtype=np.float32)
         self._check(
@@ -287,8 +287,8 @@ class Policy(Closing):
     def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
         """Run the refiner alone: intent int32 and noise float32 [H, D] to actions [H, D]."""
         observation = self._observation(images, state, 0)
-        intent = types.array("intent", intent, np.int32, self._shapes["chunk"])
-        noise = types.array("noise", noise, np.float32, self._shapes["chunk"])
+        intent = structs.array("intent", intent, np.int32, self._shapes["chunk"])
+        noise = structs.array("noise", noise, np.float32, self._shapes["chunk"])
         actions = np.empty(self._shapes["chunk"], dtype=np.float32)
         self._check(
             self._library.le_refine(
@@ -306,19 +306,19 @@ class Policy(Closing):
     def noise(self, seed: int, chunk: int) -> Floats:
         """The noise [H, D] that a step after `reset(seed, …)` uses for this chunk."""
         noise = np.empty(self._shapes["chunk"], dtype=np.float32)
-        seed, chunk = types.unsigned("seed", seed, 64), types.unsigned("chunk", chunk, 64)
+        seed, chunk = structs.unsigned("seed", seed, 64), structs.unsigned("chunk", chunk, 64)
         self._check(self._library.le_noise(seed, chunk, noise.ctypes.data, noise.size))
         return noise
 
     def _observation(self, images: Images, state: Floats, timestamp_ns: int) -> native.Observation:
-        images = types.array("images", images, np.uint8, self._shapes["images"])
-        state = types.array("state", state, np.float32, self._shapes["state"])
+        images = structs.array("images", images, np.uint8, self._shapes["images"])
+        state = structs.array("state", state, np.float32, self._shapes["state"])
         observation = native.Observation(
             state_count=state.size,
             images=images.ctypes.data,
             image_bytes=images.nbytes,
             state=state.ctypes.data,
-            timestamp_ns=types.unsigned("timestamp_ns", timestamp_ns, 64),
+            timestamp_ns=structs.unsigned("timestamp_ns", timestamp_ns, 64),
         )
         # ctypes keeps addresses only; the arrays have to live as long as the structure.
         observation.keep_alive = (images, state)

@@ -11,7 +11,7 @@ from libra_edge.errors import LibraError
 from libra_edge.policy.executor import State
 from libra_edge.runtime.harness import Closing, Policy
 from libra_edge.runtime.recorder import Recorder
-from libra_edge.runtime.types import Floats, RunOptions, TickInfo
+from libra_edge.runtime.structs import Floats, RunOptions, TickInfo
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation

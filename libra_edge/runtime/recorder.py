@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from libra_edge.atomic import new_file
 from libra_edge.errors import InputError, LibraError
-from libra_edge.runtime import native, types
+from libra_edge.runtime import native, structs
 from libra_edge.runtime.harness import Policy
-from libra_edge.runtime.types import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
+from libra_edge.runtime.structs import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
 
 SCHEMA_VERSION = 2
 MOST_BYTES = 1 << 32
@@ -76,14 +76,14 @@ class Recorder(Policy):
 
     def set_instruction(self, tokens: Instruction) -> None:
         """`Policy.set_instruction`."""
-        types.array("instruction", tokens, np.int64, self._shapes["instruction"])
+        structs.array("instruction", tokens, np.int64, self._shapes["instruction"])
         kept = self._kept("instruction", tokens)
         self._do("instruction", lambda: super(Recorder, self).set_instruction(tokens), **kept)
 
     def observe(self, images: Images, state: Floats, timestamp_ns: int = 0) -> None:
         """`Policy.observe`."""
-        types.array("images", images, np.uint8, self._shapes["images"])
-        types.array("state", state, np.float32, self._shapes["state"])
+        structs.array("images", images, np.uint8, self._shapes["images"])
+        structs.array("state", state, np.float32, self._shapes["state"])
         kept = self._kept("images", images) | self._kept("state", state)
         self._do(
             "observe",

@@ -15,7 +15,7 @@ from libra_edge.errors import InputError, IntegrityError, LibraError
 from libra_edge.runtime import native
 from libra_edge.runtime.harness import Policy
 from libra_edge.runtime.recorder import MOST_BYTES, SCHEMA_VERSION, outcome
-from libra_edge.runtime.types import RunOptions
+from libra_edge.runtime.structs import RunOptions
 
 Arrays = dict[str, npt.NDArray[Any]]
 _KINDS = ("images", "state", "instruction", "plan", "action")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from libra_edge.catalog import load_target
 from libra_edge.cli import app as program
+from libra_edge.compiler.engine_plan import plan_engines
 from libra_edge.compiler.export import from_bytes
 from libra_edge.compiler.facts import simulation_decisions
 from libra_edge.compiler.pipeline import Compiled
@@ -71,8 +73,9 @@ def test_inspect_needs_neither_pytorch_nor_onnx(compiled: Compiled) -> None:
 
 def test_a_release_says_when_its_parity_was_simulated() -> None:
     target = load_target("cpu-x86_64")
-    assert simulation_decisions(target) == ()
-    away = target.engines[0].model_copy(update={"provider": "CUDAExecutionProvider"})
-    (decision,) = simulation_decisions(target.model_copy(update={"engines": (away,)}))
+    assert simulation_decisions(plan_engines(target)) == ()
+    plan = plan_engines(target)
+    away = plan.settings.model_copy(update={"provider": "CUDAExecutionProvider"})
+    (decision,) = simulation_decisions(replace(plan, settings=away, measurable=False))
     assert decision.choice == "simulated quantisation"
     assert "CUDAExecutionProvider does not run here" in decision.reason

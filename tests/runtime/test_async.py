@@ -15,7 +15,7 @@ from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Blend, Executor, State
 from libra_edge.runtime import Policy, loading, native
 from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
-from libra_edge.runtime.types import RunOptions, TickInfo
+from libra_edge.runtime.structs import RunOptions, TickInfo
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, M, T

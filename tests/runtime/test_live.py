@@ -15,7 +15,7 @@ from libra_edge.policy.executor import State
 from libra_edge.runtime import Policy
 from libra_edge.runtime.live import LivePolicy, summary_rows
 from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
-from libra_edge.runtime.types import RunOptions
+from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 
 HZ = 20.0

@@ -20,7 +20,7 @@ from libra_edge.runtime.live import LivePolicy
 from libra_edge.runtime.native import PLAN_BEGIN, REFINE_BEGIN
 from libra_edge.runtime.recorder import Recorder
 from libra_edge.runtime.replay import is_recording, replay
-from libra_edge.runtime.types import RunOptions
+from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import L
 

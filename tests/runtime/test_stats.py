@@ -8,7 +8,7 @@ import numpy as np
 
 from libra_edge.runtime import Policy
 from libra_edge.runtime.stats import COUNTERS, HISTOGRAMS, to_prometheus
-from libra_edge.runtime.types import RunOptions
+from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 
 
