@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from libra_edge.errors import ExitCode
+from libra_edge.errors import ExitCode, LibraError
 from libra_edge.parity.verify import Verification
 from tests.attacks.engines.faults import FAULTS
 from tests.attacks.engines.workshop import Workshop
@@ -39,7 +39,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         shop = Workshop(Path(folder), arguments.checkpoint, arguments.data, arguments.samples)
         for i, name in enumerate(FAULTS):
-            result = shop.verify(shop.faulty(name, Path(folder, f"fault-{i}", "release")))
+            release = shop.faulty(name, Path(folder, f"fault-{i}", "release"))
+            try:
+                result = shop.verify(release)
+            except LibraError as error:
+                caught[name] = (1, f"refused: {error.code}")
+                continue
             found = result.exit_code is ExitCode.PARITY
             caught[name] = (result.count("fail"), first_failure(result) if found else "**missed**")
             print(f"{name}: {caught[name][1]}", file=sys.stderr, flush=True)
