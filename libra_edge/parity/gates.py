@@ -285,8 +285,10 @@ def require_pass(checks: Iterable[Check]) -> None:
             "parity-failed",
             f"{first.stage}: {first.metric} is {first.value:.3g} on {first.samples} samples, "
             f"the gate is {first.threshold:g} ({len(failed)} checks failed).",
-            "Nothing was released. The checkpoint may be at fault if it is not the one that was "
-            "compiled; otherwise this is a bug in libra-edge: report it with the checkpoint.",
+            "Nothing was released. A recipe that rounds too much for this policy: add "
+            "--auto-precision, or see `libra-edge sensitivity`. Otherwise the checkpoint is not "
+            "the one that was compiled, or this is a bug in libra-edge: report it with the "
+            "checkpoint.",
         )
 
 
