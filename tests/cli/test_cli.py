@@ -209,6 +209,8 @@ def test_every_way_to_fail_is_rendered(
 
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     code = (
+        # A job in the background starts with the signal ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from libra_edge import catalog\n"
         "import time\n"
         "def wait():\n"
