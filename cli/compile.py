@@ -114,11 +114,13 @@ def compile_(
             "--data": data,
             "--calibrate": calibrate,
             "--calibration-samples": calibration_samples,
+            "--max-action-error": max_action_error,
             "--form": form,
             "--cache": cache,
             "--name": name,
         }
         flags = {
+            "--auto-precision": auto_precision,
             "--engines-on-device": engines_on_device,
             "--random-weights": random_weights,
             "--force": force,
