@@ -29,7 +29,7 @@ from libra_edge.compiler.flat import flatten_blocks
 from libra_edge.compiler.half import HALF, halve
 from libra_edge.compiler.qlayers import QuantisedLinear, Ranges
 from libra_edge.compiler.qstem import QuantisedImageTokens
-from libra_edge.compiler.ranges import of_convolution, search_inputs, watch
+from libra_edge.compiler.ranges import of_convolution, search_inputs, watch, whole_inputs
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
 from libra_edge.policy.checkpoint import Checkpoint
@@ -263,10 +263,12 @@ def _calibrate(
             mtq.quantize(model, config, forward_loop=lambda m: run(m, data))
     ranges = {n: _read(model.get_submodule(n), _floor(policy, n)) for n in sorted(names)}
     convolutions = [name for name in ranges if ".stem." in name]
-    watched = ranges.keys() if recipe.algorithm == "mse" else convolutions
+    rounded = [name for name in ranges if names[name].activations == "int8"]
+    two_ended = {"max": whole_inputs, "mse": search_inputs}.get(recipe.algorithm)
+    watched = set(rounded if two_ended else []).union(convolutions)
     seen = watch(policy, sorted(watched), lambda m: run(m, data[::WATCH_EVERY]))
     ranges |= {name: of_convolution(ranges[name], seen.pop(name)) for name in convolutions}
-    return ranges | search_inputs(ranges, seen)
+    return two_ended(ranges, seen) if two_ended else ranges
 
 
 def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, LayerPrecision]:

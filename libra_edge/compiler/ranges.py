@@ -1,8 +1,10 @@
-"""Ranges by what they cost: of several, the one that leaves the least error in a layer's output.
+"""Ranges of what passes through a layer, both ends apart: all that was seen, or of several the one
+that leaves the least error in the layer's output.
 
 The largest value seen is often met once, and a range that holds it is coarse everywhere else; a
 range that clips values which the next weights multiply by much is worse still. Only the product
-with the weights tells the two apart.
+with the weights tells the two apart, and only on average: what is clipped seldom may be what a
+policy acts on (decision 0033).
 """
 
 from __future__ import annotations
@@ -90,6 +92,22 @@ def search_inputs(found: Mapping[str, Ranges], seen: Mapping[str, Seen]) -> dict
         for name in names:
             result[name] = replace(found[name], input_floor=low, input_amax=high)
     return result
+
+
+def whole_inputs(found: Mapping[str, Ranges], seen: Mapping[str, Seen]) -> dict[str, Ranges]:
+    """The same ranges, those of inputs from the least to the largest value seen."""
+    result = dict(found)
+    for name, kept in seen.items():
+        low, high = _ends(found[name], kept)
+        result[name] = replace(found[name], input_floor=low, input_amax=high)
+    return result
+
+
+def _ends(found: Ranges, kept: Seen) -> tuple[float, float]:
+    """The least and largest input; ModelOpt saw the farther of both on more data."""
+    amax = found.input_amax
+    low, high = (kept.low, amax) if kept.high >= -kept.low else (-amax, kept.high)
+    return low if found.input_floor is None else max(low, found.input_floor), high
 
 
 def _sharing(seen: Mapping[str, Seen]) -> list[list[str]]:
