@@ -297,7 +297,8 @@ def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple
 def _why(
     recipe: Recipe, quantised: Quantised, name: str, precision: LayerPrecision, runs: str | None
 ) -> str:
-    reason = quantised.reasons.get(name) or f"recipe {recipe.name} for this part"
+    as_named = "leaves this part" if precision.high else "for this part"
+    reason = quantised.reasons.get(name) or f"recipe {recipe.name} {as_named}"
     found = quantised.ranges.get(name)
     if found is not None and precision.activations not in ("fp32", "fp16"):
         reason += f"; input within {found.input_amax:.6g} by {recipe.algorithm}"
