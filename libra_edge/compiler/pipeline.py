@@ -442,6 +442,7 @@ def _write_report(job: _Job, manifest: Manifest, passed: _Passed) -> Path:
         report["calibration"] = calibration_report(quantised, job.calibration)
     if found is not None:
         report["kept"] = [vars(kept) for kept in found.kept]
+        report["sensitivity"] = [one.to_json() for one in found.alone]
     with new_file(path) as stream:
         stream.write(canonical_json(report))
     return path

@@ -6,16 +6,19 @@ The record is complete: the other two forms are renderings of it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from libra_edge.bundle.manifest import Manifest, canonical_json
+from libra_edge.parity.bounds import BoundedLatency, bounded_latencies
 from libra_edge.parity.detail import PlannerDetail, RefinerDetail
 from libra_edge.parity.gates import Check, Verdict
 from libra_edge.parity.latency import Latency
+from libra_edge.parity.layer_map import LayerSensitivity, read_sensitivities
+from libra_edge.parity.non_inferiority import PairedCheck, PairedTask
 from libra_edge.parity.verify import Verification
 
 
@@ -35,11 +38,22 @@ class CheckFacts(_Facts):
     note: str
 
 
+class DenoisingStep(_Facts):
+    """Error of the noisy actions after one denoising step, in shares of their range."""
+
+    p50: float
+    p99: float
+    max: float
+
+
 class Report(_Facts):
     """Everything a person or a CI needs to decide on a release.
 
-    planner, refiner: release against checkpoint, end to end, where measured; latencies: empty where
-    the release's runtime does not run; machine: what it was measured on.
+    planner, refiner: release against checkpoint, end to end, where measured; denoising: the same
+    step by step, from the same intents and noise; latencies: empty where
+    the release's runtime does not run; roofline: medians next to the target's bounds; sensitivity:
+    what each layer does alone, where the build searched for layers to keep; closed_loop: paired
+    episodes by task, where they were run; machine: what it was measured on.
     """
 
     schema_version: Literal[1] = 1
@@ -49,7 +63,11 @@ class Report(_Facts):
     checks: tuple[CheckFacts, ...]
     planner: PlannerDetail | None
     refiner: RefinerDetail | None
+    denoising: tuple[DenoisingStep, ...]
     latencies: tuple[Latency, ...]
+    roofline: tuple[BoundedLatency, ...]
+    sensitivity: tuple[LayerSensitivity, ...]
+    closed_loop: tuple[PairedTask, ...]
     machine: str
     samples: int
     seed: int
@@ -82,8 +100,25 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def make_report(result: Verification, *, samples: int, seed: int, data: Path | None) -> Report:
-    """The record of one verification, on this machine."""
+def make_report(
+    result: Verification,
+    *,
+    samples: int,
+    seed: int,
+    data: Path | None,
+    build: Mapping[str, Any] | None = None,
+) -> Report:
+    """The record of one verification, on this machine.
+
+    Args:
+        result: what was found.
+        samples: observations that were asked for.
+        seed: of their choice.
+        data: where they come from; None: made up.
+        build: the release's build report, for its sensitivities; None where there is none.
+    """
+    latencies = result.behind.latencies
+    paired = (check.tasks for check in result.checks if isinstance(check, PairedCheck))
     return Report(
         verdict=overall(result.checks),
         release_id=result.manifest.release_id,
@@ -91,7 +126,11 @@ def make_report(result: Verification, *, samples: int, seed: int, data: Path | N
         checks=check_facts(result.checks),
         planner=result.behind.planner,
         refiner=result.behind.refiner,
-        latencies=result.behind.latencies,
+        denoising=(),
+        latencies=latencies,
+        roofline=bounded_latencies(result.manifest, latencies),
+        sensitivity=read_sensitivities(build),
+        closed_loop=next(paired, ()),
         machine=f"{_processor()}, {platform.system()} {platform.machine()}",
         samples=samples,
         seed=seed,
