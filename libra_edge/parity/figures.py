@@ -13,7 +13,7 @@ from libra_edge.parity.detail import PlannerDetail, RefinerDetail
 from libra_edge.parity.latency import Latency
 from libra_edge.parity.layer_map import LayerSensitivity
 from libra_edge.parity.plots import Bar, Spread
-from libra_edge.parity.report import CheckFacts, DenoisingStep
+from libra_edge.parity.record import CheckFacts, DenoisingDetail
 
 MOST_LAYERS = 24
 
@@ -57,14 +57,15 @@ def errors(refiner: RefinerDetail, checks: Sequence[CheckFacts]) -> Markup:
     return plots.spreads(rows, "% of range", title + (", gate ╎" if bound else ""), bound=bound)
 
 
-def denoising(steps: Sequence[DenoisingStep]) -> Markup:
+def denoising(detail: DenoisingDetail) -> Markup:
     """How far the noisy actions are apart after each step."""
     series = {
-        "max": [step.max for step in steps],
-        "p99": [step.p99 for step in steps],
-        "p50": [step.p50 for step in steps],
+        "max": [step.max for step in detail.steps],
+        "p99": [step.p99 for step in detail.steps],
+        "mean": [step.mean.value for step in detail.steps],
     }
-    return plots.curves(series, "share of range", "error after each denoising step")
+    title = f"error after each denoising step, {detail.samples} samples, {detail.runs_in}"
+    return plots.curves(series, "share of range", title)
 
 
 def latency(one: Latency) -> Markup:

@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity import figures
+from libra_edge.parity.detail import Interval
 from libra_edge.parity.layer_map import layer_blocks, precision_shares
 from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.report import CheckFacts, Report
+from libra_edge.parity.record import CheckFacts, Report
 
 _CSS = {"pass": "pass", "fail": "fail", "not measured": "gap"}
 
@@ -50,6 +51,7 @@ def html(report: Report) -> str:
         paired_total=_total(report.closed_loop),
         css=_CSS.__getitem__,
         number=_number,
+        change=_change,
         percent=lambda share: f"{share:.2%}",
         size=figures.size,
     )
@@ -103,6 +105,12 @@ def _colours(precisions: list[str]) -> Mapping[str, str]:
     """A style per precision: floats grey, the rest in turn."""
     narrow = [name for name in precisions if name != "fp32"]
     return {"fp32": "k0"} | {name: f"k{1 + i % 5}" for i, name in enumerate(narrow)}
+
+
+def _change(share: Interval | None) -> str:
+    if share is None:
+        return "–"
+    return f"{share.value:+.0%} ({share.low:+.0%} to {share.high:+.0%})"
 
 
 def _number(value: float | None) -> str:

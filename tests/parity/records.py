@@ -9,12 +9,20 @@ import numpy as np
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import MEMBERS
 from libra_edge.parity.bounds import bounded_latencies
-from libra_edge.parity.detail import planner_detail, refiner_detail
+from libra_edge.parity.detail import Interval, planner_detail, refiner_detail
 from libra_edge.parity.gates import Check, Outputs, not_measured
 from libra_edge.parity.latency import Latency
 from libra_edge.parity.layer_map import LayerSensitivity
 from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.report import DenoisingStep, Report, check_facts, overall
+from libra_edge.parity.record import (
+    DenoisingDetail,
+    GateChange,
+    Report,
+    StepError,
+    TrajectoryDetail,
+    TrajectoryRun,
+)
+from libra_edge.parity.report import check_facts, overall
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
 from tests.bundle.examples import facts_body
@@ -63,6 +71,47 @@ def _layer(name: str, number: int) -> dict[str, Any]:
     }
 
 
+def _interval(value: float) -> Interval:
+    return Interval(value=value, low=0.9 * value, high=1.1 * value)
+
+
+def _denoising() -> DenoisingDetail:
+    steps = tuple(
+        StepError(step=i, mean=_interval(error / 9), p99=error / 2, max=error)
+        for i, error in enumerate((0.1, 0.03, 0.004))
+    )
+    return DenoisingDetail(samples=30, seed=0, runs_in="CPUExecutionProvider", steps=steps)
+
+
+def _trajectory() -> TrajectoryDetail:
+    def run(engines: Any, mode: Any, change: float | None) -> TrajectoryRun:
+        changed = None if change is None else _interval(change)
+        return TrajectoryRun(
+            engines=engines,
+            mode=mode,
+            chunks_per_plan=3,
+            jerk=_interval(1234.5),
+            curvature=_interval(7.7),
+            jerk_change=changed,
+            curvature_change=changed,
+            held_steps=0,
+        )
+
+    return TrajectoryDetail(
+        episodes=12,
+        steps=600,
+        control_hz=80.0,
+        seed=0,
+        planner_delay_steps=2,
+        refiner_delay_steps=1,
+        runs=(
+            run("release", "sync", None),
+            run("release", "async", 0.08),
+            run("policy", "sync", 0.01),
+        ),
+    )
+
+
 def record(bins: int = 10, **changes: Any) -> Report:
     """The whole record; keyword arguments replace its fields."""
     random = np.random.default_rng(0)
@@ -91,9 +140,13 @@ def record(bins: int = 10, **changes: Any) -> Report:
         release_id=of.release_id,
         manifest=of.model_dump(mode="json"),
         checks=check_facts(checks),
+        gates=(GateChange(name="tokens", limit=0.9, default=0.98, loose=True),),
+        left_out=("latency",),
+        quick=True,
         planner=planner_detail(reference, candidate, bins, DIMS, 0),
         refiner=refiner_detail(reference, candidate, samples, DIMS, 0),
-        denoising=tuple(DenoisingStep(p50=e / 9, p99=e / 2, max=e) for e in (0.1, 0.03, 0.004)),
+        denoising=_denoising(),
+        trajectory=_trajectory(),
         latencies=latencies,
         roofline=bounded_latencies(of, latencies),
         sensitivity=tuple(

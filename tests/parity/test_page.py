@@ -16,7 +16,7 @@ from libra_edge.parity import figures, plots
 from libra_edge.parity.bounds import bounded_latencies
 from libra_edge.parity.layer_map import block, layer_blocks, precision_shares, read_sensitivities
 from libra_edge.parity.page import html
-from libra_edge.parity.report import json_schema
+from libra_edge.parity.report import json_schema, markdown
 from tests.parity.browser import CHROMIUM, Browser, browser
 from tests.parity.records import manifest, record
 
@@ -115,6 +115,7 @@ def test_every_section_is_there_manifest_last() -> None:
         "Checks",
         "Planner, end to end",
         "Refiner, end to end",
+        "Smoothness on recorded episodes",
         "Closed loop, the same episodes under both",
         "Speed",
         "What every layer runs in",
@@ -127,6 +128,39 @@ def test_every_section_is_there_manifest_last() -> None:
     ]
     assert text.index("<strong>fail</strong>") < text.index("<h2>Checks")
     assert "tokens equal, fail: 0.98, gate 0.999" in text
+
+
+def test_what_was_loosened_or_left_out_stands_on_top() -> None:
+    body = record().manifest
+    body["gates"] = [{"name": "action", "limit": 0.5, "default": 0.02, "loose": True}]
+    report = record(manifest=body)
+    assert report.loose == [
+        "compiled: action 0.5, the recipe's is 0.02",
+        "verified: tokens 0.9, the recipe's is 0.98",
+    ]
+    top, _, _ = html(record()).partition("<h2>Checks")
+    assert '<b class="fail">Loosened gate</b>, verified: tokens 0.9' in top
+    assert "Quick" in top
+    assert "Not asked for: latency" in top
+    kept = record(gates=(report.gates[0].model_copy(update={"loose": False}),), quick=False)
+    assert "Loosened" not in html(kept)
+    assert "Quick" not in html(kept)
+
+
+def test_markdown_holds_what_a_reviewer_decides_by() -> None:
+    text = markdown(record())
+    for part in (
+        "### libra-edge verify: FAIL",
+        "Quick: fewer checks",
+        "**Loosened gate**, verified: tokens 0.9, the recipe's is 0.98.",
+        "| C ABI vs policy, end to end | tokens equal | 0.98 | 0.999 | 30 | **fail** |",
+        "after each denoising step, in shares of range: 0.011, 0.0033, 0.00044.",
+        "| faucet-open | 18 | 2 | 0 | 1 |",
+        "planner / 3 + refiner",
+        "bound of the target 13 ms",
+        "24 in int8, 12 in fp32, 12 in int4 weights, fp32 activations",
+    ):
+        assert part in text
 
 
 def test_every_plot_says_in_words_what_it_shows() -> None:
