@@ -8,10 +8,10 @@ from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from libra_edge.bundle.layers import layer_blocks, precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity import figures
 from libra_edge.parity.detail import Interval
-from libra_edge.parity.layer_map import layer_blocks, precision_shares
 from libra_edge.parity.non_inferiority import PairedTask
 from libra_edge.parity.record import CheckFacts, Report
 

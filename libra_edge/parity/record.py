@@ -14,8 +14,8 @@ from libra_edge.parity.bounds import BoundedLatency
 from libra_edge.parity.detail import Interval, PlannerDetail, RefinerDetail
 from libra_edge.parity.gates import Verdict
 from libra_edge.parity.latency import Latency
-from libra_edge.parity.layer_map import LayerSensitivity
 from libra_edge.parity.non_inferiority import PairedTask
+from libra_edge.parity.sensitivities import LayerSensitivity
 
 
 class _Facts(BaseModel):

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity.bounds import bounded_latencies
 from libra_edge.parity.gates import Check, Verdict
-from libra_edge.parity.layer_map import precision_shares, read_sensitivities
 from libra_edge.parity.non_inferiority import PairedCheck
 from libra_edge.parity.record import (
     CheckFacts,
@@ -25,6 +25,7 @@ from libra_edge.parity.record import (
     TrajectoryDetail,
     json_schema,
 )
+from libra_edge.parity.sensitivities import read_sensitivities
 from libra_edge.parity.verify import Verification
 
 __all__ = ["Report", "json_schema", "make_report", "markdown"]

@@ -12,7 +12,6 @@ from libra_edge.parity.bounds import bounded_latencies
 from libra_edge.parity.detail import Interval, planner_detail, refiner_detail
 from libra_edge.parity.gates import Check, Outputs, not_measured
 from libra_edge.parity.latency import Latency
-from libra_edge.parity.layer_map import LayerSensitivity
 from libra_edge.parity.non_inferiority import PairedTask
 from libra_edge.parity.record import (
     DenoisingDetail,
@@ -24,6 +23,7 @@ from libra_edge.parity.record import (
 )
 from libra_edge.parity.report import check_facts, overall
 from libra_edge.parity.samples import Sample
+from libra_edge.parity.sensitivities import LayerSensitivity
 from libra_edge.policy.config import ActionDim
 from tests.bundle.examples import facts_body
 

@@ -11,12 +11,13 @@ import jsonschema
 import numpy as np
 import pytest
 
+from libra_edge.bundle.layers import block, layer_blocks, precision_shares
 from libra_edge.bundle.manifest import Layer
 from libra_edge.parity import figures, plots
 from libra_edge.parity.bounds import bounded_latencies
-from libra_edge.parity.layer_map import block, layer_blocks, precision_shares, read_sensitivities
 from libra_edge.parity.page import html
 from libra_edge.parity.report import json_schema, markdown
+from libra_edge.parity.sensitivities import read_sensitivities
 from tests.parity.browser import CHROMIUM, Browser, browser
 from tests.parity.records import manifest, record
 

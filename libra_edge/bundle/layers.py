@@ -1,30 +1,11 @@
-"""What every layer of a release runs in, and what quantising it would do, for the report."""
+"""What the layers of a release run in, block by block and in sum."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from libra_edge.bundle.manifest import Layer
-
-
-class LayerSensitivity(BaseModel):
-    """What quantising one layer alone did where the release was compiled.
-
-    gate_used: the largest share of a parity gate that it uses up; tokens: share of equal tokens;
-    action: p99 action error as a share of the range; kept: it stays in high precision.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    layer: str
-    gate_used: float
-    tokens: float
-    action: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -54,12 +35,21 @@ def precision_shares(layers: Iterable[Layer]) -> list[Share]:
     return sorted(shares, key=lambda share: (-share.moved_bytes, share.precision))
 
 
-def layer_blocks(layers: Sequence[Layer]) -> list[tuple[str, list[Layer]]]:
+def layer_blocks(layers: Iterable[Layer]) -> list[tuple[str, list[Layer]]]:
     """Layers by the block of the policy that they belong to, blocks in the order of their names."""
     blocks: dict[str, list[Layer]] = {}
     for layer in layers:
         blocks.setdefault(block(layer.name), []).append(layer)
     return sorted(blocks.items(), key=lambda item: _by_number(item[0]))
+
+
+def in_words(block: str, layers: Sequence[Layer]) -> str:
+    """What a block runs in: the precision of most of its layers, then the others by name."""
+    kinds: dict[str, list[str]] = {}
+    for layer in layers:
+        kinds.setdefault(layer.precision, []).append(layer.name[len(block) + 1 :])
+    (most, _), *others = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    return "; ".join([most, *(f"{kind}: {', '.join(names)}" for kind, names in others)])
 
 
 def block(layer: str) -> str:
@@ -73,21 +63,3 @@ def block(layer: str) -> str:
 
 def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(w), "") if w.isdecimal() else (-1, w) for w in name.split(".")]
-
-
-def read_sensitivities(build: Mapping[str, Any] | None) -> tuple[LayerSensitivity, ...]:
-    """The search's measurements of each layer alone, the worst first, where the build made them."""
-    if build is None:
-        return ()
-    kept = {row["layer"] for row in build.get("kept", [])}
-    found = [
-        LayerSensitivity(
-            layer=row["layer"],
-            gate_used=row["gate_used"],
-            tokens=row["effect"]["tokens"],
-            action=row["effect"]["action"],
-            kept=row["layer"] in kept,
-        )
-        for row in build.get("sensitivity", [])
-    ]
-    return tuple(sorted(found, key=lambda one: (-one.gate_used, one.layer)))
