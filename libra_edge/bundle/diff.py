@@ -116,7 +116,9 @@ def _graph(manifest: Manifest) -> Pairs:
     for name, engine in (("planner", engines.planner), ("refiner", engines.refiner)):
         facts[name] = f"{engine.kind}, {engine.provider}"
         kernels = Counter(
-            layer.kernel for layer in manifest.layers if layer.name.startswith(f"{name}.")
+            layer.kernel
+            for layer in manifest.layers
+            if layer.name.startswith("planner.") == (name == "planner")
         )
         if kernels:
             facts[f"{name} products"] = ", ".join(f"{n} {kind}" for kind, n in kernels.items())

@@ -47,7 +47,7 @@ def in_words(block: str, layers: Sequence[Layer]) -> str:
     """What a block runs in: the precision of most of its layers, then the others by name."""
     kinds: dict[str, list[str]] = {}
     for layer in layers:
-        kinds.setdefault(layer.precision, []).append(layer.name[len(block) + 1 :])
+        kinds.setdefault(layer.precision, []).append(within(block, layer.name))
     (most, _), *others = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
     return "; ".join([most, *(f"{kind}: {', '.join(names)}" for kind, names in others)])
 
@@ -58,7 +58,13 @@ def block(layer: str) -> str:
     for place, word in enumerate(words[:-1]):
         if word.isdecimal():
             return ".".join(words[: place + 1])
-    return ".".join(words[:-2] if words[-1].isdecimal() else words[:-1])
+    # What fusion made of several layers has a name without a parent.
+    return ".".join(words[:-2] if words[-1].isdecimal() else words[:-1]) or layer
+
+
+def within(block: str, layer: str) -> str:
+    """The rest of a layer's name."""
+    return layer.removeprefix(f"{block}.")
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -47,7 +47,7 @@ def errors(refiner: RefinerDetail, checks: Sequence[CheckFacts]) -> Markup:
         )
         for dim in refiner.dimensions
     ]
-    title = "action error: median ●, to p95 ▬, p99 ▮, to the largest ─"
+    title = "action error, % of range: median ●, to p95 ▬, p99 ▮, to the largest ─"
     gates = [
         check.threshold
         for check in checks
@@ -91,16 +91,12 @@ def sensitivity(layers: Sequence[LayerSensitivity]) -> Markup:
     """The share of the parity gates that quantising each layer alone uses up."""
     shown = layers[:MOST_LAYERS]
     rows = [
-        Bar(one.layer, 100 * one.gate_used, f"{100 * one.gate_used:.2g} %" + _kept(one))
+        Bar(one.layer, 100 * one.gate_used, f"{one.gate_used:.1%}" + (", kept" * one.kept))
         for one in shown
     ]
     title = f"gate used by a layer quantised alone, the worst {len(shown)} of {len(layers)}"
     over = any(one.gate_used >= 1 for one in shown)
     return plots.bars(rows, title, bound=100.0 if over else None)
-
-
-def _kept(one: LayerSensitivity) -> str:
-    return ", kept" if one.kept else ""
 
 
 def sizes(manifest: Manifest) -> Markup:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from libra_edge.bundle.layers import layer_blocks, precision_shares
+from libra_edge.bundle.layers import layer_blocks, precision_shares, within
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity import figures
 from libra_edge.parity.detail import Interval
@@ -54,6 +54,7 @@ def html(report: Report) -> str:
         change=_change,
         percent=lambda share: f"{share:.2%}",
         size=figures.size,
+        within=within,
     )
     return page
 

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 _WIDTH, _HEIGHT, _LEFT, _RIGHT = 340, 170, 40, 332
 _FLOOR, _CEILING = 132.0, 18.0
 _ROW = 32
+_LETTER = 5.8
 _NUMBERED_BINS = 20
 
 
@@ -71,14 +72,14 @@ def histogram(values: Sequence[float], unit: str, title: str, *, bins: int = 24)
 
 
 def bars(rows: Sequence[Bar], title: str, *, bound: float | None = None) -> Markup:
-    """One bar per row below its name and note; `bound` is a dashed line through all of them."""
+    """One bar per row below its name and note; `bound` is a dashed line across each of them."""
     values = [v for row in rows for v in (row.value, row.mark) if v is not None]
     top = max([*values, bound or 0.0, 1e-30])
     parts = []
     for i, row in enumerate(rows):
         y = i * _ROW
         parts += [
-            _text(0, y + 13, row.name, css="name"),
+            _text(0, y + 13, row.name, css="name", room=_WIDTH - _LETTER * len(row.note) - 8),
             _text(_WIDTH, y + 13, row.note, "end"),
             f'<rect class="track" x="0" y="{y + 18}" width="{_WIDTH}" height="8"/>',
         ]
@@ -88,10 +89,10 @@ def bars(rows: Sequence[Bar], title: str, *, bound: float | None = None) -> Mark
         if row.mark is not None:
             x = min(row.mark / top, 1.0) * (_WIDTH - 3)
             parts.append(f'<rect class="tick" x="{x:.1f}" y="{y + 15}" width="3" height="14"/>')
+        if bound is not None:
+            x = bound / top * (_WIDTH - 2) + 1
+            parts.append(_line("bound", x, y + 15, x, y + 29))
     height = _ROW * len(rows)
-    if bound is not None:
-        x = bound / top * (_WIDTH - 2) + 1
-        parts.append(_line("bound", x, 0, x, height))
     words = "; ".join(f"{row.name} {row.note}" for row in rows)
     return _figure(title, words, parts, height)
 
@@ -100,9 +101,10 @@ def spreads(rows: Sequence[Spread], unit: str, title: str, *, bound: float | Non
     """Median (dot), 95th percentile (thick), 99th (tick) and largest (thin) on a log scale."""
     known = [v for row in rows for v in (row.p50, row.largest) if v > 0] + [bound or 0.0]
     scale = _LogScale.around([value for value in known if value > 0], 0, _WIDTH - 4)
-    parts = [_line("grid", scale(v), 0, scale(v), _ROW * len(rows)) for v in scale.decades()]
+    parts: list[str] = []
     for i, row in enumerate(rows):
         y = i * _ROW + 22
+        parts += [_line("grid", scale(v), y - 7, scale(v), y + 7) for v in scale.decades()]
         p50, p95, p99, largest = (scale(v) for v in (row.p50, row.p95, row.p99, row.largest))
         parts += [
             _text(0, y - 9, row.name, css="name"),
@@ -113,10 +115,10 @@ def spreads(rows: Sequence[Spread], unit: str, title: str, *, bound: float | Non
             f'<rect class="tick" x="{p99 - 1:.1f}" y="{y - 6}" width="3" height="12"/>',
             f'<circle class="dot" cx="{p50:.1f}" cy="{y}" r="4"/>',
         ]
+        if bound is not None:
+            parts.append(_line("bound", scale(bound), y - 7, scale(bound), y + 8))
     bottom = _ROW * len(rows)
-    if bound is not None:
-        parts.append(_line("bound", scale(bound), 0, scale(bound), bottom))
-    parts += _decade_labels(scale, bottom + 14, unit)
+    parts += _decade_labels(scale, bottom + 14)
     words = "; ".join(f"{r.name} median {r.p50:.2g}, p99 {r.p99:.2g} {unit}" for r in rows)
     return _figure(title, words, parts, bottom + 20)
 
@@ -198,12 +200,10 @@ class _LogScale:
         return [10.0**power for power in range(self.low, self.high + 1, step)]
 
 
-def _decade_labels(scale: _LogScale, y: float, unit: str) -> list[str]:
+def _decade_labels(scale: _LogScale, y: float) -> list[str]:
     decades = scale.decades()
     anchors = ["start", *["middle"] * (len(decades) - 2), "end"]
-    words = [f"{value:g}" if value >= 1e-3 else f"{value:.0e}" for value in decades]
-    words[-1] += f" {unit}"
-    return [_text(scale(v), y, w, a) for v, w, a in zip(decades, words, anchors, strict=True)]
+    return [_text(scale(v), y, f"{v:.0e}", a) for v, a in zip(decades, anchors, strict=True)]
 
 
 def _up(share: float) -> float:
@@ -218,8 +218,13 @@ def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", css: str = "") -> str:
+def _text(
+    x: float, y: float, words: str, anchor: str = "start", css: str = "", room: float = _WIDTH
+) -> str:
     kind = f' class="{css}"' if css else ""
+    # Too long a name is drawn narrower, never cut.
+    if _LETTER * len(words) > room:
+        kind += f' textLength="{room:.0f}" lengthAdjust="spacingAndGlyphs"'
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 

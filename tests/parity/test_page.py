@@ -32,6 +32,17 @@ SPILLING = """
   getComputedStyle(e).overflowX === "visible" && !e.closest(".wide")).map(e => e.outerHTML)
 """
 
+# Words of one plot that lie on each other by more than the margins of their letters.
+OVERLAPPING = """
+[...document.querySelectorAll("svg")].flatMap(svg => {
+  const words = [...svg.querySelectorAll("text")].map(
+    t => [t.textContent, t.getBoundingClientRect()]);
+  return words.flatMap(([a, r], i) => words.slice(i + 1).filter(([b, s]) =>
+    Math.min(r.right, s.right) - Math.max(r.left, s.left) > 1 &&
+    Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top) > 4).map(([b, s]) => a + " | " + b));
+})
+"""
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
@@ -67,12 +78,14 @@ def test_browser_test_sees_what_it_is_for(shown: Browser, tmp_path: Path) -> Non
     bad = tmp_path / "bad.html"
     bad.write_text(
         "<meta name=viewport content='width=device-width'><p style='width:900px'>wide</p>"
+        "<svg><text y=20>one</text><text x=2 y=20>two</text></svg>"
         "<img src='http://127.0.0.1:9/x.png'><script>console.error('no')</script>"
     )
     shown.open(bad, width=390)
     assert shown.value("document.documentElement.scrollWidth > 390")
     assert len(shown.told("Network.requestWillBeSent")) == 2
     assert shown.told("Runtime.consoleAPICalled")
+    assert shown.value(OVERLAPPING) == ["one | two"]
 
 
 @needs_chromium
@@ -99,6 +112,7 @@ def test_words_of_plots_are_legible_on_a_phone(shown: Browser, page: Path) -> No
     )
     assert len(heights) > 50
     assert min(heights) > 10
+    assert shown.value(OVERLAPPING) == []
 
 
 @needs_chromium
@@ -204,6 +218,7 @@ def test_bounds_are_those_of_the_target() -> None:
         ("refiner.blocks.11.mlp.2", "refiner.blocks.11"),
         ("planner.backbone.images.stem.3", "planner.backbone.images"),
         ("refiner.state", "refiner"),
+        ("context/_v_193", "context/_v_193"),
     ],
 )
 def test_layers_belong_to_blocks(layer: str, name: str) -> None:
