@@ -313,7 +313,9 @@ def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check
         *(simulation_decisions(job.plan) if quantised else ()),
         *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
-    return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
+    return release_facts(
+        job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantised
+    )
 
 
 def _require_free(out: Path, *, replace: bool) -> None:
