@@ -54,7 +54,9 @@ def errors(refiner: RefinerDetail, checks: Sequence[CheckFacts]) -> Markup:
         if check.stage.endswith("end to end") and "action error / range" in check.metric
     ]
     bound = None if not gates or gates[0] is None else 100 * gates[0]
-    return plots.spreads(rows, "% of range", title + (", gate ╎" if bound else ""), bound=bound)
+    return plots.spreads(
+        rows, "% of range", title + (", gate of all ╎" if bound else ""), bound=bound
+    )
 
 
 def denoising(detail: DenoisingDetail) -> Markup:

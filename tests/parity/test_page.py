@@ -74,6 +74,16 @@ def test_page_fits_loads_nothing_and_stays_silent(
 
 
 @needs_chromium
+def test_nothing_is_cut_off_on_paper(shown: Browser, page: Path) -> None:
+    # A4 less its margins.
+    shown.open(page, width=688, media="print")
+    assert shown.value("document.documentElement.scrollWidth <= innerWidth")
+    widths = shown.value("[...document.querySelectorAll('.wide')].map(e => e.scrollWidth)")
+    assert len(widths) >= 8
+    assert max(widths) <= 688
+
+
+@needs_chromium
 def test_browser_test_sees_what_it_is_for(shown: Browser, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text(
