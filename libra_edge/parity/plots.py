@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 _WIDTH, _HEIGHT, _LEFT, _RIGHT = 340, 170, 40, 332
 _FLOOR, _CEILING = 132.0, 18.0
 _ROW = 32
-_LETTER = 5.8
+_LETTER, _LINE = 5.8, 11
 _NUMBERED_BINS = 20
 
 
@@ -124,7 +124,10 @@ def spreads(rows: Sequence[Spread], unit: str, title: str, *, bound: float | Non
 
 
 def curves(series: Mapping[str, Sequence[float]], unit: str, title: str) -> Markup:
-    """One line per series over the steps 1, 2, …, named at its end; values on a log scale."""
+    """One line per series over the steps 1, 2, …, named at its end; values on a log scale.
+
+    The series come in the order in which they end, the largest first.
+    """
     positive = [value for values in series.values() for value in values if value > 0]
     scale = _LogScale.around(positive, _FLOOR, _CEILING)
     count = max(map(len, series.values()))
@@ -132,6 +135,7 @@ def curves(series: Mapping[str, Sequence[float]], unit: str, title: str) -> Mark
     places = [_LEFT + i * (right - _LEFT) / max(count - 1, 1) for i in range(count)]
     parts = [_line("grid", _LEFT, scale(v), right, scale(v)) for v in scale.decades()]
     parts += [_text(_LEFT - 5, scale(v) + 4, f"{v:.0e}", "end") for v in scale.decades()]
+    name_y = -math.inf
     for number, (name, values) in enumerate(series.items()):
         points = [(x, scale(v)) for x, v in zip(places, values, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -141,7 +145,8 @@ def curves(series: Mapping[str, Sequence[float]], unit: str, title: str) -> Mark
             f"{i + 1}: {value:.3g} {escape(unit)}</title></circle>"
             for i, ((x, y), value) in enumerate(zip(points, values, strict=True))
         ]
-        parts.append(_text(right + 6, points[-1][1] + 4, name))
+        name_y = max(points[-1][1] + 4, name_y + _LINE)
+        parts.append(_text(right + 6, name_y, name))
     shown = [0, count - 1] if count > 1 else [0]
     parts += [_text(places[i], _FLOOR + 14, str(i + 1), "middle") for i in shown]
     parts.append(_text((_LEFT + right) / 2, _FLOOR + 14, f"denoising step; {unit}", "middle"))

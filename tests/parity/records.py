@@ -77,7 +77,7 @@ def _interval(value: float) -> Interval:
 
 def _denoising() -> DenoisingDetail:
     steps = tuple(
-        StepError(step=i, mean=_interval(error / 9), p99=error / 2, max=error)
+        StepError(step=i, mean=_interval(error / 9), p99=error / 1.1, max=error)
         for i, error in enumerate((0.1, 0.03, 0.004))
     )
     return DenoisingDetail(samples=30, seed=0, runs_in="CPUExecutionProvider", steps=steps)
