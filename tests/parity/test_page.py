@@ -84,6 +84,17 @@ def test_nothing_is_cut_off_on_paper(shown: Browser, page: Path) -> None:
 
 
 @needs_chromium
+def test_page_forbids_what_it_does_not_need(shown: Browser, page: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.html"
+    extra = "<img src='http://127.0.0.1:9/x.png'><script>document.title = 'taken'</script></body>"
+    hostile.write_text(page.read_text("utf-8").replace("</body>", extra), encoding="utf-8")
+    shown.open(hostile, width=390)
+    assert shown.value("document.title") != "taken"
+    failed = [each.get("blockedReason") for each in shown.told("Network.loadingFailed")]
+    assert failed == ["csp"]
+
+
+@needs_chromium
 def test_browser_test_sees_what_it_is_for(shown: Browser, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text(
