@@ -28,7 +28,8 @@ def diff(
     """Show what changed from one release to another.
 
     Graphs, precision, gates and sizes come from the manifests; speeds and measured parity from the
-    build reports beside the releases (NAME.build.json), where they are.
+    build reports beside the releases (NAME.build.json), where they are. A block of layers shows
+    what most of it runs in, and the other layers by name.
     """
     output = Output("diff", json)
     old, new = verify_release(before), verify_release(after)
@@ -39,7 +40,7 @@ def diff(
         shown = rows if all_ else rows[:_LONG]
         output.table((section, "before", "after", ""), shown)
         if len(shown) < len(rows):
-            output.text(f"… {len(rows) - len(shown)} more: --all")
+            output.text(f"and {len(rows) - len(shown)} more: --all")
         output.text("")
     for path, report in ((before, old_report), (after, new_report)):
         if report is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from libra_edge.bundle.bound import release_bound
+from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Engine, Manifest
 from libra_edge.bundle.verify import is_release, verify_release
 from libra_edge.catalog import list_targets
@@ -156,21 +156,12 @@ def _layers(output: Output, manifest: Manifest) -> None:
             for layer in manifest.layers
         ],
     )
-    stored, moved = Counter[str](), Counter[str]()
-    for layer in manifest.layers:
-        stored[layer.precision] += layer.weight_bytes
-        moved[layer.precision] += layer.weight_bytes * layer.runs
     output.text("")
     output.table(
         ("runs in", "layers", "weights", "moved by one plan and one chunk"),
         [
-            (
-                precision,
-                sum(layer.precision == precision for layer in manifest.layers),
-                _size(stored[precision]),
-                _size(moved[precision]),
-            )
-            for precision in sorted(stored)
+            (one.precision, one.layers, _size(one.weight_bytes), _size(one.moved_bytes))
+            for one in precision_shares(manifest.layers)
         ],
     )
 

@@ -60,8 +60,13 @@ def test_the_wheel_holds_data_and_native_sources(wheel_names: list[str]) -> None
         *(f"libra_edge/calibration/{p.name}" for p in (ROOT / "calibration").glob("*.toml")),
         *(
             p.relative_to(ROOT).as_posix()
-            for folder in ("include", "src", "third_party")
-            for p in (ROOT / "libra_edge/runtime" / folder).rglob("*")
+            for folder in (
+                "runtime/include",
+                "runtime/src",
+                "runtime/third_party",
+                "parity/templates",
+            )
+            for p in (ROOT / "libra_edge" / folder).rglob("*")
             if p.is_file()
         ),
     }

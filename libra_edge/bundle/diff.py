@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.layers import in_words, layer_blocks, precision_shares
+from libra_edge.bundle.manifest import Decision, Manifest
 
 Pairs = Mapping[str, object]
 _ABSENT = "–"
@@ -31,7 +33,9 @@ def diff_releases(
     before_report: Mapping[str, Any] | None = None,
     after_report: Mapping[str, Any] | None = None,
 ) -> list[Change]:
-    """Every fact that differs, in the order a reviewer asks: policy, engines, parity, speed, size.
+    """Every fact that differs, in the order a reviewer asks.
+
+    Policy, graph, precision, what was decided and gated, parity before speed, size, tools.
 
     Args:
         before: the one manifest.
@@ -39,14 +43,19 @@ def diff_releases(
         before_report: the first one's `NAME.build.json`, where there is one.
         after_report: the other's.
     """
+    speeds = _speed(before, before_report), _speed(after, after_report)
     return [
         *_facts("policy", _policy(before), _policy(after)),
-        *_facts("engines", _engines(before), _engines(after)),
+        *_facts("graph", _graph(before), _graph(after)),
+        *_figures("work per call", _work(before), _work(after), "{:.4g}"),
+        *_facts("precision", _precision(before), _precision(after)),
+        *_figures("weights moved, bytes", _moved(before), _moved(after), "{:,.0f}"),
         *_facts("decisions", _decisions(before), _decisions(after)),
         *_facts("gates", _gates(before), _gates(after)),
-        *_figures("parity", _parity(before_report), _parity(after_report), "{:.4g}"),
-        *_figures("median, ms", _medians(before_report), _medians(after_report), "{:.2f}"),
+        *_facts("parity", _parity(before_report), _parity(after_report)),
+        *_figures("median where compiled, ms", *speeds, "{:.2f}"),
         *_figures("size, bytes", _sizes(before), _sizes(after), "{:,.0f}"),
+        *_facts("other bytes", *_other_bytes(before, after)),
         *_facts("tools", before.tools, after.tools),
     ]
 
@@ -96,44 +105,136 @@ def _words(pairs: Pairs, name: str) -> str:
 
 
 def _policy(manifest: Manifest) -> Pairs:
-    robot = manifest.embodiment.model_dump(mode="json")
     facts = {"name": manifest.name, "target": manifest.target, "recipe": manifest.recipe}
-    return facts | manifest.policy.model_dump(mode="json") | {f"robot {k}": robot[k] for k in robot}
+    robot = _flat("robot", manifest.embodiment.model_dump(mode="json"))
+    return facts | _flat("", manifest.policy.model_dump(mode="json")) | robot
 
 
-def _engines(manifest: Manifest) -> Pairs:
+def _graph(manifest: Manifest) -> Pairs:
     engines = manifest.engines
     facts: dict[str, object] = {"refiner form": engines.refiner.form}
-    for name, entry in (("planner", engines.planner), ("refiner", engines.refiner)):
-        facts[name] = f"{entry.kind}, {entry.provider}"
-        facts[f"{name} options"] = dict(entry.session_options)
-    return facts | {"runtime": manifest.runtime.model_dump(mode="json")}
+    for name, engine in (("planner", engines.planner), ("refiner", engines.refiner)):
+        facts[name] = f"{engine.kind}, {engine.provider}"
+        kernels = Counter(
+            layer.kernel
+            for layer in manifest.layers
+            if layer.name.startswith("planner.") == (name == "planner")
+        )
+        if kernels:
+            facts[f"{name} products"] = ", ".join(f"{n} {kind}" for kind, n in kernels.items())
+        for way, tensors in (("input", engine.inputs), ("output", engine.outputs)):
+            for tensor in tensors:
+                shape = " x ".join(map(str, tensor.shape))
+                facts[f"{name} {way} {tensor.name}"] = f"{tensor.dtype} {shape}"
+        if engine.compiled is not None:
+            facts |= _flat(f"{name} engine", engine.compiled.model_dump(mode="json"))
+        facts |= _flat(name, dict(engine.session_options))
+    return facts | _flat("runtime", manifest.runtime.model_dump(mode="json"))
+
+
+def _work(manifest: Manifest) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    engines = manifest.engines
+    for name, work in (("planner", engines.planner.work), ("refiner", engines.refiner.work)):
+        if work is None:
+            continue
+        for number, tera in work.tera_operations.items():
+            figures[f"{name}, 10^9 operations in {number}"] = 1e3 * tera
+        figures[f"{name}, MB of weights read"] = work.weight_bytes / 1e6
+        figures[f"{name}, MB of activations"] = work.activation_bytes / 1e6
+    return figures
+
+
+def _precision(manifest: Manifest) -> Pairs:
+    """What every block runs in; where the engines do not tell, what was decided."""
+    return {
+        name: in_words(name, layers) for name, layers in layer_blocks(manifest.layers)
+    } or _decided_layers(manifest)
+
+
+def _decided_layers(manifest: Manifest) -> dict[str, str]:
+    return {d.subject: d.choice for d in manifest.decisions if _of_a_layer(d)}
+
+
+def _of_a_layer(decision: Decision) -> bool:
+    return decision.stage == "quantise" and "." in decision.subject
+
+
+def _moved(manifest: Manifest) -> dict[str, float]:
+    """By one plan and one chunk."""
+    return {f"in {one.precision}": one.moved_bytes for one in precision_shares(manifest.layers)}
 
 
 def _decisions(manifest: Manifest) -> Pairs:
-    return {f"{d.stage}: {d.subject}": d.choice for d in manifest.decisions}
+    """Without those on single layers: the precision they run in says more."""
+    return {f"{d.stage}: {d.subject}": d.choice for d in manifest.decisions if not _of_a_layer(d)}
 
 
 def _gates(manifest: Manifest) -> Pairs:
+    """Which stages were judged, and the limits of each metric over all of them."""
     gates: dict[str, object] = {}
+    limits: dict[str, list[float]] = {}
     for check in manifest.parity.checks:
-        gates[f"{check.stage}: {check.metric}"] = check.threshold
+        gates[check.stage] = "gated"
+        if check.threshold is not None:
+            limits.setdefault(check.metric, []).append(check.threshold)
+    for metric, values in limits.items():
+        low, high = min(values), max(values)
+        gates[metric] = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     return gates
 
 
-def _parity(report: Mapping[str, Any] | None) -> dict[str, float]:
-    """Measured values of the comparison over the whole chain."""
+def _parity(report: Mapping[str, Any] | None) -> Pairs:
+    """Measured values of the comparison over the whole chain, with their gates."""
     checks = report["checks"] if report else []
     return {
-        check["metric"]: check["value"]
+        check["metric"]: f"{check['value']:.4g} (gate {check['threshold']:g})"
         for check in checks
         if check["stage"].endswith("end to end") and check["value"] is not None
     }
 
 
-def _medians(report: Mapping[str, Any] | None) -> dict[str, float]:
-    return dict(report["medians_ms"]) if report else {}
+def _speed(manifest: Manifest, report: Mapping[str, Any] | None) -> dict[str, float]:
+    """Medians where each was compiled, of the refiner in the form that was released."""
+    medians = report["medians_ms"] if report else {}
+    planner, refiner = medians.get("planner"), medians.get(manifest.engines.refiner.form)
+    if planner is None or refiner is None:
+        return {}
+    average = planner / manifest.policy.chunks_per_plan + refiner
+    return {"planner": planner, "refiner": refiner, "planner / M + refiner": average}
 
 
 def _sizes(manifest: Manifest) -> dict[str, float]:
-    return {name: member.size_bytes for name, member in sorted(manifest.members.items())}
+    sizes = {name: member.size_bytes for name, member in sorted(manifest.members.items())}
+    return {**sizes, "all": sum(sizes.values())}
+
+
+def _other_bytes(before: Manifest, after: Manifest) -> tuple[Pairs, Pairs]:
+    """Members of the same size but other content."""
+    alike = [
+        name
+        for name, member in sorted(before.members.items())
+        if name in after.members and after.members[name].size_bytes == member.size_bytes
+    ]
+    first, second = (
+        {name: f"sha256 {manifest.members[name].sha256[:16]}" for name in alike}
+        for manifest in (before, after)
+    )
+    return first, second
+
+
+def _flat(name: str, value: object) -> dict[str, object]:
+    """One fact per leaf; items of a list that have names go by them."""
+    if isinstance(value, Mapping):
+        items = {f"{name} {key}".strip(): item for key, item in value.items()}
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        items = {f"{name} {item['name']}": _without_name(item) for item in value}
+    elif isinstance(value, list):
+        return {name: ", ".join(map(str, value))}
+    else:
+        return {name: value}
+    return {leaf: fact for key, item in items.items() for leaf, fact in _flat(key, item).items()}
+
+
+def _without_name(item: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in item.items() if key != "name"}

@@ -37,7 +37,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search: effect and gate_used are those of all that is left quantised."""
+    """The outcome of a search: effect and gate_used are those of all that is left quantised.
+
+    alone: what each layer does by itself, kept or not.
+    """
 
     share: float
     kept: tuple[Kept, ...]
@@ -45,6 +48,7 @@ class Found:
     effect: Effect
     gate_used: float
     unit: str
+    alone: tuple[Sensitivity, ...]
 
 
 def with_kept(
@@ -95,7 +99,8 @@ def search(
         rest = tuple(name for name in trial.layers if name not in kept)
         effect = trial.effect(rest)
         table = _table(kept, alone, costs)
-        yield Found(share, table, rest, effect, allowed.used(effect), costs.unit)
+        used = allowed.used(effect)
+        yield Found(share, table, rest, effect, used, costs.unit, tuple(ranked))
 
 
 def _gate(

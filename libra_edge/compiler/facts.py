@@ -55,12 +55,15 @@ def release_facts(
     built: Built,
     checks: Sequence[Check],
     extra: tuple[Decision, ...] = (),
+    quantised: Quantised | None = None,
 ) -> ReleaseFacts:
     """The manifest without its list of members.
 
-    `checks` have all passed, `extra` are decisions beyond the ones every release has.
+    `checks` have all passed, `extra` are decisions beyond the ones every release has, `quantised`
+    is what a recipe with calibration, and perhaps a search, made of the policy.
     """
-    work = count(checkpoint.config, recipe, built.plan.qdq)
+    precisions = quantised.precisions if quantised else None
+    work = count(checkpoint.config, recipe, built.plan.qdq, precisions)
     return ReleaseFacts(
         name=name,
         policy=policy_facts(checkpoint.config, checkpoint.sha256),

@@ -313,7 +313,9 @@ def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check
         *(simulation_decisions(job.plan) if quantised else ()),
         *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
-    return release_facts(job.name, job.checkpoint, job.target, job.recipe, built, checks, extra)
+    return release_facts(
+        job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantised
+    )
 
 
 def _require_free(out: Path, *, replace: bool) -> None:
@@ -442,6 +444,7 @@ def _write_report(job: _Job, manifest: Manifest, passed: _Passed) -> Path:
         report["calibration"] = calibration_report(quantised, job.calibration)
     if found is not None:
         report["kept"] = [vars(kept) for kept in found.kept]
+        report["sensitivity"] = [one.to_json() for one in found.alone]
     with new_file(path) as stream:
         stream.write(canonical_json(report))
     return path

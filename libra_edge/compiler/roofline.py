@@ -68,17 +68,24 @@ class _Tally:
         self.operations[name] = self.operations.get(name, 0.0) + operations
 
 
-def count(config: PolicyConfig, recipe: Recipe, form: QdqForm | None = None) -> PolicyWork:
+def count(
+    config: PolicyConfig,
+    recipe: Recipe,
+    form: QdqForm | None = None,
+    precisions: Precisions | None = None,
+) -> PolicyWork:
     """Count a policy under a recipe.
 
     Args:
         config: the policy; nothing of it is loaded.
         recipe: the number formats.
         form: of the engine kind, which decides whether images stems are quantised.
+        precisions: what its layers became, where a search kept some; None takes the recipe's.
     """
     with torch.device("meta"):
         policy = _build(config).to("meta").eval().requires_grad_(False)
-    precisions = choose_precisions(policy, recipe, form or QdqForm())
+    if precisions is None:
+        precisions = choose_precisions(policy, recipe, form or QdqForm())
     rest: Number = "fp16" if recipe.precision == "fp16" else "fp32"
     args = _arguments(config)
     plan = _run(

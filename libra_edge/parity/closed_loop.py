@@ -260,3 +260,13 @@ def compare(a: Sequence[EpisodeResult], b: Sequence[EpisodeResult]) -> Paired:
         only_b=pairs.count((False, True)),
         neither=pairs.count((False, False)),
     )
+
+
+def compare_tasks(a: Sequence[EpisodeResult], b: Sequence[EpisodeResult]) -> dict[str, Paired]:
+    """The same, task by task in the order they came."""
+    compare(a, b)
+    tasks = dict.fromkeys(result.task for result in (*a, *b))
+    return {
+        task: compare(*([r for r in results if r.task == task] for results in (a, b)))
+        for task in tasks
+    }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.data.simulator import open_simulator
@@ -23,6 +23,29 @@ STAGE = "closed loop, release vs checkpoint"
 MARGIN = 0.10
 _Z_95_ONE_SIDED = 1.6448536269514722
 _RESULT = TypeAdapter(EpisodeResult)
+
+
+class PairedTask(BaseModel):
+    """The episodes of one task by what became of them under checkpoint and release."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    both: int
+    only_checkpoint: int
+    only_release: int
+    neither: int
+
+
+@dataclass(frozen=True)
+class PairedCheck(Check):
+    """A judgement on paired episodes, with the table it rests on."""
+
+    tasks: tuple[PairedTask, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The check alone, as every other."""
+        return {name: value for name, value in super().to_json().items() if name != "tasks"}
 
 
 def mcnemar(paired: Paired) -> float:
@@ -47,8 +70,9 @@ def difference(paired: Paired) -> tuple[float, float]:
     return (paired.only_b - paired.only_a) / count, centre - _Z_95_ONE_SIDED * spread
 
 
-def judge(paired: Paired, margin: float = MARGIN) -> list[Check]:
+def judge(tasks: Mapping[str, Paired], margin: float = MARGIN) -> list[Check]:
     """The gate: the release may not be worse by more than `margin`, nor surely worse at all."""
+    paired = total(tasks)
     count = paired.both + paired.only_a + paired.only_b + paired.neither
     found, bound = difference(paired)
     p = mcnemar(paired)
@@ -57,8 +81,18 @@ def judge(paired: Paired, margin: float = MARGIN) -> list[Check]:
         f"neither {paired.neither}; difference {found:+.1%}"
     )
     worse = p < 0.05 and paired.only_a > paired.only_b
+    rows = tuple(
+        PairedTask(
+            task=task,
+            both=cells.both,
+            only_checkpoint=cells.only_a,
+            only_release=cells.only_b,
+            neither=cells.neither,
+        )
+        for task, cells in tasks.items()
+    )
     return [
-        Check(
+        PairedCheck(
             STAGE,
             "lower 95 % bound of the difference",
             bound,
@@ -66,9 +100,16 @@ def judge(paired: Paired, margin: float = MARGIN) -> list[Check]:
             count,
             "pass" if bound >= -margin else "fail",
             table,
+            rows,
         ),
         Check(STAGE, "McNemar p, if worse", p, 0.05, count, "fail" if worse else "pass", table),
     ]
+
+
+def total(tasks: Mapping[str, Paired]) -> Paired:
+    """The episodes of all tasks together."""
+    cells = [(p.both, p.only_a, p.only_b, p.neither) for p in tasks.values()]
+    return Paired(*(sum(column) for column in zip(*cells, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +150,7 @@ def closed_loop_checks(
         on_stage(f"{STAGE}: {done} run, {result.task} {result.seed}: {ending}")
 
     identities = manifest.policy.checkpoint_sha256, manifest.release_id
-    paired = run_paired(
+    tasks = run_paired(
         checkpoint,
         release,
         asked.simulator,
@@ -119,7 +160,7 @@ def closed_loop_checks(
         jobs=asked.jobs,
         on_result=tell,
     )
-    return judge(paired)
+    return judge(tasks)
 
 
 def run_paired(
@@ -132,8 +173,8 @@ def run_paired(
     *,
     jobs: int = 1,
     on_result: Callable[[EpisodeResult], None] = lambda _: None,
-) -> Paired:
-    """Run what is not in the store yet, and compare.
+) -> dict[str, Paired]:
+    """Run what is not in the store yet, and compare task by task.
 
     Args:
         checkpoint: run by PyTorch.
@@ -150,7 +191,7 @@ def run_paired(
         kept = _Store(store, f"{simulator} {identity}")
         _run_missing(path, simulator, specs, kept, jobs, on_result)
         results.append([found for spec in specs if (found := kept.get(spec)) is not None])
-    return closed_loop.compare(*results)
+    return closed_loop.compare_tasks(*results)
 
 
 def _run_missing(

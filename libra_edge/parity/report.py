@@ -1,67 +1,35 @@
 """What `verify` found, as one versioned record: report.json, report.md and report.html.
 
-The record is complete: the other two forms are renderings of it.
+The record (`libra_edge.parity.record`) is complete: the other two forms are renderings of it.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from libra_edge.bundle.manifest import Manifest, canonical_json
-from libra_edge.parity.detail import PlannerDetail, RefinerDetail
+from libra_edge.bundle.layers import precision_shares
+from libra_edge.bundle.manifest import Manifest
+from libra_edge.parity.bounds import bounded_latencies
 from libra_edge.parity.gates import Check, Verdict
-from libra_edge.parity.latency import Latency
+from libra_edge.parity.non_inferiority import PairedCheck
+from libra_edge.parity.record import (
+    CheckFacts,
+    DenoisingDetail,
+    GateChange,
+    Report,
+    TrajectoryDetail,
+    json_schema,
+)
+from libra_edge.parity.sensitivities import read_sensitivities
 from libra_edge.parity.verify import Verification
 
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CheckFacts(_Facts):
-    """One comparison; `value` and `threshold` are null where nothing could be measured."""
-
-    stage: str
-    metric: str
-    value: float | None
-    threshold: float | None
-    samples: int
-    verdict: Verdict
-    note: str
-
-
-class Report(_Facts):
-    """Everything a person or a CI needs to decide on a release.
-
-    planner, refiner: release against checkpoint, end to end, where measured; latencies: empty where
-    the release's runtime does not run; machine: what it was measured on.
-    """
-
-    schema_version: Literal[1] = 1
-    verdict: Verdict
-    release_id: str
-    manifest: dict[str, Any]
-    checks: tuple[CheckFacts, ...]
-    planner: PlannerDetail | None
-    refiner: RefinerDetail | None
-    latencies: tuple[Latency, ...]
-    machine: str
-    samples: int
-    seed: int
-    data: str
-
-    def to_json(self) -> bytes:
-        """`report.json`."""
-        return canonical_json(self.model_dump(mode="json"))
-
-    def count(self, verdict: Verdict) -> int:
-        """How many checks ended with this verdict."""
-        return sum(check.verdict == verdict for check in self.checks)
+__all__ = ["Report", "json_schema", "make_report", "markdown"]
+Facts = TypeVar("Facts", bound=BaseModel)
 
 
 def check_facts(checks: Sequence[Check]) -> tuple[CheckFacts, ...]:
@@ -76,27 +44,52 @@ def overall(checks: Sequence[Check]) -> Verdict:
     return next((verdict for verdict in order if verdict in verdicts), "not measured")
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of `report.json`."""
-    schema = Report.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+def make_report(
+    result: Verification,
+    *,
+    samples: int,
+    seed: int,
+    data: Path | None,
+    build: Mapping[str, Any] | None = None,
+) -> Report:
+    """The record of one verification, on this machine.
 
-
-def make_report(result: Verification, *, samples: int, seed: int, data: Path | None) -> Report:
-    """The record of one verification, on this machine."""
+    Args:
+        result: what was found.
+        samples: observations that were asked for.
+        seed: of their choice.
+        data: where they come from; None: made up.
+        build: the release's build report, for its sensitivities; None where there is none.
+    """
+    behind, latencies = result.behind, result.behind.latencies
+    paired = (check.tasks for check in result.checks if isinstance(check, PairedCheck))
+    changes = (_as(GateChange, change) for change in getattr(result, "gates", ()))
     return Report(
         verdict=overall(result.checks),
         release_id=result.manifest.release_id,
         manifest=result.manifest.model_dump(mode="json"),
         checks=check_facts(result.checks),
-        planner=result.behind.planner,
-        refiner=result.behind.refiner,
-        latencies=result.behind.latencies,
+        gates=tuple(change for change in changes if change is not None),
+        left_out=getattr(result, "left_out", ()),
+        quick=getattr(result, "quick", False),
+        planner=behind.planner,
+        refiner=behind.refiner,
+        denoising=_as(DenoisingDetail, getattr(behind, "denoising", None)),
+        trajectory=_as(TrajectoryDetail, getattr(behind, "trajectory", None)),
+        latencies=latencies,
+        roofline=bounded_latencies(result.manifest, latencies),
+        sensitivity=read_sensitivities(build),
+        closed_loop=next(paired, ()),
         machine=f"{_processor()}, {platform.system()} {platform.machine()}",
         samples=samples,
         seed=seed,
         data="made up" if data is None else f"dataset {data.name}",
     )
+
+
+def _as(kind: type[Facts], found: BaseModel | None) -> Facts | None:
+    """The same facts as the record holds them."""
+    return None if found is None else kind.model_validate(found.model_dump())
 
 
 def _processor() -> str:
@@ -118,7 +111,8 @@ def markdown(report: Report) -> str:
         "",
         f"`{manifest.name}` for {manifest.target}, {manifest.recipe}, release "
         f"`{report.release_id[:12]}`: {passed} checks passed, {failed} failed, {missing} not "
-        "measured.",
+        "measured." + (" Quick: fewer checks than a release needs." if report.quick else ""),
+        *(f"\n**Loosened gate**, {one}." for one in report.loose),
         "",
         "| stage | metric | value | gate | N | verdict |",
         "|---|---|---|---|---|---|",
@@ -142,12 +136,36 @@ def markdown(report: Report) -> str:
             f"| {d.max:.2g} | {d.span:g} |"
             for d in report.refiner.dimensions
         ]
-    if report.latencies:
-        speeds = ", ".join(
-            f"{x.name} {x.p50_ms:.2f} ms (p99 {x.p99_ms:.2f})" for x in report.latencies
+    if report.denoising:
+        errors = ", ".join(f"{step.mean.value:.2g}" for step in report.denoising.steps)
+        lines += ["", f"Mean error after each denoising step, in shares of range: {errors}."]
+    if report.closed_loop:
+        lines += ["", "| task | both | only checkpoint | only release | neither |"]
+        lines += ["|---|---|---|---|---|"]
+        lines += [
+            f"| {t.task} | {t.both} | {t.only_checkpoint} | {t.only_release} | {t.neither} |"
+            for t in report.closed_loop
+        ]
+    lines += _speed(report)
+    if manifest.layers:
+        shares = ", ".join(
+            f"{one.layers} in {one.precision}" for one in precision_shares(manifest.layers)
         )
-        lines += ["", f"Median latency on {report.machine}, one thread: {speeds}."]
+        lines += ["", f"Layers by what they run in: {shares}."]
     return "\n".join(lines) + "\n"
+
+
+def _speed(report: Report) -> list[str]:
+    if not report.latencies:
+        return []
+    speeds = ", ".join(f"{x.name} {x.p50_ms:.2f} ms (p99 {x.p99_ms:.2f})" for x in report.latencies)
+    words = f"Median latency on {report.machine}, one thread: {speeds}"
+    average = report.roofline[-1]
+    if average.measured_ms is not None:
+        words += f", {average.what} {average.measured_ms:.2f} ms"
+    if average.bound_ms is not None:
+        words += f" (bound of the target {average.bound_ms:.3g} ms)"
+    return ["", f"{words}."]
 
 
 def _number(value: float | None) -> str:

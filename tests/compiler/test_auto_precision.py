@@ -153,6 +153,9 @@ def test_a_recipe_that_fails_ends_in_a_release_that_passes(
         assert "runs in int4 weights, fp32 activations" in decisions[name].reason
     report = json.loads(first.report.read_text())
     assert [row["layer"] for row in report["kept"]] == [kept.layer for kept in first.found.kept]
+    alone = {row["layer"]: row["gate_used"] for row in report["sensitivity"]}
+    assert alone.keys() == {one.layer for one in first.found.kept} | set(first.found.quantised)
+    assert all(alone[kept.layer] == kept.gate_used for kept in first.found.kept)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from libra_edge.bundle.bound import bound, policy_bound
 from libra_edge.bundle.manifest import Work
-from libra_edge.catalog import load_recipe, load_target
+from libra_edge.catalog import HIGH, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.estimate import estimate
 from libra_edge.compiler.front import Front
+from libra_edge.compiler.half import HALF
+from libra_edge.compiler.quantize import choose_precisions
 from libra_edge.compiler.roofline import count
+from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Checkpoint, build_policy, load_checkpoint
 from libra_edge.policy.config import read_config
 from tests.tiny import tiny_config, tiny_statistics
@@ -92,6 +95,20 @@ def test_a_recipe_moves_operations_to_its_formats() -> None:
     weights = count(config, load_recipe("int8-weight-only"))
     assert set(weights.planner.tera_operations) == {"fp32"}, "weight-only computes in floats"
     assert weights.planner.weight_bytes == integers.planner.weight_bytes
+
+
+def test_layers_that_a_search_kept_count_as_what_they_are() -> None:
+    config = tiny_config()
+    policy = build_policy(config, tiny_statistics())
+    recipe, form = load_recipe("int8"), QdqForm()
+    chosen = choose_precisions(policy, recipe, form)
+    planner = {name: HIGH if name.startswith("planner") else p for name, p in chosen.items()}
+    floats, integers = count(config, load_recipe("fp32")), count(config, recipe, form)
+    kept = count(config, recipe, form, planner)
+    assert (kept.planner, kept.refiner) == (floats.planner, integers.refiner)
+    assert count(config, recipe, form, chosen) == integers
+    half = load_recipe("fp16")
+    assert count(config, half, form, dict.fromkeys(chosen, HALF)) == count(config, half)
 
 
 def test_each_denoising_step_costs_the_same_again() -> None:

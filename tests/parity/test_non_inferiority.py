@@ -11,7 +11,7 @@ from scipy import stats
 
 from libra_edge.parity import closed_loop, non_inferiority
 from libra_edge.parity.closed_loop import EpisodeSpec, Paired
-from libra_edge.parity.non_inferiority import difference, judge, mcnemar, run_paired
+from libra_edge.parity.non_inferiority import PairedCheck, difference, judge, mcnemar, run_paired
 from tests.parity.fake_simulator import LineWorld
 
 CELLS = st.integers(0, 60)
@@ -61,7 +61,19 @@ def test_bound_keeps_its_level() -> None:
     ids=["alike", "equal", "broken", "worse", "better", "too few to say"],
 )
 def test_judgement(paired: Paired, verdicts: list[str]) -> None:
-    assert [check.verdict for check in judge(paired)] == verdicts
+    assert [check.verdict for check in judge({"push": paired})] == verdicts
+
+
+def test_the_check_carries_its_table_task_by_task() -> None:
+    first = judge({"push": Paired(8, 1, 0, 1), "pull": Paired(7, 0, 2, 1)})[0]
+    assert isinstance(first, PairedCheck)
+    assert [(t.task, t.only_checkpoint, t.only_release) for t in first.tasks] == [
+        ("push", 1, 0),
+        ("pull", 0, 2),
+    ]
+    assert first.samples == 20
+    assert "both 15, only checkpoint 1, only release 2, neither 2" in first.note
+    assert "tasks" not in first.to_json()
 
 
 class Walker:
@@ -90,9 +102,10 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         run(specs, *rest, on_result=stop)
     seen: list[object] = []
-    assert run(specs, *rest, on_result=seen.append) == Paired(0, 8, 0, 0)
+    lost = {"left": Paired(0, 4, 0, 0), "right": Paired(0, 4, 0, 0)}
+    assert run(specs, *rest, on_result=seen.append) == lost
     assert len(seen) == 15
-    assert run(specs, *rest, on_result=seen.append) == Paired(0, 8, 0, 0)
+    assert run(specs, *rest, on_result=seen.append) == lost
     assert len(seen) == 15
 
 

@@ -156,7 +156,7 @@ def test_page_escapes_what_others_wrote(report: Report) -> None:
     text = html(report.model_copy(update={"checks": (evil,)}))
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
-    drawn = plots.bars(["<b>"], [1.0], "<i>")
+    drawn = plots.bars([plots.Bar("<b>", 1.0, "&")], "<i>")
     assert "<b>" not in drawn
     assert "<i>" not in drawn
 

@@ -1,0 +1,154 @@
+"""The form of `report.json`: plain, versioned facts without a line of computing.
+
+Nothing here imports torch, so that a release can be verified where there is none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from libra_edge.bundle.manifest import canonical_json
+from libra_edge.parity.bounds import BoundedLatency
+from libra_edge.parity.detail import Interval, PlannerDetail, RefinerDetail
+from libra_edge.parity.gates import Verdict
+from libra_edge.parity.latency import Latency
+from libra_edge.parity.non_inferiority import PairedTask
+from libra_edge.parity.sensitivities import LayerSensitivity
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckFacts(_Facts):
+    """One comparison; `value` and `threshold` are null where nothing could be measured."""
+
+    stage: str
+    metric: str
+    value: float | None
+    threshold: float | None
+    samples: int
+    verdict: Verdict
+    note: str
+
+
+class GateChange(_Facts):
+    """A limit that is not the recipe's; `default` is null where the recipe has none."""
+
+    name: str
+    limit: float
+    default: float | None
+    loose: bool
+
+
+class StepError(_Facts):
+    """Absolute error of the noisy actions after one denoising step, in shares of each range."""
+
+    step: int
+    mean: Interval
+    p99: float
+    max: float
+
+
+class DenoisingDetail(_Facts):
+    """Errors after every step, over `samples` samples, both given the policy's intents and noise.
+
+    runs_in: what the release's loop, written out, was run by; seed: of the bootstrap.
+    """
+
+    samples: int
+    seed: int
+    runs_in: str
+    steps: tuple[StepError, ...]
+
+
+class TrajectoryRun(_Facts):
+    """One way to run recorded episodes; intervals over episodes.
+
+    engines: the release's, or the policy's own; jerk: in ranges per s^3; curvature: in radians per
+    range; the changes are shares of the release's sync run, null for that run; held_steps: in HOLD
+    after the first action.
+    """
+
+    engines: Literal["release", "policy"]
+    mode: Literal["sync", "async"]
+    chunks_per_plan: int
+    jerk: Interval
+    curvature: Interval
+    jerk_change: Interval | None
+    curvature_change: Interval | None
+    held_steps: int
+
+
+class TrajectoryDetail(_Facts):
+    """Paths of executed actions on recorded episodes; the release's sync run stands first."""
+
+    episodes: int
+    steps: int
+    control_hz: float
+    seed: int
+    planner_delay_steps: int
+    refiner_delay_steps: int
+    runs: tuple[TrajectoryRun, ...]
+
+
+class Report(_Facts):
+    """Everything a person or a CI needs to decide on a release.
+
+    gates: limits of this verification that are not the recipe's; left_out: what was not asked for;
+    quick: fewer checks than a release should be gated by; planner, refiner: release against
+    checkpoint, end to end, where measured; denoising: the same step by step; trajectory: how smooth
+    recorded episodes are driven; latencies: empty where the release's runtime does not run;
+    roofline: medians next to the target's bounds; sensitivity: what each layer does alone, where
+    the build searched for layers to keep; closed_loop: paired episodes by task, where they were
+    run; machine: what it was measured on.
+    """
+
+    schema_version: Literal[1] = 1
+    verdict: Verdict
+    release_id: str
+    manifest: dict[str, Any]
+    checks: tuple[CheckFacts, ...]
+    gates: tuple[GateChange, ...]
+    left_out: tuple[str, ...]
+    quick: bool
+    planner: PlannerDetail | None
+    refiner: RefinerDetail | None
+    denoising: DenoisingDetail | None
+    trajectory: TrajectoryDetail | None
+    latencies: tuple[Latency, ...]
+    roofline: tuple[BoundedLatency, ...]
+    sensitivity: tuple[LayerSensitivity, ...]
+    closed_loop: tuple[PairedTask, ...]
+    machine: str
+    samples: int
+    seed: int
+    data: str
+
+    def to_json(self) -> bytes:
+        """`report.json`."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def count(self, verdict: Verdict) -> int:
+        """How many checks ended with this verdict."""
+        return sum(check.verdict == verdict for check in self.checks)
+
+    @property
+    def loose(self) -> list[str]:
+        """Gates looser than the recipe's, when compiled and here, in words."""
+        compiled = [GateChange.model_validate(one) for one in self.manifest.get("gates", [])]
+        return [
+            f"{where}: {one.name} {one.limit:g}, the recipe's is "
+            + ("none" if one.default is None else f"{one.default:g}")
+            for where, changes in (("compiled", compiled), ("verified", self.gates))
+            for one in changes
+            if one.loose
+        ]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of `report.json`."""
+    schema = Report.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
