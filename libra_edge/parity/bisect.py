@@ -6,6 +6,7 @@ unrolled. The culprit is the first operator whose output differs far more than i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ Values = Mapping[str, Array]
 SMALLEST_ERROR = 1e-3
 JUMP = 10.0
 BISECT_SAMPLES = 8
+# What a layer's tensors are called after it, plain or quantised.
+_TENSOR_OF_A_LAYER = re.compile(r"(\.(weight|bias|input))?(\.(stored|scale|zeros?))?$")
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def _layer(node: NodeProto, graph: GraphProto) -> str:
     for name in named:
         plain: str = name.rpartition("/")[2].removeprefix("policy.")
         if not plain.startswith("_") and not plain.startswith("harm"):
-            return plain.removesuffix(".weight").removesuffix(".bias")
+            return _TENSOR_OF_A_LAYER.sub("", plain)
     return ""
 
 

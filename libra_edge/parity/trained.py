@@ -141,7 +141,7 @@ def _quantised_again(
         return None
     if sources.calibrate is None:
         raise InputError(
-            "calibration-data-missing-again",
+            "calibration-data-needed",
             f"The release is of recipe {recipe.name!r}, whose graphs depend on calibration data.",
             "Name the data it was calibrated on: --calibrate DATASET.",
         )
