@@ -20,6 +20,7 @@ from libra_edge.policy.executor import Engines
 
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
+    from libra_edge.compiler.calibration_data import CalibrationData
     from libra_edge.compiler.front import Front
     from libra_edge.compiler.quantize import Precisions, Quantised
     from libra_edge.policy.checkpoint import Checkpoint
@@ -130,7 +131,6 @@ def graphs_again(
 def _quantised_again(
     manifest: Manifest, checkpoint: Checkpoint, sources: Sources, cache: StageCache
 ) -> Quantised | None:
-    from libra_edge.compiler.calibration_data import open_calibration_data
     from libra_edge.compiler.quantize import choose_precisions, in_half, quantise
     from libra_edge.engines import engine
 
@@ -145,23 +145,36 @@ def _quantised_again(
             f"The release is of recipe {recipe.name!r}, whose graphs depend on calibration data.",
             "Name the data it was calibrated on: --calibrate DATASET.",
         )
-    decided = {d.subject: d for d in manifest.decisions}
-    listed = [d.choice for d in manifest.decisions if d.subject.startswith("calibration frames")]
-    frames = sum(len(choice.split()) for choice in listed)
-    data = open_calibration_data(sources.calibrate, None, checkpoint, frames)
-    if not decided["calibration data"].reason.endswith(data.sha256):
-        raise InputError(
-            "calibration-data-differs",
-            f"{sources.calibrate} is not what this release was calibrated on.",
-            f"Name the dataset that the manifest names: {decided['calibration data'].choice}.",
-        )
-    form = engine(decided["engine kind"].choice).qdq
+    data = _calibration_again(manifest, checkpoint, sources.calibrate)
+    decided = {d.subject: d.choice for d in manifest.decisions}
+    built = manifest.provision or manifest.engines.planner
+    form = engine(built.kind).qdq
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     kept: Precisions = {
-        name: precision if str(precision) == decided[name].choice else HIGH
+        name: precision if str(precision) == decided.get(name) else HIGH
         for name, precision in wanted.items()
     }
     return quantise(checkpoint, recipe, data, form, cache, kept)
+
+
+def _calibration_again(
+    manifest: Manifest, checkpoint: Checkpoint, calibrate: Path
+) -> CalibrationData:
+    """The frames that the manifest lists, if they are still what they were."""
+    from libra_edge.compiler.calibration_data import open_calibration_data
+
+    source = next((d for d in manifest.decisions if d.subject == "calibration data"), None)
+    listed = [d.choice for d in manifest.decisions if d.subject.startswith("calibration frames")]
+    count = sum(len(choice.split()) for choice in listed)
+    if source is not None and count:
+        data = open_calibration_data(calibrate, None, checkpoint, count)
+        if source.reason.endswith(data.sha256):
+            return data
+    raise InputError(
+        "calibration-data-differs",
+        f"{calibrate} is not what this release was calibrated on.",
+        f"Name what the manifest names: {source.choice if source else 'no dataset'}.",
+    )
 
 
 def _as_checkpoint(metric: str, passed: bool, otherwise: str) -> Check:

@@ -17,7 +17,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantize import Quantised, convert, quantise
 from libra_edge.compiler.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.sensitivity_page import markdown, svg
-from libra_edge.compiler.trial import Trial
+from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
 from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
@@ -163,6 +163,12 @@ def test_the_command_writes_table_and_plot(
     again = CliRunner().invoke(program.app, [*words, "--json"])
     assert again.exit_code == 2
     assert json.loads(again.stdout)["error"]["code"] == "destination-exists"
+
+
+def test_a_gate_that_allows_no_other_token_is_a_gate() -> None:
+    strictest = Allowed(tokens=1.0, margin=0.5, action=0.1)
+    assert strictest.used(Effect(1.0, 0.1, 0.0, 0.05, ())) == pytest.approx(0.5)
+    assert strictest.used(Effect(0.999, 0.1, 0.0, 0.05, ())) > 1
 
 
 @pytest.mark.parametrize(
