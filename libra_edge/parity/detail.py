@@ -108,7 +108,9 @@ def planner_detail(
     weights = reference.margin.astype(np.float64)
     distance = np.abs(reference.intent.astype(np.int64) - candidate.intent)
     confusion = np.zeros((bins, bins), np.int64)
-    np.add.at(confusion, (reference.intent.ravel(), candidate.intent.ravel()), 1)
+    # What is no token at all fails a gate of its own; here it counts as the nearest.
+    found = np.clip(candidate.intent, 0, bins - 1)
+    np.add.at(confusion, (reference.intent.ravel(), found.ravel()), 1)
     both = np.stack([(weights * equal).sum(axis=(1, 2)), weights.sum(axis=(1, 2))], axis=1)
     weighted = bootstrap(both, _ratio, seed)
     error_bins = bootstrap(distance.mean(axis=(1, 2)), np.mean, seed)

@@ -6,7 +6,7 @@ Whatever needs torch is imported when it is called: golden vectors are verified 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,40 +47,35 @@ class Sources:
 class Trained:
     """What a checkpoint gives to compare with.
 
-    stages: names and engines in the order the data flows, the policy's own first, empty where the
-    checkpoint is not the release's; left_out: stages that were not compiled again, and why.
+    checkpoint: None where it was not given or is not the release's; stages: names and engines in
+    the order the data flows, the policy's own first; left_out: stages that were not compiled again,
+    and why.
     """
 
     checks: tuple[Check, ...]
-    stages: tuple[tuple[str, Engines], ...] = ()
     checkpoint: Checkpoint | None = None
+    stages: tuple[tuple[str, Engines], ...] = ()
     left_out: tuple[str, ...] = ()
 
 
-def from_checkpoint(
-    release: Release, sources: Sources, on_stage: Callable[[str], None], *, quick: bool = False
-) -> Trained:
-    """Hold what the release says of itself against the checkpoint, and compile that again.
+def read_checkpoint(release: Release, path: Path | None) -> Trained:
+    """Hold what the release says of itself against the checkpoint; no stages yet.
 
     Args:
         release: what is verified.
-        sources: the checkpoint, and what else compiling takes.
-        on_stage: called with what is going on.
-        quick: take the policy alone, and compile nothing.
+        path: the checkpoint; None leaves everything not measured.
     """
-    if sources.checkpoint is None:
+    if path is None:
         return Trained((not_measured(AGAINST_CHECKPOINT, "no checkpoint was given"),))
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
         from libra_edge.compiler.facts import policy_facts
-        from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
         from libra_edge.policy.checkpoint import load_checkpoint
-        from libra_edge.policy.torch_controller import TorchEngines
     torch.set_num_threads(1)
-    loaded, manifest = load_checkpoint(sources.checkpoint), release.manifest
+    loaded, manifest = load_checkpoint(path), release.manifest
     same = loaded.sha256 == manifest.policy.checkpoint_sha256
-    other = f"{sources.checkpoint} is not what this release was compiled from"
+    other = f"{path} is not what this release was compiled from"
     checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
     if not same:
         gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
@@ -90,13 +85,39 @@ def from_checkpoint(
     words = release.member(TOKENIZER).read_bytes() == (loaded.path / TOKENIZER).read_bytes()
     checks.append(_as_checkpoint("policy and robot", contract, "the manifest says otherwise"))
     checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
+    return Trained(tuple(checks), loaded)
+
+
+def with_stages(
+    trained: Trained,
+    manifest: Manifest,
+    sources: Sources,
+    on_stage: Callable[[str], None],
+    *,
+    quick: bool = False,
+) -> Trained:
+    """The same with the policy's engines, and those of its graphs compiled again.
+
+    Args:
+        trained: from `read_checkpoint`.
+        manifest: the release's.
+        sources: the checkpoint, and what else compiling takes.
+        on_stage: called with what is going on.
+        quick: take the policy alone, and compile nothing.
+    """
+    loaded = trained.checkpoint
+    if loaded is None:
+        return trained
+    from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
+    from libra_edge.policy.torch_controller import TorchEngines
+
     policy: tuple[str, Engines] = (POLICY, TorchEngines(loaded.policy))
     if quick:
-        return Trained(tuple(checks), (policy,), loaded, (STAGES_BETWEEN,))
+        return replace(trained, stages=(policy,), left_out=(STAGES_BETWEEN,))
     if load_recipe(manifest.recipe).quantises and sources.calibrate is None:
         # They depend on calibration data; the policy itself is the one that counts.
         why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
-        return Trained(tuple(checks), (policy,), loaded, (why,))
+        return replace(trained, stages=(policy,), left_out=(why,))
     quantised, front = graphs_again(manifest, loaded, sources, on_stage)
     stages: tuple[tuple[str, Engines], ...] = (
         policy,
@@ -105,7 +126,7 @@ def from_checkpoint(
         ("exported", exported_engines(front.exported, front.split.tables)),
         (FUSED, fused_engines(front.planner, front.refiners[manifest.engines.refiner.form])),
     )
-    return Trained(tuple(checks), stages, loaded)
+    return replace(trained, stages=stages)
 
 
 def graphs_again(

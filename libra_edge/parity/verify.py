@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
+from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
-from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair
 from libra_edge.errors import ExitCode
 from libra_edge.limits import ChangedLimit, Limits, read_gates
 from libra_edge.parity.detail import PlannerDetail, RefinerDetail, planner_detail, refiner_detail
@@ -38,13 +35,19 @@ from libra_edge.parity.gates import (
 )
 from libra_edge.parity.golden import GOLDEN, compare_golden
 from libra_edge.parity.latency import Latency, measure_latencies
+from libra_edge.parity.loading import elsewhere, load_engines, load_graphs
 from libra_edge.parity.non_inferiority import STAGE as CLOSED_LOOP
 from libra_edge.parity.non_inferiority import ClosedLoop, closed_loop_checks
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
 from libra_edge.parity.steps import STAGE as STEPS
 from libra_edge.parity.steps import compare_steps
-from libra_edge.parity.trained import TOKENIZER, Sources, Trained, from_checkpoint
-from libra_edge.parity.trajectory import TrajectoryDetail, read_recordings, trajectory_detail
+from libra_edge.parity.trained import TOKENIZER, Sources, Trained, read_checkpoint, with_stages
+from libra_edge.parity.trajectory import (
+    Recording,
+    TrajectoryDetail,
+    read_recordings,
+    trajectory_detail,
+)
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
@@ -119,17 +122,14 @@ class _Subject:
 
     release: Release
     runtime: Policy | None
-    tokenizer: Tokenizer
+    dims: Sequence[ActionDim]
     samples: Sequence[Sample]
-    data: Path | None
+    edges: Sequence[Sample]
+    recordings: Sequence[Recording] | None
     limits: Limits
     seed: int
     quick: bool
     on_stage: OnStage
-
-    @property
-    def dims(self) -> Sequence[ActionDim]:
-        return self.release.manifest.embodiment.actions
 
 
 def verify_release(
@@ -181,19 +181,29 @@ def verify_release(
         runtime = stack.enter_context(Policy(release.path)) if here else None
         on_stage(GOLDEN)
         if runtime is None:
-            checks.append(not_measured(GOLDEN, _elsewhere(release)))
+            checks.append(not_measured(GOLDEN, elsewhere(release)))
         else:
             checks += compare_golden(release, GOLDEN, runtime, dims, limits)
-        if runtime is None and (graphs := _load_graphs(release)) is not None:
+        if runtime is None and (graphs := load_graphs(release)) is not None:
             checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
         if golden_only:
             return Verification(manifest, tuple(checks), gates=held.changes)
-        tokenizer = Tokenizer(release.member(TOKENIZER), manifest.policy.instruction_length)
+        trained = read_checkpoint(release, checkpoint)
+        # The checkpoint's word counts: what a release says of itself is under test.
+        truth = trained.checkpoint
+        config = truth.config if truth else manifest.policy
+        body = truth.config.embodiment if truth else manifest.embodiment
+        tokenizer = truth.tokenizer if truth else _tokenizer(release)
         wanted = samples or (QUICK_SAMPLES if quick else DEFAULT_SAMPLES)
-        chosen = choose_samples(manifest.embodiment, manifest.policy, tokenizer, wanted, seed, data)
-        subject = _Subject(release, runtime, tokenizer, chosen, data, limits, seed, quick, on_stage)
-        trained = from_checkpoint(
-            release, Sources(checkpoint, calibrate, cache), on_stage, quick=quick
+        chosen = choose_samples(body, config, tokenizer, wanted, seed, data)
+        edges = edge_samples(body, config, tokenizer, seed)
+        recordings = None
+        if truth is not None and data is not None and not quick:
+            recordings = read_recordings(data, tokenizer, seed)
+        sources = Sources(checkpoint, calibrate, cache)
+        trained = with_stages(trained, manifest, sources, on_stage, quick=quick)
+        subject = _Subject(
+            release, runtime, body.actions, chosen, edges, recordings, limits, seed, quick, on_stage
         )
         found, behind = _stages(subject, trained)
     if closed_loop is not None:
@@ -215,15 +225,15 @@ def _stages(subject: _Subject, trained: Trained) -> tuple[list[Check], Behind]:
     release, runtime = subject.release, subject.runtime
     checks: list[Check] = []
     chain = list(trained.stages)
-    engines = _load_engines(release)
+    engines = load_engines(release)
     if engines is None:
-        checks.append(not_measured(ENGINE, _elsewhere(release)))
-        if (graphs := _load_graphs(release)) is not None:
+        checks.append(not_measured(ENGINE, elsewhere(release)))
+        if (graphs := load_graphs(release)) is not None:
             chain.append((GRAPHS, graphs))
     elif not subject.quick or runtime is None:
         chain.append((ENGINE, engines))
     if runtime is None:
-        checks.append(not_measured(RUNTIME, _elsewhere(release)))
+        checks.append(not_measured(RUNTIME, elsewhere(release)))
     else:
         chain.append((RUNTIME, runtime))
     if not chain:
@@ -234,9 +244,7 @@ def _stages(subject: _Subject, trained: Trained) -> tuple[list[Check], Behind]:
         subject.on_stage(STEPS)
         checks += compare_steps(trained.checkpoint.config, engines, runtime, subject.samples)
     subject.on_stage("edge observations")
-    manifest = release.manifest
-    edges = edge_samples(manifest.embodiment, manifest.policy, subject.tokenizer, subject.seed)
-    checks += compare_edges(*chain[-1], edges, manifest.policy.bins)
+    checks += compare_edges(*chain[-1], subject.edges, _bins(subject, trained))
     if subject.quick:
         return checks, behind
     if trained.checkpoint is not None:
@@ -262,7 +270,7 @@ def _compared(
     subject.on_stage(stage)
     # Each refiner after its own planner.
     candidate = run_engines(chain[-1][1], samples)
-    bins = subject.release.manifest.policy.bins
+    bins = _bins(subject, trained)
     behind = Behind(
         planner=planner_detail(reference, candidate, bins, dims, subject.seed),
         refiner=refiner_detail(reference, candidate, samples, dims, subject.seed),
@@ -281,13 +289,21 @@ def _more_detail(
     facts = subject.release.manifest.engines.refiner
     denoising = denoising_detail(checkpoint.policy, graph, facts, subject.samples, subject.seed)
     trajectory = None
-    if subject.data is not None:
+    if subject.recordings is not None:
         subject.on_stage("trajectories")
-        recordings = read_recordings(subject.data, subject.tokenizer, subject.seed)
         trajectory = trajectory_detail(
-            checkpoint.config, chain[-1][1], chain[0][1], recordings, subject.seed
+            checkpoint.config, chain[-1][1], chain[0][1], subject.recordings, subject.seed
         )
     return replace(behind, denoising=denoising, trajectory=trajectory)
+
+
+def _bins(subject: _Subject, trained: Trained) -> int:
+    truth = trained.checkpoint
+    return truth.config.bins if truth else subject.release.manifest.policy.bins
+
+
+def _tokenizer(release: Release) -> Tokenizer:
+    return Tokenizer(release.member(TOKENIZER), release.manifest.policy.instruction_length)
 
 
 def _closed_loop(
@@ -301,40 +317,6 @@ def _closed_loop(
     if checkpoint is None:
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
     if mismatches(needs_of(manifest), this_device()):
-        return [not_measured(CLOSED_LOOP, _elsewhere(release))]
+        return [not_measured(CLOSED_LOOP, elsewhere(release))]
     store = (cache or default_cache()) / "closed-loop"
     return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
-
-
-def _load_engines(release: Release) -> Engines | None:
-    """The release's engines as Python's ONNX Runtime runs them; None where it is not there."""
-    if find_spec("onnxruntime") is None:
-        return None
-    facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
-    if not all(engine(fact.kind).is_available(fact.provider) for fact in facts):
-        return None
-    return EnginePair(
-        *(
-            engine(fact.kind).load(
-                release.member(fact.member).read_bytes(), fact.provider, fact.session_options
-            )
-            for fact in facts
-        )
-    )
-
-
-def _load_graphs(release: Release) -> Engines | None:
-    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
-    if find_spec("onnxruntime") is None:
-        return None
-    kind = engine("onnxruntime")
-    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
-    return EnginePair(
-        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
-        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
-    )
-
-
-def _elsewhere(release: Release) -> str:
-    found = mismatches(needs_of(release.manifest), this_device())
-    return found[0].sentence if found else "this machine has no ONNX Runtime for Python"

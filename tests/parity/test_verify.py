@@ -31,6 +31,7 @@ from libra_edge.parity.verify import (
     Verification,
     verify_release,
 )
+from tests.compiler.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -53,13 +54,13 @@ def failed(result: Verification) -> set[str]:
     return {check.stage for check in result.checks if check.verdict == "fail"}
 
 
-def altered(work: Path, out: Path, members: dict[str, bytes]) -> Path:
+def altered(work: Path, out: Path, members: dict[str, bytes], **changes: object) -> Path:
     """A release with other members and a manifest that fits them: only parity can tell."""
     source = work / "release"
     facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     files: dict[str, Path | bytes] = {name: source / name for name in facts.members}
     fields = {name: getattr(facts, name) for name in ReleaseFacts.model_fields}
-    write_release(out, ReleaseFacts(**fields), files | members)
+    write_release(out, ReleaseFacts(**(fields | changes)), files | members)
     return out
 
 
@@ -170,7 +171,8 @@ def test_a_machine_without_the_architecture_measures_nothing_in_silence(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(this_device(), arch="riscv64-linux-gnu")
-    monkeypatch.setattr("libra_edge.parity.verify.this_device", lambda: other)
+    for module in ("verify", "loading"):
+        monkeypatch.setattr(f"libra_edge.parity.{module}.this_device", lambda: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
     gap = next(check for check in result.checks if check.verdict == "not measured")
@@ -288,6 +290,20 @@ def test_compiling_under_other_gates_is_in_the_manifest(work: Path, tmp_path: Pa
     assert result.gates == (), "a release does not loosen the gates it is verified by"
     assert result.exit_code is ExitCode.OK
     assert parse_manifest((work / "release/manifest.json").read_bytes()).gates == ()
+
+
+def test_observations_are_read_as_the_checkpoint_says(work: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", episodes(3))
+    body = parse_manifest((work / "release/manifest.json").read_bytes()).embodiment
+    swapped = body.model_copy(update={"cameras": body.cameras[::-1]})
+    release = altered(work, tmp_path / "release", {}, embodiment=swapped)
+    result = verify(work, release, data=tmp_path / "data")
+    assert result.exit_code is ExitCode.PARITY
+    assert failed(result) == {"checkpoint"}
+    trajectory = result.behind.trajectory
+    assert trajectory is not None
+    assert trajectory.episodes == 3
+    assert [run.engines for run in trajectory.runs] == ["release", "release", "policy"]
 
 
 def test_what_lies_behind_the_checks(work: Path) -> None:
