@@ -61,12 +61,16 @@ def denoising_detail(
         seed: of the bootstrap.
 
     Returns:
-        None for a policy without denoising, or where something is not finite.
+        None for a policy without denoising, where something is not finite, or where the graph has
+        not the policy's steps, and so nothing to hold them against.
     """
     if policy.refiner is None:
         return None
+    partial = with_partial_samples(onnx.load_from_string(model))
+    if len(partial.graph.output) != len(policy.table.timesteps):
+        return None
     some = samples[:SAMPLES]
-    session, runs_in = _session(model, facts)
+    session, runs_in = _session(partial.SerializeToString(), facts)
     pairs = [_both(policy, session, sample) for sample in some]
     error = np.abs(np.stack([wanted - found for wanted, found in pairs]).astype(np.float64))
     if not np.isfinite(error).all():
@@ -77,8 +81,7 @@ def denoising_detail(
     return DenoisingDetail(samples=len(some), seed=seed, runs_in=runs_in, steps=steps)
 
 
-def _session(model: bytes, facts: RefinerEngine) -> tuple[Session, str]:
-    partial = with_partial_samples(onnx.load_from_string(model)).SerializeToString()
+def _session(partial: bytes, facts: RefinerEngine) -> tuple[Session, str]:
     kind = engine("onnxruntime")
     if facts.kind == "onnxruntime" and kind.is_available(facts.provider):
         return kind.load(partial, facts.provider, facts.session_options), facts.provider

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from libra_edge.data.extras import needs_extra
+from libra_edge.errors import LibraError
 from libra_edge.parity.detail import Floats, Interval, bootstrap
+from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.policy.config import ActionDim, PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Images, Instruction, State
 from libra_edge.policy.tokenizer import Tokenizer
@@ -112,7 +114,7 @@ def trajectory_detail(
         seed: of the noise and the bootstrap.
 
     Returns:
-        None for a robot of which nothing but grippers moves.
+        None for a robot of which nothing but grippers moves, or where a run ended in FAULT.
     """
     if all(dim.kind == "gripper" for dim in config.embodiment.actions):
         return None
@@ -126,9 +128,10 @@ def trajectory_detail(
     first: Floats | None = None
     for name, mode, chunks in ways:
         executor = _executor(release if name == "release" else policy, config, mode, chunks)
-        values = np.array(
-            [_smoothness(executor, r, config, seed + i) for i, r in enumerate(recordings)]
-        )
+        driven = [_smoothness(executor, r, config, seed + i) for i, r in enumerate(recordings)]
+        if None in driven:
+            return None
+        values = np.array(driven)
         found = _facts(values, first, seed)
         runs.append(TrajectoryRun(engines=name, mode=mode, chunks_per_plan=chunks, **found))
         first = values if first is None else first
@@ -171,16 +174,25 @@ def _executor(
 
 def _smoothness(
     executor: Executor, recording: Recording, config: PolicyConfig, seed: int
-) -> tuple[float, float, int]:
-    """Mean jerk, curvature and steps in HOLD of one episode."""
+) -> tuple[float, float, int] | None:
+    """Mean jerk, curvature and steps in HOLD of one episode; None where it did not run."""
     executor.reset(seed, recording.instruction)
     actions: list[npt.NDArray[Any]] = []
     held = 0
     for images, state in zip(recording.images, recording.states, strict=True):
-        action, info = executor.step(images, state)
+        try:
+            action, info = executor.step(images, state)
+        except LibraError as error:
+            if error.code != NOT_FINITE:
+                raise
+            return None
+        if info.state == State.FAULT:
+            return None
         if actions or info.state == State.RUNNING:
             actions.append(action)
             held += info.state != State.RUNNING
+    if not actions:
+        return None
     path = path_of(np.stack(actions), config.embodiment.actions)
     return mean_jerk(path, config.embodiment.control_hz), curvature_of(path), held
 

@@ -54,16 +54,16 @@ def with_partial_samples(model: ModelProto) -> ModelProto:
     """The refiner with the noisy actions [H, D] after each denoising step as its only outputs.
 
     They are found by where the noise enters: what the second step reads in its place is what the
-    first one made. Empty where there is no loop to speak of (Libra-Base).
+    first one made. None are found where noise does not enter a first step.
     """
     result = unrolled(model)
     made = {output: node for node in result.graph.node for output in node.output}
-    entry = next(node for node in result.graph.node if "noise" in node.input)
-    place, first = list(entry.input).index("noise"), entry.output[0].partition("/")
+    entry = next((node for node in result.graph.node if "noise" in node.input), None)
     names: list[str] = []
-    while (following := made.get(f"{len(names) + 1}/{first[2]}")) is not None:
-        names.append(following.input[place])
-    if "sampled" in made:
+    if entry is not None and "sampled" in made:
+        place, (_, _, own) = list(entry.input).index("noise"), entry.output[0].partition("/")
+        while (following := made.get(f"{len(names) + 1}/{own}")) is not None:
+            names.append(following.input[place])
         names.append("sampled")
     noise = next(value for value in result.graph.input if value.name == "noise")
     shape = [dim.dim_value for dim in noise.type.tensor_type.shape.dim]

@@ -16,7 +16,7 @@ from libra_edge.parity.denoising import DenoisingDetail, denoising_detail
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.parity.unroll import with_partial_samples
 from libra_edge.policy.checkpoint import Checkpoint
-from tests.attacks.engines.surgery import store, tensor, values
+from tests.attacks.engines.surgery import multiply, store, tensor, values
 from tests.compiler.variants import make_front
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=(1,))
@@ -92,6 +92,21 @@ def test_an_error_shows_from_the_step_where_it_enters(made: tuple[Checkpoint, Fr
     store(table, rows)
     *before, last = (step.max for step in detail(checkpoint, to_bytes(model), "loop").steps)
     assert max(before, default=0) < 1e-4 < 1e-2 < last
+
+
+def test_a_graph_with_other_steps_is_not_held_against_the_policys(
+    made: tuple[Checkpoint, Front],
+) -> None:
+    checkpoint, front = made
+    model = from_bytes(front.refiners["loop"])
+    count = tensor(model, "loop/count")
+    store(count, values(count) + 1)
+    some = samples(checkpoint)
+    assert denoising_detail(checkpoint.policy, to_bytes(model), facts("loop"), some, seed=0) is None
+    model = from_bytes(front.refiners["loop"])
+    multiply(model, "noise", 0.9)
+    found = denoising_detail(checkpoint.policy, to_bytes(model), facts("loop"), some, seed=0)
+    assert (found is None) == (len(checkpoint.policy.table.timesteps) > 1), "one step is the last"
 
 
 def test_a_policy_without_denoising_has_none(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from libra_edge.errors import LibraError
+from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.parity.trajectory import (
     Recording,
     curvature_of,
@@ -92,3 +94,25 @@ def test_nothing_but_grippers_has_no_path() -> None:
     body = CONFIG.embodiment.model_copy(update={"actions": DIMS[2:]})
     config = CONFIG.model_copy(update={"embodiment": body})
     assert trajectory_detail(config, Shaky(0), Shaky(0), recordings(), seed=0) is None
+
+
+class Broken(Shaky):
+    """Gives what is not a number, or refuses to, from the second chunk on."""
+
+    def __init__(self, *, refuse: bool) -> None:
+        super().__init__(0.1)
+        self._refuse, self._calls = refuse, 0
+
+    def refine(self, images, state, intent, noise):
+        self._calls += 1
+        if self._calls < 2:
+            return super().refine(images, state, intent, noise)
+        if self._refuse:
+            raise LibraError(NOT_FINITE, "The refiner gave NaN.", "Do not run it.")
+        return np.full(noise.shape, np.nan, np.float32)
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_a_run_that_ends_in_fault_has_no_trajectory(refuse: bool) -> None:
+    broken = Broken(refuse=refuse)
+    assert trajectory_detail(CONFIG, broken, Shaky(0.1), recordings(), seed=0) is None
