@@ -41,7 +41,7 @@ from libra_edge.data.simulator import open_simulator
 from libra_edge.engines.base import BuiltEngine, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.parity import closed_loop
-from libra_edge.parity.gates import LIMITS, Check, Outputs, compare, run_engines
+from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
@@ -155,7 +155,9 @@ def parity(
 
     def judge(name: str) -> list[Check]:
         found: Outputs = run_engines(pairs[name], samples, expected.intent)
-        return compare(name, expected, found, dims, LIMITS["int8" if name == "int8" else "fp32"])
+        return compare(
+            name, expected, found, dims, load_recipe("int8" if name == "int8" else "fp32").gates
+        )
 
     return {name: judge(name) for name in pairs}
 

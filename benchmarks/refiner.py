@@ -34,13 +34,13 @@ from baseline import (
     write_page,
 )
 
+from libra_edge.catalog import load_recipe
 from libra_edge.compiler.build import interleaved_medians
 from libra_edge.compiler.export import export, to_bytes
 from libra_edge.compiler.fuse import FORMS, fuse
 from libra_edge.compiler.split import Split, split
 from libra_edge.engines.base import Session
 from libra_edge.engines.onnxruntime import ENGINE
-from libra_edge.parity.gates import LIMITS
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
@@ -171,7 +171,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def verdicts(rows: Sequence[Row]) -> list[tuple[bool, str]]:
     """The parity of every row, then the targets, for the faster fused form."""
-    limits = LIMITS["fp32"]
+    limits = load_recipe("fp32").gates
     medians = {row.name: row.median_ms for row in rows}
     best = min(medians[f"fused, {form}"] for form in FORMS)
     results = []

@@ -12,3 +12,15 @@ Force = Annotated[bool, typer.Option("--force", help="Replace another release th
 OutputPath = Annotated[
     Path | None, typer.Option("--out", "-o", show_default=False, help="Where to write.")
 ]
+GatesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--gates",
+        metavar="FILE",
+        help="TOML file of limits, stricter than the recipe's.",
+        show_default="the recipe's",
+    ),
+]
+AllowLoose = Annotated[
+    bool, typer.Option("--allow-loose", help="Take looser gates too; recorded and shown in red.")
+]

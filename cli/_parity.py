@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from libra_edge.limits import ChangedLimit
 from libra_edge.parity.gates import Check
 
 from ._render import Output
@@ -30,6 +31,12 @@ def parity_table(output: Output, checks: Sequence[Check]) -> None:
         if check.verdict != "pass":
             output.text(f"{check.verdict}: {check.stage}: {_words(check)}")
     output.text("")
+
+
+def gate_changes(output: Output, changes: Sequence[ChangedLimit], where: str) -> None:
+    """One line per limit that is not the recipe's; loose ones in red."""
+    for change in changes:
+        (output.warn if change.loose else output.text)(f"gate {where}: {change}")
 
 
 def _row(stage: str, checks: Sequence[Check], shown: Sequence[str]) -> tuple[object, ...]:

@@ -53,6 +53,11 @@ class Output:
         if not self.json:
             _console().print(line, soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Print one line of result in red."""
+        if not self.json:
+            _console().print(line, style="bold red", soft_wrap=True)
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table that folds its cells to the terminal's width."""
         if self.json:

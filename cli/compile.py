@@ -11,8 +11,8 @@ from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
 from ._matrix import compile_matrix
-from ._options import Force, Json
-from ._parity import parity_table
+from ._options import AllowLoose, Force, GatesFile, Json
+from ._parity import gate_changes, parity_table
 from ._render import Output, progress
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def compile_(
             show_default="the recipe's",
         ),
     ] = None,
+    gates: GatesFile = None,
+    allow_loose: AllowLoose = False,
     form: Annotated[
         Literal["loop", "unrolled"] | None,
         typer.Option(help="Form of the refiner.", show_default="the faster"),
@@ -115,12 +117,14 @@ def compile_(
             "--calibrate": calibrate,
             "--calibration-samples": calibration_samples,
             "--max-action-error": max_action_error,
+            "--gates": gates,
             "--form": form,
             "--cache": cache,
             "--name": name,
         }
         flags = {
             "--auto-precision": auto_precision,
+            "--allow-loose": allow_loose,
             "--engines-on-device": engines_on_device,
             "--random-weights": random_weights,
             "--force": force,
@@ -146,6 +150,8 @@ def compile_(
         calibration_samples=calibration_samples,
         auto_precision=auto_precision,
         max_action_error=None if max_action_error is None else max_action_error / 100,
+        gates=gates,
+        allow_loose=allow_loose,
         form=form,
         cache=cache,
         force=force,
@@ -167,6 +173,7 @@ def compile_(
 def _show(output: Output, compiled: Compiled) -> None:
     manifest = compiled.manifest
     parity_table(output, compiled.checks)
+    gate_changes(output, manifest.gates, "of this release")
     chosen = manifest.engines.refiner.form
     if compiled.medians_ms:
         output.table(

@@ -17,6 +17,7 @@ from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
 from ._options import Json
+from ._parity import gate_changes
 from ._render import Output
 
 
@@ -61,6 +62,7 @@ def _inspect_release(output: Output, path: Path) -> None:
     )
     measured = _measured(path, manifest.release_id)
     _release_tables(output, manifest, measured)
+    gate_changes(output, manifest.gates, "of this release")
     size_bytes = sum(member.size_bytes for member in manifest.members.values())
     output.finish(
         {

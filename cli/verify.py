@@ -11,14 +11,23 @@ from libra_edge.atomic import new_file
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.parity.ci_kit import write_pipelines
+from libra_edge.parity.detail import Interval
 from libra_edge.parity.junit import junit_xml
 from libra_edge.parity.non_inferiority import ClosedLoop
 from libra_edge.parity.page import html
 from libra_edge.parity.report import Report, make_report, markdown
-from libra_edge.parity.verify import DEFAULT_SAMPLES, DEFAULT_SEED, Verification, verify_release
+from libra_edge.parity.trained import Sources
+from libra_edge.parity.trajectory import TrajectoryDetail
+from libra_edge.parity.verify import (
+    DEFAULT_SAMPLES,
+    DEFAULT_SEED,
+    QUICK_SAMPLES,
+    Verification,
+    verify_release,
+)
 
-from ._options import Json
-from ._parity import parity_table
+from ._options import AllowLoose, GatesFile, Json
+from ._parity import gate_changes, parity_table
 from ._render import Output, say
 
 
@@ -47,11 +56,31 @@ def verify(
             show_default="made-up observations",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Observations.")] = DEFAULT_SAMPLES,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Observations.",
+            show_default=f"{DEFAULT_SAMPLES}; {QUICK_SAMPLES} with --quick",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the observations.")] = DEFAULT_SEED,
     golden_only: Annotated[
         bool, typer.Option("--golden-only", help="Bytes and golden vectors alone.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="What needs no compiling; not a release gate.")
+    ] = False,
+    gates: GatesFile = None,
+    allow_loose: AllowLoose = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="What a quantised release was calibrated on, to compile its stages again.",
+            show_default=False,
+        ),
+    ] = None,
     simulate: Annotated[
         int | None,
         typer.Option(
@@ -105,6 +134,10 @@ def verify(
     manifest says; 7 a comparison could not be made (say so with --golden-only if only bytes and
     golden vectors are wanted).
     """
+    if quick and golden_only:
+        raise InputError(
+            "usage", "--quick asks for more than --golden-only.", "Leave out one of the two."
+        )
     output = Output("verify", json)
     result = verify_release(
         release,
@@ -113,36 +146,42 @@ def verify(
         samples=samples,
         seed=seed,
         golden_only=golden_only,
+        quick=quick,
+        gates=gates,
+        allow_loose=allow_loose,
+        calibrate=calibrate,
         closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
         on_stage=lambda stage: say(f"verify: {stage}"),
     )
     if junit is not None:
         with new_file(junit) as stream:
-            stream.write(junit_xml(f"libra-edge verify {result.manifest.name}", result.checks))
+            suite = f"libra-edge verify {result.manifest.name}"
+            stream.write(junit_xml(suite, result.checks, result.left_out))
     if report is not None:
-        _write_report(report, make_report(result, samples=samples, seed=seed, data=data))
+        _write_report(report, make_report(result, samples=result.samples, seed=seed, data=data))
     parity_table(output, result.checks)
+    if result.behind.trajectory is not None:
+        _show_trajectory(output, result.behind.trajectory)
+    gate_changes(output, result.manifest.gates, "when compiled")
+    gate_changes(output, result.gates, "here")
+    for what in result.left_out:
+        output.text(f"not compared{' (--quick)' if quick else ''}: {what}")
     if report is not None:
         output.text(f"report: {report / 'report.html'}")
     culprits: list[str] = []
     if bisect is not None and result.count("fail"):
-        culprits = _bisect(release, checkpoint, data, seed=seed, cache=cache, out=bisect)
+        sources = Sources(checkpoint, calibrate, cache)
+        culprits = _bisect(release, sources, data, seed=seed, out=bisect)
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
     _finish(output, release, result, culprits)
 
 
 def _bisect(
-    release: Path,
-    checkpoint: Path | None,
-    data: Path | None,
-    *,
-    seed: int,
-    cache: Path | None,
-    out: Path,
+    release: Path, sources: Sources, data: Path | None, *, seed: int, out: Path
 ) -> list[str]:
-    if checkpoint is None:
+    if sources.checkpoint is None:
         raise InputError(
             "bisect-needs-checkpoint",
             "Without the checkpoint there is nothing to hold the graphs against.",
@@ -151,8 +190,44 @@ def _bisect(
     with needs_extra("compile", "Bisecting"):
         from libra_edge.parity.bisect import release_culprits
     say("verify: bisecting both graphs")
-    found = release_culprits(release, checkpoint, data, seed=seed, cache=cache, out=out)
+    found = release_culprits(
+        release,
+        sources.checkpoint,
+        data,
+        seed=seed,
+        cache=sources.cache,
+        out=out,
+        calibrate=sources.calibrate,
+    )
     return [str(culprit) for culprit in found]
+
+
+def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:
+    """How smooth the executed actions were, and by how much async and M change that."""
+    output.table(
+        (
+            f"trajectory ({found.episodes} episodes)",
+            "jerk, range/s3",
+            "curvature, rad/range",
+            "held",
+        ),
+        [
+            (
+                f"{run.engines}, {run.mode}, M = {run.chunks_per_plan}",
+                f"{run.jerk.value:.4g}{_change(run.jerk_change)}",
+                f"{run.curvature.value:.4g}{_change(run.curvature_change)}",
+                f"{run.held_steps} of {found.steps}",
+            )
+            for run in found.runs
+        ],
+    )
+    output.text("")
+
+
+def _change(change: Interval | None) -> str:
+    if change is None:
+        return ""
+    return f" ({change.value:+.1%}, 95 % {change.low:+.1%} to {change.high:+.1%})"
 
 
 def _write_report(folder: Path, record: Report) -> None:
@@ -169,9 +244,11 @@ def _write_report(folder: Path, record: Report) -> None:
 
 def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
+    loose = [change.name for change in result.gates if change.loose]
+    again = f"libra-edge verify {release} --checkpoint CHECKPOINT"
     follow = {
-        ExitCode.OK: f"libra-edge simulate {release}",
-        ExitCode.NOT_MEASURED: f"libra-edge verify {release} --checkpoint CHECKPOINT",
+        ExitCode.OK: again if result.quick else f"libra-edge simulate {release}",
+        ExitCode.NOT_MEASURED: again,
     }
     output.finish(
         {
@@ -182,8 +259,19 @@ def _finish(output: Output, release: Path, result: Verification, culprits: list[
             "failed": failed,
             "not_measured": missing,
             "first_wrong": culprits,
+            "quick": result.quick,
+            "left_out": list(result.left_out),
+            "gates": [change.model_dump(mode="json") for change in result.gates],
+            "gates_when_compiled": [
+                change.model_dump(mode="json") for change in result.manifest.gates
+            ],
+            "samples": result.samples,
+            "seed": result.seed,
+            "behind": result.behind.to_json(),
         },
-        f"{release}: {passed} checks passed, {failed} failed, {missing} not measured",
+        f"{release}: {passed} checks passed, {failed} failed, {missing} not measured"
+        + (" (quick: not a release gate)" if result.quick else "")
+        + (f" (LOOSE GATES: {', '.join(loose)})" if loose else ""),
         exit_code=result.exit_code,
         next_command=follow.get(result.exit_code),
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
+from libra_edge.limits import Limits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 # What a target's engines can run: the arithmetic of a policy's matrix products.
@@ -147,7 +148,7 @@ class Recipe(_Entry):
     absolute activations, for that algorithm; block: inputs of an output that share a scale, where
     weights have 4 bits; samples: calibration samples wanted; keep: patterns (`*` matches anything)
     of layers that stay in high precision; parts: per part of the policy what its layers become,
-    high precision where a part is left out.
+    high precision where a part is left out; gates: what a release has to pass, by default.
     """
 
     precision: Precision
@@ -158,6 +159,7 @@ class Recipe(_Entry):
     needs_gpu: bool = False
     keep: Annotated[tuple[str, ...], Field(strict=False)] = ()
     parts: dict[PartName, LayerPrecision] = {}
+    gates: Limits
 
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Recipe:
@@ -188,6 +190,7 @@ _INNER: dict[str, type[BaseModel]] = {
     "engines": TargetEngine,
     "software": Software,
     "onnxruntime": RuntimeLibrary,
+    "gates": Limits,
 }
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.errors import IncompatibleError, IntegrityError
+from libra_edge.limits import ChangedLimit
 from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
 
 SCHEMA_VERSION = 1
@@ -225,10 +226,11 @@ class Member(Strict):
 class ReleaseFacts(_Grown):
     """Everything a manifest says except the list of members: what the compiler knows.
 
-    random_weights: the policy was never trained; such a release is for measuring alone.
+    random_weights: the policy was never trained; such a release is for measuring alone; gates: the
+    limits that it was compiled under, where they are not the recipe's.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("device", "layers", "provision", "random_weights")
+    later: ClassVar[tuple[str, ...]] = ("device", "gates", "layers", "provision", "random_weights")
 
     schema_version: Literal[1] = 1
     name: Name
@@ -246,6 +248,7 @@ class ReleaseFacts(_Grown):
     device: DeviceNeeds | None = None
     provision: Provision | None = None
     random_weights: bool = False
+    gates: Annotated[tuple[ChangedLimit, ...], Field(max_length=16)] = ()
 
 
 class Manifest(ReleaseFacts):

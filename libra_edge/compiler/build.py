@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from libra_edge.catalog import Recipe, Target
+from libra_edge.catalog import Target
 from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.front import Front
@@ -26,7 +26,8 @@ from libra_edge.engines.base import (
     TensorSpec,
 )
 from libra_edge.errors import InputError
-from libra_edge.parity.gates import LIMITS, compare, require_pass, run_engines
+from libra_edge.limits import Limits
+from libra_edge.parity.gates import compare, require_pass, run_engines
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.executor import Engines
 
@@ -77,7 +78,7 @@ def build_engines(
     front: Front,
     target: Target,
     plan: EnginePlan,
-    recipe: Recipe,
+    limits: Limits,
     pinned: Form | None,
     cache: StageCache,
     reference: Engines,
@@ -92,7 +93,7 @@ def build_engines(
         front: the graphs.
         target: what to build for.
         plan: which engines, and where.
-        recipe: the precision.
+        limits: the gates.
         pinned: the refiner's form, or None for the faster.
         cache: keeps the measurement, so that compiling again decides alike.
         reference: the policy in PyTorch, with quantised layers where the recipe has them.
@@ -119,7 +120,7 @@ def build_engines(
         chosen = (*products["planner"], *products[form])
         return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
-    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, recipe)
+    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, limits)
     inputs = {name: sha256(built.content) for name, built in graphs.items()}
     measured, _ = cache.get_or_make(
         "measure", inputs, lambda: {"medians_ms": _measure(sessions, samples[0])}
@@ -250,7 +251,7 @@ def _require_parity(
     reference: Engines,
     samples: Sequence[Sample],
     front: Front,
-    recipe: Recipe,
+    limits: Limits,
 ) -> None:
     dims = front.split.config.embodiment.actions
     expected = run_engines(reference, samples)
@@ -258,7 +259,7 @@ def _require_parity(
         pair = EnginePair(sessions["planner"], sessions[form])
         found = run_engines(pair, samples, expected.intent)
         stage = f"{form} refiner vs PyTorch"
-        require_pass(compare(stage, expected, found, dims, LIMITS[recipe.name]))
+        require_pass(compare(stage, expected, found, dims, limits))
 
 
 def _measure(sessions: Mapping[str, Session], sample: Sample) -> bytes:

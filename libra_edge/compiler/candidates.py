@@ -15,7 +15,7 @@ from libra_edge.compiler.quantize import Quantised, in_half, quantise
 from libra_edge.compiler.sensitivity import measure_layers
 from libra_edge.compiler.trial import Trial
 from libra_edge.engines import engine
-from libra_edge.parity.gates import Limits
+from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,13 @@ from libra_edge.compiler.stages import exported_engines, fused_engines, split_en
 from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import InputError, ParityError
+from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.gates import (
     ENGINE,
     FUSED,
-    LIMITS,
     POLICY,
     RUNTIME,
     Check,
-    Limits,
     compare_chain,
     compare_end_to_end,
     require_pass,
@@ -90,6 +89,8 @@ class Request:
         auto_precision: keep the worst layers of the recipe in high precision until the gates hold.
         max_action_error: then the gate of action errors, a fraction of each dimension's range, no
             larger than the recipe's; None takes the recipe's.
+        gates: TOML file of limits that replace the recipe's; None takes those.
+        allow_loose: take limits that are looser than the recipe's; the manifest says so.
         form: the refiner's form; None keeps the faster.
         cache: folder of stage outputs; None takes the user's cache folder.
         force: replace a release that stands at `out`.
@@ -109,6 +110,8 @@ class Request:
     calibration_samples: int | None = None
     auto_precision: bool = False
     max_action_error: float | None = None
+    gates: Path | None = None
+    allow_loose: bool = False
     form: Form | None = None
     cache: Path | None = None
     force: bool = False
@@ -143,7 +146,7 @@ class _Job:
     samples: Sequence[Sample]
     cache: StageCache
     calibration: CalibrationData | None
-    limits: Limits
+    gates: Gates
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,14 @@ def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnSt
     reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(
-        front, job.target, job.plan, job.recipe, request.form, job.cache, reference, job.samples
+        front,
+        job.target,
+        job.plan,
+        job.gates.limits,
+        request.form,
+        job.cache,
+        reference,
+        job.samples,
     )
     on_stage("runtime", f"native code for {job.target.arch}")
     files = _members(job, built, reference)
@@ -225,7 +235,7 @@ def _resolve(request: Request) -> _Job:
     plan = plan_engines(target, on_device=request.engines_on_device)
     engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
-    limits = _limits(request, recipe)
+    gates = _gates(request, recipe)
     if recipe.quantises and request.calibrate is None:
         raise InputError(
             "calibration-data-missing",
@@ -249,12 +259,13 @@ def _resolve(request: Request) -> _Job:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     cache = StageCache(request.cache or default_cache())
-    return _Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration, limits)
+    return _Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration, gates)
 
 
-def _limits(request: Request, recipe: Recipe) -> Limits:
-    """The recipe's gates, with the action error that was asked for."""
-    limits = LIMITS[recipe.name]
+def _gates(request: Request, recipe: Recipe) -> Gates:
+    """The recipe's gates, with what was asked for in their place."""
+    gates = read_gates(request.gates, recipe.gates, allow_loose=request.allow_loose)
+    limits = gates.limits
     if request.auto_precision and not recipe.quantises:
         raise InputError(
             "recipe-quantises-nothing",
@@ -262,7 +273,7 @@ def _limits(request: Request, recipe: Recipe) -> Limits:
             "Start from a recipe with calibration, or leave out --auto-precision.",
         )
     if request.max_action_error is None:
-        return limits
+        return gates
     if not request.auto_precision or request.max_action_error > limits.action:
         raise InputError(
             "action-error-gate",
@@ -271,7 +282,8 @@ def _limits(request: Request, recipe: Recipe) -> Limits:
             + ("." if request.auto_precision else " without --auto-precision."),
             "--max-action-error goes with --auto-precision and makes a gate stricter, never wider.",
         )
-    return replace(limits, action=request.max_action_error)
+    stricter = limits.model_copy(update={"action": request.max_action_error})
+    return gates_between(recipe.gates, stricter)
 
 
 def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
@@ -299,7 +311,7 @@ def _candidates(job: _Job, request: Request, on_stage: OnStage) -> Iterator[Cand
         job.recipe,
         first.quantised,
         [*job.samples, *others],
-        job.limits,
+        job.gates.limits,
         job.cache,
         on_stage,
     )
@@ -313,9 +325,10 @@ def _facts(job: _Job, built: Built, candidate: Candidate, checks: Sequence[Check
         *(simulation_decisions(job.plan) if quantised else ()),
         *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
     )
-    return release_facts(
+    facts = release_facts(
         job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantised
     )
+    return facts.model_copy(update={"gates": job.gates.changes})
 
 
 def _require_free(out: Path, *, replace: bool) -> None:
@@ -419,7 +432,7 @@ def _judge(job: _Job, on_stage: OnStage) -> dict[str, Any]:
     return {
         "samples": job.samples,
         "dims": job.checkpoint.config.embodiment.actions,
-        "limits": job.limits,
+        "limits": job.gates.limits,
         "on_stage": lambda stage: on_stage("check", stage),
     }
 

@@ -189,7 +189,7 @@ def calibrate(
     """The ranges of every layer that changes; kept by weights, recipe, data and code."""
     inputs = {
         "checkpoint": checkpoint.sha256,
-        "recipe": recipe.model_dump_json(),
+        "recipe": recipe.model_dump_json(exclude={"gates"}),
         "layers": repr(sorted((name, str(p)) for name, p in precisions.items())),
         "data": data.sha256,
         "modelopt": version("nvidia-modelopt"),

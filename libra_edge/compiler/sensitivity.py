@@ -17,7 +17,6 @@ from libra_edge.compiler.quantize import quantise, require_calibration_runs_here
 from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
-from libra_edge.parity.gates import LIMITS
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
@@ -134,7 +133,7 @@ def measure(
     cache = StageCache(request.cache or default_cache())
     quantised = quantise(checkpoint, recipe, data, form, cache)
     trial = Trial(checkpoint, recipe, quantised, form, samples)
-    allowed, count = trial.allowed(LIMITS[recipe.name]), len(trial.layers)
+    allowed, count = trial.allowed(recipe.gates), len(trial.layers)
     done = iter(range(count))
     ranked = measure_layers(
         trial, checkpoint.policy, allowed, lambda name: on_progress(next(done), count, name)

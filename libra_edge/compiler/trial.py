@@ -19,7 +19,8 @@ from torch import Tensor
 from libra_edge.catalog import Recipe
 from libra_edge.compiler.quantize import Precisions, Quantised, quantised_layer, replace_layer
 from libra_edge.engines.base import QdqForm
-from libra_edge.parity.gates import Limits
+from libra_edge.limits import Limits
+from libra_edge.parity.gates import largest_differing_margin
 from libra_edge.parity.metrics import token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ class Allowed:
     def used(self, effect: Effect) -> float:
         """The largest share of a gate that an effect uses up; over 1 it does not pass."""
         shares = (
-            (1 - effect.tokens) / (1 - self.tokens),
+            (1 - effect.tokens) / max(1 - self.tokens, 1e-12),
             effect.margin / self.margin,
             effect.action / self.action,
         )
@@ -115,8 +116,7 @@ class Trial:
 
     def allowed(self, limits: Limits) -> Allowed:
         """The gates, as far as they hold a quantised policy against the one that was trained."""
-        assert limits.margin_percentile is not None
-        margin = float(np.percentile(self._reference.margin, limits.margin_percentile))
+        margin = largest_differing_margin(self._reference.margin, limits)
         return Allowed(limits.tokens, margin, limits.action)
 
     def effect(self, names: Collection[str]) -> Effect:

@@ -6,7 +6,8 @@ unrolled. The culprit is the first operator whose output differs far more than i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.verify import open_release
-from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.front import make_graphs
 from libra_edge.parity.samples import Sample, choose_samples
+from libra_edge.parity.trained import Sources, graphs_again
+from libra_edge.parity.unroll import trips, unrolled
 from libra_edge.policy.checkpoint import load_checkpoint
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,8 @@ Values = Mapping[str, Array]
 SMALLEST_ERROR = 1e-3
 JUMP = 10.0
 BISECT_SAMPLES = 8
+# What a layer's tensors are called after it, plain or quantised.
+_TENSOR_OF_A_LAYER = re.compile(r"(\.(weight|bias|input))?(\.(stored|scale|zeros?))?$")
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,12 @@ def release_culprits(
     seed: int,
     cache: Path | None,
     out: Path,
+    calibrate: Path | None = None,
 ) -> list[Culprit]:
-    """Bisect both graphs of a release against the float graphs compiled from its checkpoint.
+    """Bisect both graphs of a release against those compiled from its checkpoint.
+
+    Those of a quantised release are compiled again with its recipe, its kept layers and its
+    calibration data, so that both are the same but for the fault.
 
     Args:
         path: the release.
@@ -76,10 +83,15 @@ def release_culprits(
         seed: of the choice of observations.
         cache: the compiler's cache; None takes the user's.
         out: folder for a repro per graph.
+        calibrate: what a quantised release was calibrated on.
+
+    Raises:
+        InputError: the calibration data is missing or is not the release's.
     """
     release, loaded = open_release(path), load_checkpoint(checkpoint)
-    config = loaded.config
-    front = make_graphs(loaded, StageCache(cache or default_cache()), lambda stage, note: None)
+    config, manifest = loaded.config, release.manifest
+    sources = Sources(checkpoint, calibrate, cache)
+    _, front = graphs_again(manifest, loaded, sources, lambda stage: None)
     samples = choose_samples(
         config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, seed, data
     )
@@ -88,7 +100,7 @@ def release_culprits(
     feeds: dict[str, tuple[bytes, list[dict[str, Array]]]] = {
         "planner": (front.planner, [planner_feeds(sample) for sample in samples]),
         "refiner": (
-            front.refiners[release.manifest.engines.refiner.form],
+            front.refiners[manifest.engines.refiner.form],
             [refiner_feeds(sample, plan) for sample, plan in zip(samples, plans, strict=True)],
         ),
     }
@@ -157,51 +169,10 @@ def trace(model: ModelProto, feeds: Values) -> dict[str, Array]:
     )
 
 
-def unrolled(model: ModelProto) -> ModelProto:
-    """The graph with its loops written out; values of step k are called `k/…`."""
-    result = ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:]
-    for node in model.graph.node:
-        if node.op_type == "Loop":
-            result.graph.node.extend(_written_out(node, result.graph))
-        else:
-            result.graph.node.append(node)
-    return result
-
-
-def _written_out(loop: NodeProto, graph: GraphProto) -> Iterator[NodeProto]:
-    body = loop.attribute[0].g
-    graph.initializer.extend(body.initializer)
-    counter, condition, *carried = [value.name for value in body.input]
-    made = [name for node in body.node for name in node.output]
-    current = list(loop.input[2:])
-    for k in range(_trips(loop, graph)):
-        names = {name: f"{k}/{name}" for name in (*made, counter, condition)}
-        graph.initializer.append(numpy_helper.from_array(np.array(k, np.int64), names[counter]))
-        graph.initializer.append(numpy_helper.from_array(np.array(True), names[condition]))
-        names |= dict(zip(carried, current, strict=True))
-        for node in body.node:
-            copy = NodeProto()
-            copy.CopyFrom(node)
-            copy.name = f"{k}/{node.name}"
-            copy.input[:] = [names.get(each, each) for each in node.input]
-            copy.output[:] = [names.get(each, each) for each in node.output]
-            yield copy
-        current = [names.get(value.name, value.name) for value in body.output[1:]]
-    for inner, outer in zip(current, loop.output, strict=True):
-        yield helper.make_node("Identity", [inner], [outer], outer)
-
-
-def _trips(loop: NodeProto, graph: GraphProto) -> int:
-    count = next(each for each in graph.initializer if each.name == loop.input[0])
-    return int(numpy_helper.to_array(count))
-
-
 def _steps(graph: GraphProto) -> int | None:
     """Trips of the graph's loop; None where it has none."""
     loops = [node for node in graph.node if node.op_type == "Loop"]
-    return _trips(loops[0], graph) if loops else None
+    return trips(loops[0], graph) if loops else None
 
 
 def _first_jump(name: str, graph: GraphProto, expected: Values, traced: Values) -> Culprit | None:
@@ -246,7 +217,7 @@ def _layer(node: NodeProto, graph: GraphProto) -> str:
     for name in named:
         plain: str = name.rpartition("/")[2].removeprefix("policy.")
         if not plain.startswith("_") and not plain.startswith("harm"):
-            return plain.removesuffix(".weight").removesuffix(".bias")
+            return _TENSOR_OF_A_LAYER.sub("", plain)
     return ""
 
 

@@ -33,23 +33,30 @@ class Interval(_Facts):
 
 
 class DimensionTokens(_Facts):
-    """Share of equal tokens of one action dimension."""
+    """Share of equal tokens of one action dimension, and its 95 % bootstrap interval."""
 
     name: str
     agreement: float
+    low: float
+    high: float
 
 
 class PlannerDetail(_Facts):
-    """Intent tokens of a candidate against a reference, over N samples.
+    """Intent tokens of a candidate against a reference, over `samples` samples.
 
-    agreement: share of equal tokens; weighted_agreement: the same, each token weighted by the
-    reference's margin; error_bins: mean distance in bins; confusion: counts [N bins, N bins],
-    reference by candidate; differing_margins: the reference's margins where tokens differ.
+    seed: of the bootstrap; agreement: share of equal tokens; weighted_agreement: the same, each
+    token weighted by the reference's margin; error_bins: mean distance in bins; confusion: counts
+    [N bins, N bins], reference by candidate; differing_margins: the reference's margins where
+    tokens differ; `…_ci`: 95 % bootstrap intervals over samples.
     """
 
+    samples: int
+    seed: int
     agreement: Interval
     weighted_agreement: float
+    weighted_agreement_ci: tuple[float, float]
     error_bins: float
+    error_bins_ci: tuple[float, float]
     dimensions: tuple[DimensionTokens, ...]
     confusion: tuple[tuple[int, ...], ...]
     differing_margins: tuple[float, ...]
@@ -77,13 +84,14 @@ class WorstSample(_Facts):
 
 
 class RefinerDetail(_Facts):
-    """Actions of a candidate against a reference, over the samples with the same intents.
+    """Actions of a candidate against a reference, over the `compared` samples with equal intents.
 
-    cosine and snr_db: per sample, of actions scaled by each dimension's range (median and worst);
-    an exact copy has no noise and counts with 200 dB.
+    seed: of the bootstrap; cosine and snr_db: per sample, of actions scaled by each dimension's
+    range (median and worst); an exact copy has no noise and counts with 200 dB.
     """
 
     compared: int
+    seed: int
     dimensions: tuple[DimensionError, ...]
     cosine_p50: float
     cosine_min: float
@@ -100,14 +108,24 @@ def planner_detail(
     weights = reference.margin.astype(np.float64)
     distance = np.abs(reference.intent.astype(np.int64) - candidate.intent)
     confusion = np.zeros((bins, bins), np.int64)
-    np.add.at(confusion, (reference.intent.ravel(), candidate.intent.ravel()), 1)
+    # What is no token at all fails a gate of its own; here it counts as the nearest.
+    found = np.clip(candidate.intent, 0, bins - 1)
+    np.add.at(confusion, (reference.intent.ravel(), found.ravel()), 1)
+    both = np.stack([(weights * equal).sum(axis=(1, 2)), weights.sum(axis=(1, 2))], axis=1)
+    weighted = bootstrap(both, _ratio, seed)
+    error_bins = bootstrap(distance.mean(axis=(1, 2)), np.mean, seed)
+    per_dimension = [bootstrap(equal[..., d].mean(axis=1), np.mean, seed) for d in range(len(dims))]
     return PlannerDetail(
-        agreement=_bootstrap(equal.mean(axis=(1, 2)), np.mean, seed),
-        weighted_agreement=float((weights * equal).sum() / max(weights.sum(), 1e-12)),
-        error_bins=float(distance.mean()),
+        samples=len(equal),
+        seed=seed,
+        agreement=bootstrap(equal.mean(axis=(1, 2)), np.mean, seed),
+        weighted_agreement=weighted.value,
+        weighted_agreement_ci=(weighted.low, weighted.high),
+        error_bins=error_bins.value,
+        error_bins_ci=(error_bins.low, error_bins.high),
         dimensions=tuple(
-            DimensionTokens(name=dim.name, agreement=float(equal[..., d].mean()))
-            for d, dim in enumerate(dims)
+            DimensionTokens(name=dim.name, agreement=found.value, low=found.low, high=found.high)
+            for dim, found in zip(dims, per_dimension, strict=True)
         ),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         differing_margins=tuple(sorted(float(m) for m in reference.margin[~equal])),
@@ -132,6 +150,7 @@ def refiner_detail(
     cosine, snr_db = _likeness(wanted / span, candidate.actions[same] / span)
     return RefinerDetail(
         compared=len(numbers),
+        seed=seed,
         dimensions=tuple(
             _dimension(dim, error[..., d], float(span[d]), seed) for d, dim in enumerate(dims)
         ),
@@ -151,7 +170,7 @@ def _dimension(dim: ActionDim, error: Floats, span: float, seed: int) -> Dimensi
         span=span,
         p50=float(p50),
         p95=float(p95),
-        p99=_bootstrap(error, lambda values: np.percentile(values, 99), seed),
+        p99=bootstrap(error, lambda values: np.percentile(values, 99), seed),
         max=float(error.max()),
     )
 
@@ -186,7 +205,13 @@ def _likeness(wanted: Floats, found: Floats) -> tuple[Floats, Floats]:
     return cosine, np.where(noise > tiny, 10 * np.log10(np.maximum(ratio, tiny)), 200.0)
 
 
-def _bootstrap(values: Floats, statistic: Callable[[Floats], np.floating], seed: int) -> Interval:
+def _ratio(pairs: Floats) -> np.floating:
+    """Sum of the first column over that of the second."""
+    first, second = pairs.sum(axis=0)
+    return np.float64(first / max(second, 1e-12))
+
+
+def bootstrap(values: Floats, statistic: Callable[[Floats], np.floating], seed: int) -> Interval:
     """Resample whole samples (the first axis), as values within one belong together."""
     random = np.random.default_rng(seed)
     drawn = random.integers(0, len(values), (_RESAMPLINGS, len(values)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from libra_edge.errors import LibraError, ParityError
+from libra_edge.limits import Limits
 from libra_edge.parity.metrics import action_error, margin_error, token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
@@ -21,36 +22,6 @@ Verdict = Literal["pass", "fail", "not measured"]
 # Names of the stages that more than one place compares.
 NOT_FINITE = "not-finite"
 POLICY, FUSED, ENGINE, RUNTIME = "PyTorch policy", "fused", "engine", "C ABI"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Thresholds of one recipe.
-
-    tokens: smallest fraction of equal intent tokens; margin: largest error of a margin, and bound
-    of the margins at which tokens may differ (logits), or None; margin_percentile: then tokens
-    may differ only below this percentile of the reference's margins; action: largest error of
-    `action_percentile` percent of the action values, as a fraction of the dimension's range.
-    """
-
-    tokens: float
-    margin: float | None
-    action: float
-    margin_percentile: float | None = None
-    action_percentile: Literal[99, 100] = 100
-
-
-# Where rounding is meant: few tokens change, none that the planner was sure of, and hands stay
-# within 2 % of each range.
-_ROUNDED = Limits(tokens=0.98, margin=None, action=0.02, margin_percentile=5, action_percentile=99)
-LIMITS: dict[str, Limits] = {
-    "fp32": Limits(tokens=0.999, margin=1e-3, action=1e-4),
-    "fp16": Limits(tokens=0.995, margin=None, action=0.005, margin_percentile=5),
-    **dict.fromkeys(
-        ("int8", "int8-smoothquant", "int8-weight-only", "fp8", "int4-awq", "w4a8", "nvfp4"),
-        _ROUNDED,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +39,7 @@ class Check:
     def to_json(self) -> dict[str, object]:
         """The fields as JSON knows numbers: what is not finite becomes null."""
         return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            name: None if isinstance(value, float) and not isfinite(value) else value
             for name, value in asdict(self).items()
         }
 
@@ -172,7 +143,7 @@ def compare(
         note += f", max {actions.max:.1e}"
     shift = margin_error(reference.margin, candidate.margin)
     differing = f"{tokens.different} of {tokens.tokens} tokens differ"
-    sure = _largest_differing_margin(reference, limits)
+    sure = largest_differing_margin(reference.margin, limits)
     checks = [
         Check(stage, "finite", float(finite), 1.0, count, _verdict(bool(finite))),
         Check(stage, "tokens equal", equal, limits.tokens, count, _verdict(equal >= limits.tokens)),
@@ -195,13 +166,13 @@ def compare(
     return checks
 
 
-def _largest_differing_margin(reference: Outputs, limits: Limits) -> float:
-    """The bound of the margins at which tokens may differ, in logits."""
+def largest_differing_margin(margins: Array, limits: Limits) -> float:
+    """The bound of the margins at which tokens may differ, of margins [..., L, D] in logits."""
+    bound = inf if limits.margin is None else limits.margin
     if limits.margin_percentile is None:
-        assert limits.margin is not None
-        return limits.margin
+        return bound
     # Four digits: the bound goes into the manifest, whose bytes any machine would repeat.
-    return float(f"{np.percentile(reference.margin, limits.margin_percentile):.4g}")
+    return min(bound, float(f"{np.percentile(margins, limits.margin_percentile):.4g}"))
 
 
 def compare_chain(
@@ -210,6 +181,7 @@ def compare_chain(
     dims: Sequence[ActionDim],
     limits: Limits,
     on_stage: Callable[[str], None] = lambda _: None,
+    first: Outputs | None = None,
 ) -> list[Check]:
     """Hold every stage against the one before it.
 
@@ -222,10 +194,11 @@ def compare_chain(
         dims: the action dimensions.
         limits: the thresholds.
         on_stage: called with a comparison's name before it is made.
+        first: what the first of the chain gave, where that is known; None runs it.
     """
     checks: list[Check] = []
     (before_name, first_engines), *others = chain
-    first = before = run_engines(first_engines, samples)
+    first = before = first or run_engines(first_engines, samples)
     for name, engines in others:
         stage = f"{name} vs {before_name}"
         on_stage(stage)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from libra_edge.bundle.verify import Release
 from libra_edge.errors import IntegrityError
-from libra_edge.parity.gates import Check, Limits, Outputs, compare, run_engines
+from libra_edge.limits import Limits
+from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -105,6 +106,11 @@ class LibraVLA(nn.Module):
 
     def denoise(self, context: Context, noise: Tensor) -> Tensor:
         """Noise [B, H, D] → normalised clean actions [B, H, D] in K model evaluations."""
+        *_, actions = self.denoise_steps(context, noise)
+        return actions
+
+    def denoise_steps(self, context: Context, noise: Tensor) -> Iterator[Tensor]:
+        """The noisy actions [B, H, D] after each denoising step; the last are the clean ones."""
         assert self.refiner is not None
         x, previous = noise, torch.zeros_like(noise)
         for time, row in zip(self.table.timesteps, self.table.coefficients, strict=True):
@@ -112,4 +118,4 @@ class LibraVLA(nn.Module):
             output = self.refiner.denoise(x, self.refiner.modulation(timestep), context)
             coefficients = [float(c) for c in row]
             x, previous = sampler_step(x, output, previous, coefficients, self.table.clip_sample)
-        return x
+            yield x

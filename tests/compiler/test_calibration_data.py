@@ -24,7 +24,7 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity.gates import LIMITS, Limits
+from libra_edge.parity.trained import STAGES_BETWEEN
 from libra_edge.parity.verify import verify_release
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
@@ -185,12 +185,12 @@ def test_unusable_data_is_refused_and_nothing_written(
 
 
 def test_int8_release_of_a_tiny_policy(
-    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, dataset: Dataset, tmp_path: Path
 ) -> None:
     """From data to `verify`; random weights are sure of no token, so the gates are wide here."""
     recipe = "int8"
-    wide = Limits(0.9, margin=None, action=0.1, margin_percentile=50, action_percentile=99)
-    monkeypatch.setitem(LIMITS, recipe, wide)
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[gates]\ntokens = 0.9\naction = 0.1\nmargin_percentile = 50\n")
     held_out = write(tmp_path / "held-out", episodes(4, first_seed=100))
     request = Request(
         checkpoint.path,
@@ -198,6 +198,8 @@ def test_int8_release_of_a_tiny_policy(
         data=held_out,
         calibrate=dataset.path,
         calibration_samples=128,
+        gates=gates,
+        allow_loose=True,
         out=tmp_path / "release",
         cache=tmp_path / "cache",
         form="loop",
@@ -210,10 +212,16 @@ def test_int8_release_of_a_tiny_policy(
     report = json.loads(compiled.report.read_text())
     assert len(report["calibration"]["frames"]) == 128
     assert {p["precision"] for p in report["products"]} == {"int8", "fp32"}
+    assert [change.name for change in compiled.manifest.gates if change.loose] == [
+        "tokens",
+        "action",
+        "margin_percentile",
+    ]
     found = verify_release(
         compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
     )
     stages = {check.stage for check in found.checks}
     assert {"engine vs PyTorch policy", "C ABI vs engine"} <= stages
     assert found.count("not measured") == 0
+    assert found.left_out == (f"{STAGES_BETWEEN} (they need --calibrate DATASET)",)
     assert not [c for c in found.checks if c.verdict == "fail" and "C ABI" in c.stage]

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import Compiled
+from libra_edge.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,10 +45,24 @@ def test_compile_json(work: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert "unrolled" not in body["medians_ms"]
 
 
+def test_loose_gates_are_refused_or_shown(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[gates]\ntokens = 0.5\n")
+    words = ["compile", str(checkpoint), "-o", str(tmp_path / "out"), "--gates", str(gates)]
+    words += ["--cache", str(work / "cache")]
+    refused = CliRunner().invoke(program.app, words)
+    assert refused.exit_code == int(ExitCode.USAGE)
+    assert "gates-loose" in refused.stderr
+    taken = CliRunner().invoke(program.app, [*words, "--allow-loose"])
+    assert taken.exit_code == 0, taken.stderr
+    assert "gate of this release: tokens 0.5, the recipe's is 0.999 (LOOSE)" in taken.stdout
+
+
 @pytest.mark.parametrize(
     ("extra", "code"),
     [
         (["--target", "cpu-x86_46"], "unknown-target"),
+        (["--gates", "nowhere.toml"], "gates-unreadable"),
         (["--recipe", "int9"], "unknown-recipe"),
         (["--data", "nowhere"], "dataset-missing"),
         (["--form", "scan"], "usage"),

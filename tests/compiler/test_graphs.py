@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from libra_edge.catalog import load_recipe
 from libra_edge.compiler.export import OPSET, export, from_bytes, to_bytes
 from libra_edge.compiler.fuse import FORMS, fuse, sort_step
 from libra_edge.compiler.split import Graph, Tables
@@ -18,7 +19,7 @@ from libra_edge.compiler.stages import as_written, exported_engines, split_engin
 from libra_edge.engines.base import EnginePair
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import InputError
-from libra_edge.parity.gates import LIMITS, compare_chain, require_pass, run_engines
+from libra_edge.parity.gates import compare_chain, require_pass, run_engines
 from libra_edge.parity.samples import synthetic_samples
 from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.conftest import Fronts
@@ -45,7 +46,7 @@ def test_every_stage_is_the_policy(fronts: Fronts, name: str) -> None:
         chain.append((form, EnginePair(planner, as_written(refiner))))
         optimised = ENGINE.load(refiner, "CPUExecutionProvider", {})
         chain.append((f"{form}, optimised", EnginePair(planner, optimised)))
-    checks = compare_chain(chain, samples, config.embodiment.actions, LIMITS["fp32"])
+    checks = compare_chain(chain, samples, config.embodiment.actions, load_recipe("fp32").gates)
     require_pass(checks)
     assert len(checks) == 5 * (len(chain) - 1)
 
@@ -205,5 +206,5 @@ def test_another_policy_does_not_pass(fronts: Fronts) -> None:
         ("other", TorchEngines(other.policy)),
         ("engine", EnginePair(as_written(front.planner), as_written(front.refiners["loop"]))),
     ]
-    checks = compare_chain(chain, samples, config.embodiment.actions, LIMITS["fp32"])
+    checks = compare_chain(chain, samples, config.embodiment.actions, load_recipe("fp32").gates)
     assert {c.metric for c in checks if c.verdict == "fail"} == {"action error / range"}

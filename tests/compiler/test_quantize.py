@@ -274,7 +274,7 @@ def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
             front,
             load_target("cpu-x86_64"),
             plan_engines(load_target("cpu-x86_64")),
-            load_recipe("int8"),
+            load_recipe("int8").gates,
             None,
             cache,
             reference,
@@ -298,15 +298,13 @@ def test_integers_stay_integers_in_the_loop(front: Front) -> None:
 
 
 def test_gates_of_rounded_recipes_can_fail(checkpoint: Checkpoint) -> None:
-    from libra_edge.parity.gates import LIMITS
-
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 16, 0, None)
     good = run_engines(TorchEngines(checkpoint.policy), samples)
     dims = config.embodiment.actions
 
     def failing(candidate: object) -> set[str]:
-        checks = compare("stage", good, candidate, dims, LIMITS["int8"])  # type: ignore[arg-type]
+        checks = compare("stage", good, candidate, dims, load_recipe("int8").gates)  # type: ignore[arg-type]
         return {check.metric for check in checks if check.verdict != "pass"}
 
     assert failing(good) == set()

@@ -17,9 +17,9 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantize import Quantised, convert, quantise
 from libra_edge.compiler.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.sensitivity_page import markdown, svg
-from libra_edge.compiler.trial import Trial
+from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
-from libra_edge.parity.gates import LIMITS, compare, run_engines
+from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.torch_controller import TorchEngines
@@ -56,7 +56,7 @@ def trial(checkpoint: Checkpoint, quantised: Quantised, samples: list[Sample]) -
 
 @pytest.fixture(scope="module")
 def ranked(trial: Trial, checkpoint: Checkpoint) -> list[Sensitivity]:
-    return measure_layers(trial, checkpoint.policy, trial.allowed(LIMITS["int4-awq"]))
+    return measure_layers(trial, checkpoint.policy, trial.allowed(load_recipe("int4-awq").gates))
 
 
 def test_a_trial_judges_as_the_gates_do(
@@ -64,7 +64,7 @@ def test_a_trial_judges_as_the_gates_do(
 ) -> None:
     nothing = trial.effect([])
     assert (nothing.tokens, nothing.margin, nothing.action) == (1.0, 0.0, 0.0)
-    limits, dims = LIMITS["int4-awq"], checkpoint.config.embodiment.actions
+    limits, dims = load_recipe("int4-awq").gates, checkpoint.config.embodiment.actions
     policy = convert(checkpoint.policy, quantised.ranges, quantised.precisions, FORM)
     expected = run_engines(TorchEngines(checkpoint.policy), samples)
     found = run_engines(TorchEngines(policy), samples, expected.intent)
@@ -105,7 +105,7 @@ def test_the_worst_layer_comes_first(
     coarse = {**quantised.ranges}
     coarse[best] = replace(coarse[best], weight_amax=coarse[best].weight_amax * 8)
     spoilt = Trial(checkpoint, RECIPE, replace(quantised, ranges=coarse), FORM, samples)
-    again = measure_layers(spoilt, checkpoint.policy, trial.allowed(LIMITS["int4-awq"]))
+    again = measure_layers(spoilt, checkpoint.policy, trial.allowed(load_recipe("int4-awq").gates))
     before = next(one for one in ranked if one.layer == best)
     after = next(one for one in again if one.layer == best)
     assert after.effect.action > 3 * before.effect.action
@@ -163,6 +163,12 @@ def test_the_command_writes_table_and_plot(
     again = CliRunner().invoke(program.app, [*words, "--json"])
     assert again.exit_code == 2
     assert json.loads(again.stdout)["error"]["code"] == "destination-exists"
+
+
+def test_a_gate_that_allows_no_other_token_is_a_gate() -> None:
+    strictest = Allowed(tokens=1.0, margin=0.5, action=0.1)
+    assert strictest.used(Effect(1.0, 0.1, 0.0, 0.05, ())) == pytest.approx(0.5)
+    assert strictest.used(Effect(0.999, 0.1, 0.0, 0.05, ())) > 1
 
 
 @pytest.mark.parametrize(

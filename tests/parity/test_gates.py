@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from libra_edge.catalog import load_recipe
 from libra_edge.errors import ExitCode, ParityError
 from libra_edge.parity.gates import (
-    LIMITS,
     Check,
     Outputs,
     compare,
@@ -28,7 +28,7 @@ DIMS = (
     ActionDim(name="small", unit="m", kind="delta", lower=-0.05, upper=0.05),
     ActionDim(name="large", unit="m", kind="absolute", lower=-50.0, upper=50.0),
 )
-FP32 = LIMITS["fp32"]
+FP32 = load_recipe("fp32").gates
 N, L, H = 50, 10, 5
 
 

@@ -17,13 +17,21 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from libra_edge.bundle.compatibility import this_device
-from libra_edge.bundle.manifest import Manifest, ReleaseFacts
+from libra_edge.bundle.manifest import Manifest, ReleaseFacts, parse_manifest
 from libra_edge.bundle.pack import pack_release, write_release
 from libra_edge.cli import app as program
 from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import Request, compile_checkpoint
-from libra_edge.errors import ExitCode, IntegrityError
-from libra_edge.parity.verify import AGAINST_CHECKPOINT, GOLDEN, Verification, verify_release
+from libra_edge.errors import ExitCode, InputError, IntegrityError
+from libra_edge.parity.trained import AGAINST_CHECKPOINT, STAGES_BETWEEN
+from libra_edge.parity.verify import (
+    GOLDEN,
+    NOT_QUICK,
+    QUICK_SAMPLES,
+    Verification,
+    verify_release,
+)
+from tests.compiler.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -46,13 +54,13 @@ def failed(result: Verification) -> set[str]:
     return {check.stage for check in result.checks if check.verdict == "fail"}
 
 
-def altered(work: Path, out: Path, members: dict[str, bytes]) -> Path:
+def altered(work: Path, out: Path, members: dict[str, bytes], **changes: object) -> Path:
     """A release with other members and a manifest that fits them: only parity can tell."""
     source = work / "release"
     facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     files: dict[str, Path | bytes] = {name: source / name for name in facts.members}
     fields = {name: getattr(facts, name) for name in ReleaseFacts.model_fields}
-    write_release(out, ReleaseFacts(**fields), files | members)
+    write_release(out, ReleaseFacts(**(fields | changes)), files | members)
     return out
 
 
@@ -163,7 +171,8 @@ def test_a_machine_without_the_architecture_measures_nothing_in_silence(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(this_device(), arch="riscv64-linux-gnu")
-    monkeypatch.setattr("libra_edge.parity.verify.this_device", lambda: other)
+    for module in ("verify", "loading"):
+        monkeypatch.setattr(f"libra_edge.parity.{module}.this_device", lambda: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
     gap = next(check for check in result.checks if check.verdict == "not measured")
@@ -183,6 +192,130 @@ def test_command(work: Path, tmp_path: Path) -> None:
     assert gap.exit_code == int(ExitCode.NOT_MEASURED)
     assert gap.stdout.splitlines()[-1].endswith("0 failed, 1 not measured")
     assert "not measured: release vs checkpoint" in gap.stdout
+
+
+@pytest.fixture(scope="module")
+def swapped(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release with a planner that is one percent off."""
+    name = "engines/planner.onnx"
+    model = perturbed((work / "release" / name).read_bytes())
+    return altered(work, tmp_path_factory.mktemp("swapped") / "release", {name: model})
+
+
+def test_quick_compiles_nothing_and_says_what_it_leaves_out(work: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    result = verify(
+        work, work / "release", samples=None, quick=True, cache=tmp_path, on_stage=told.append
+    )
+    assert result.exit_code is ExitCode.OK
+    assert not any(tmp_path.iterdir()), "nothing was compiled"
+    assert not [stage for stage in told if stage.startswith(("export", "fuse"))]
+    assert {check.stage for check in result.checks} == {
+        "integrity",
+        GOLDEN,
+        "checkpoint",
+        "C ABI vs PyTorch policy",
+        "C ABI vs PyTorch policy, end to end",
+        "C ABI steps vs reference executor",
+        "C ABI on edge observations",
+    }
+    assert result.left_out == (STAGES_BETWEEN, *NOT_QUICK)
+    assert (result.quick, result.samples) == (True, QUICK_SAMPLES)
+    assert all(check.samples > 0 for check in result.checks)
+
+
+def test_quick_fails_and_misses_like_the_full_one(work: Path, swapped: Path) -> None:
+    result = verify(work, swapped, quick=True)
+    assert result.exit_code is ExitCode.PARITY
+    assert "C ABI vs PyTorch policy" in failed(result)
+    gap = verify(work, work / "release", quick=True, checkpoint=None)
+    assert gap.exit_code is ExitCode.NOT_MEASURED
+
+
+def test_quick_on_the_command_line(work: Path, tmp_path: Path) -> None:
+    words = ["verify", str(work / "release"), "--checkpoint", str(work / "checkpoint"), "--quick"]
+    result = CliRunner().invoke(program.app, [*words, "--junit", str(tmp_path / "junit.xml")])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("(quick: not a release gate)")
+    assert "not compared (--quick): latency" in result.stdout
+    assert 'skipped="4"' in (tmp_path / "junit.xml").read_text()
+    both = CliRunner().invoke(program.app, [*words, "--golden-only"])
+    assert both.exit_code == int(ExitCode.USAGE)
+
+
+def test_stricter_gates_fail_what_the_recipe_passes(work: Path, tmp_path: Path) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[gates]\naction = 1e-12\n")
+    result = verify(work, work / "release", gates=gates)
+    assert result.exit_code is ExitCode.PARITY
+    assert {c.metric for c in result.checks if c.verdict == "fail"} == {"action error / range"}
+    assert [(change.name, change.loose) for change in result.gates] == [("action", False)]
+
+
+def test_looser_gates_pass_only_with_leave_and_in_red(
+    work: Path, swapped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[gates]\ntokens = 0.01\nmargin = 1e6\naction = 1.0\n")
+    words = ["verify", str(swapped), "--golden-only", "--gates", str(gates)]
+    refused = CliRunner().invoke(program.app, words)
+    assert refused.exit_code == int(ExitCode.USAGE)
+    assert "gates-loose" in refused.stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    passed = CliRunner().invoke(program.app, [*words, "--allow-loose"])
+    assert passed.exit_code == 0
+    (line,) = [line for line in passed.stdout.splitlines() if "gate here: margin" in line]
+    assert "\x1b[1;31m" in line
+    assert "LOOSE GATES: tokens, action, margin" in passed.stdout
+    body = json.loads(CliRunner().invoke(program.app, [*words, "--allow-loose", "--json"]).stdout)
+    assert [gate["loose"] for gate in body["result"]["gates"]] == [True] * 3
+
+
+def test_compiling_under_other_gates_is_in_the_manifest(work: Path, tmp_path: Path) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[gates]\naction = 0.5\nmargin = 1e-4\n")
+    request = Request(
+        work / "checkpoint", out=tmp_path / "loose", cache=work / "cache", gates=gates
+    )
+    with pytest.raises(InputError, match="gates-loose"):
+        compile_checkpoint(request)
+    assert not (tmp_path / "loose").exists()
+    compiled = compile_checkpoint(replace(request, allow_loose=True))
+    changes = [(change.name, change.loose) for change in compiled.manifest.gates]
+    assert changes == [("action", True), ("margin", False)]
+    assert parse_manifest((tmp_path / "loose/manifest.json").read_bytes()) == compiled.manifest
+    shown = CliRunner().invoke(program.app, ["inspect", str(tmp_path / "loose")])
+    assert "gate of this release: action 0.5, the recipe's is 0.0001 (LOOSE)" in shown.stdout
+    result = verify(work, tmp_path / "loose")
+    assert result.gates == (), "a release does not loosen the gates it is verified by"
+    assert result.exit_code is ExitCode.OK
+    assert parse_manifest((work / "release/manifest.json").read_bytes()).gates == ()
+
+
+def test_observations_are_read_as_the_checkpoint_says(work: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", episodes(3))
+    body = parse_manifest((work / "release/manifest.json").read_bytes()).embodiment
+    swapped = body.model_copy(update={"cameras": body.cameras[::-1]})
+    release = altered(work, tmp_path / "release", {}, embodiment=swapped)
+    result = verify(work, release, data=tmp_path / "data")
+    assert result.exit_code is ExitCode.PARITY
+    assert failed(result) == {"checkpoint"}
+    trajectory = result.behind.trajectory
+    assert trajectory is not None
+    assert trajectory.episodes == 3
+    assert [run.engines for run in trajectory.runs] == ["release", "release", "policy"]
+
+
+def test_what_lies_behind_the_checks(work: Path) -> None:
+    behind = verify(work, work / "release").behind
+    assert behind.denoising is not None
+    assert [step.step for step in behind.denoising.steps] == [0, 1, 2, 3]
+    assert behind.denoising.samples == 10
+    assert all(0 <= step.mean.value <= step.max < 1e-5 for step in behind.denoising.steps)
+    assert behind.trajectory is None, "made-up observations are no trajectories"
+    body = json.loads(json.dumps(behind.to_json()))
+    assert body["planner"]["samples"] == 10
+    assert len(body["latencies"]) == 2
 
 
 FIELD = """

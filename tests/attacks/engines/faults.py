@@ -68,6 +68,18 @@ class Case:
 
 Fault = Callable[[Case], None]
 FAULTS: dict[str, Fault] = {}
+# Where bisecting must find a fault: graph, denoising step, and words of the culprit.
+PLACES: dict[str, tuple[str, int | None, str]] = {
+    "transposed weight": ("planner", None, "planner.backbone.blocks.0.attention.output"),
+    "word embeddings of the next word": ("planner", None, "planner.backbone.words"),
+    "bias of one logit": ("planner", None, "planner.output"),
+    "zeroed attention head": ("refiner", None, "refiner.encoder.0.attention.output"),
+    "scale off by two": ("refiner", 0, "refiner.blocks.0.mlp.0"),
+    "layers of the denoiser swapped": ("refiner", 0, "refiner.blocks.0.mlp.0"),
+    "one bit of one weight": ("refiner", 0, "refiner.blocks.1.mlp.2"),
+    "modulation of another step": ("refiner", 0, "0/loop/row"),
+    "a step is missing": ("refiner", None, "denoising steps, the policy takes"),
+}
 
 
 def fault(function: Fault) -> Fault:

@@ -20,6 +20,7 @@ from libra_edge.compiler.golden import golden_members
 from libra_edge.compiler.pipeline import Request, compile_checkpoint
 from libra_edge.engines import engine
 from libra_edge.engines.base import EnginePair
+from libra_edge.parity.bisect import Culprit, release_culprits
 from libra_edge.parity.samples import choose_samples
 from libra_edge.parity.verify import Verification, verify_release
 from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
@@ -135,3 +136,8 @@ class Workshop:
             "samples": self.count,
         }
         return verify_release(release, **{**settings, **options})
+
+    def culprits(self, release: Path, out: Path) -> list[Culprit]:
+        return release_culprits(
+            release, self.checkpoint, self.data, seed=0, cache=self.cache, out=out
+        )
