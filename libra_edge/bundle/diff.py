@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from libra_edge.bundle.manifest import Decision, Manifest
 
 Pairs = Mapping[str, object]
 _ABSENT = "–"
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,19 @@ def _moved(manifest: Manifest) -> dict[str, float]:
 
 def _decisions(manifest: Manifest) -> Pairs:
     """Without those on single layers: the precision they run in says more."""
-    return {f"{d.stage}: {d.subject}": d.choice for d in manifest.decisions if not _of_a_layer(d)}
+    choices: dict[str, list[str]] = {}
+    for decision in manifest.decisions:
+        if not _of_a_layer(decision):
+            choices.setdefault(f"{decision.stage}: {decision.subject}", []).append(decision.choice)
+    return {name: _shortly(" ".join(parts)) for name, parts in choices.items()}
+
+
+def _shortly(choice: str) -> str:
+    """A choice as it is; of a long list, such as calibration frames, how many and which by hash."""
+    if len(choice) <= _LONGEST:
+        return choice
+    digest = hashlib.sha256(choice.encode()).hexdigest()
+    return f"{len(choice.split())} entries, sha256 {digest[:16]}"
 
 
 def _gates(manifest: Manifest) -> Pairs:

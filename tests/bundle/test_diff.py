@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from libra_edge.bundle.diff import Change, diff_releases, read_build_report
-from libra_edge.bundle.manifest import ReleaseFacts
+from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_release
 from libra_edge.cli import app as program
@@ -133,6 +133,22 @@ def test_facts_go_by_their_leaves(pair: tuple[Path, Path]) -> None:
     products = changes["graph", "planner products"]
     assert (products.before, products.after) == ("48 Gemm", "36 DynamicQuantizeMatMul, 12 Gemm")
     assert changes["work per call", "planner, MB of weights read"].note == "x 0.42"
+
+
+def test_long_lists_show_how_many_and_whether_they_are_others(tmp_path: Path) -> None:
+    def release(name: str, frames: list[str]) -> Manifest:
+        decisions = [
+            {"stage": "calibrate", "subject": "frames", "choice": piece, "reason": "stratified"}
+            for piece in frames
+        ]
+        body = facts_body() | {"decisions": decisions}
+        return write_release(tmp_path / name, ReleaseFacts.model_validate(body), files())
+
+    first, second = "1:2 " * 60, "3:4 " * 60
+    same, other = release("a", [first, second]), release("b", [second, first])
+    (change,) = diff_releases(same, other)
+    assert change.before.startswith("120 entries, sha256 ")
+    assert change.before != change.after
 
 
 def test_other_content_of_the_same_size_shows(tmp_path: Path) -> None:
