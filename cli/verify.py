@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from libra_edge.atomic import new_file
+from libra_edge.bundle.diff import read_build_report
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.parity.ci_kit import write_pipelines
@@ -159,7 +160,9 @@ def verify(
             suite = f"libra-edge verify {result.manifest.name}"
             stream.write(junit_xml(suite, result.checks, result.left_out))
     if report is not None:
-        _write_report(report, make_report(result, samples=result.samples, seed=seed, data=data))
+        build = read_build_report(release, result.manifest)
+        facts = make_report(result, samples=result.samples, seed=seed, data=data, build=build)
+        _write_report(report, facts)
     parity_table(output, result.checks)
     if result.behind.trajectory is not None:
         _show_trajectory(output, result.behind.trajectory)

@@ -9,43 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from libra_edge.bundle.manifest import RefinerEngine
 from libra_edge.engines import engine
 from libra_edge.engines.base import Session
-from libra_edge.parity.detail import Interval, bootstrap
+from libra_edge.parity.detail import DenoisingDetail, StepError, bootstrap
 from libra_edge.parity.samples import Sample
 from libra_edge.parity.unroll import with_partial_samples
 from libra_edge.policy.model import LibraVLA
 
 SAMPLES = 48
 Array = npt.NDArray[Any]
-
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StepError(_Facts):
-    """Absolute error of the noisy actions after one denoising step, in shares of each range."""
-
-    step: int
-    mean: Interval
-    p99: float
-    max: float
-
-
-class DenoisingDetail(_Facts):
-    """Errors after every step, over `samples` samples, both given the policy's intents and noise.
-
-    runs_in: what the release's loop, written out, was run by; seed: of the bootstrap.
-    """
-
-    samples: int
-    seed: int
-    runs_in: str
-    steps: tuple[StepError, ...]
 
 
 def denoising_detail(

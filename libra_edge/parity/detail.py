@@ -100,6 +100,27 @@ class RefinerDetail(_Facts):
     worst: tuple[WorstSample, ...]
 
 
+class StepError(_Facts):
+    """Absolute error of the noisy actions after one denoising step, in shares of each range."""
+
+    step: int
+    mean: Interval
+    p99: float
+    max: float
+
+
+class DenoisingDetail(_Facts):
+    """Errors after every step, over `samples` samples, both given the policy's intents and noise.
+
+    runs_in: what the release's loop, written out, was run by; seed: of the bootstrap.
+    """
+
+    samples: int
+    seed: int
+    runs_in: str
+    steps: tuple[StepError, ...]
+
+
 def planner_detail(
     reference: Outputs, candidate: Outputs, bins: int, dims: Sequence[ActionDim], seed: int
 ) -> PlannerDetail:

@@ -9,10 +9,10 @@ from markupsafe import Markup
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity import plots
 from libra_edge.parity.bounds import BoundedLatency
-from libra_edge.parity.detail import PlannerDetail, RefinerDetail
+from libra_edge.parity.detail import DenoisingDetail, PlannerDetail, RefinerDetail
 from libra_edge.parity.latency import Latency
 from libra_edge.parity.plots import Bar, Spread
-from libra_edge.parity.record import CheckFacts, DenoisingDetail
+from libra_edge.parity.record import CheckFacts
 from libra_edge.parity.sensitivities import LayerSensitivity
 
 MOST_LAYERS = 24

@@ -10,12 +10,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from libra_edge.bundle.manifest import canonical_json
+from libra_edge.limits import ChangedLimit
 from libra_edge.parity.bounds import BoundedLatency
-from libra_edge.parity.detail import Interval, PlannerDetail, RefinerDetail
+from libra_edge.parity.detail import DenoisingDetail, PlannerDetail, RefinerDetail
 from libra_edge.parity.gates import Verdict
 from libra_edge.parity.latency import Latency
 from libra_edge.parity.non_inferiority import PairedTask
 from libra_edge.parity.sensitivities import LayerSensitivity
+from libra_edge.parity.trajectory import TrajectoryDetail
 
 
 class _Facts(BaseModel):
@@ -32,66 +34,6 @@ class CheckFacts(_Facts):
     samples: int
     verdict: Verdict
     note: str
-
-
-class GateChange(_Facts):
-    """A limit that is not the recipe's; `default` is null where the recipe has none."""
-
-    name: str
-    limit: float
-    default: float | None
-    loose: bool
-
-
-class StepError(_Facts):
-    """Absolute error of the noisy actions after one denoising step, in shares of each range."""
-
-    step: int
-    mean: Interval
-    p99: float
-    max: float
-
-
-class DenoisingDetail(_Facts):
-    """Errors after every step, over `samples` samples, both given the policy's intents and noise.
-
-    runs_in: what the release's loop, written out, was run by; seed: of the bootstrap.
-    """
-
-    samples: int
-    seed: int
-    runs_in: str
-    steps: tuple[StepError, ...]
-
-
-class TrajectoryRun(_Facts):
-    """One way to run recorded episodes; intervals over episodes.
-
-    engines: the release's, or the policy's own; jerk: in ranges per s^3; curvature: in radians per
-    range; the changes are shares of the release's sync run, null for that run; held_steps: in HOLD
-    after the first action.
-    """
-
-    engines: Literal["release", "policy"]
-    mode: Literal["sync", "async"]
-    chunks_per_plan: int
-    jerk: Interval
-    curvature: Interval
-    jerk_change: Interval | None
-    curvature_change: Interval | None
-    held_steps: int
-
-
-class TrajectoryDetail(_Facts):
-    """Paths of executed actions on recorded episodes; the release's sync run stands first."""
-
-    episodes: int
-    steps: int
-    control_hz: float
-    seed: int
-    planner_delay_steps: int
-    refiner_delay_steps: int
-    runs: tuple[TrajectoryRun, ...]
 
 
 class Report(_Facts):
@@ -111,7 +53,7 @@ class Report(_Facts):
     release_id: str
     manifest: dict[str, Any]
     checks: tuple[CheckFacts, ...]
-    gates: tuple[GateChange, ...]
+    gates: tuple[ChangedLimit, ...]
     left_out: tuple[str, ...]
     quick: bool
     planner: PlannerDetail | None
@@ -138,10 +80,9 @@ class Report(_Facts):
     @property
     def loose(self) -> list[str]:
         """Gates looser than the recipe's, when compiled and here, in words."""
-        compiled = [GateChange.model_validate(one) for one in self.manifest.get("gates", [])]
+        compiled = [ChangedLimit.model_validate(one) for one in self.manifest.get("gates", [])]
         return [
-            f"{where}: {one.name} {one.limit:g}, the recipe's is "
-            + ("none" if one.default is None else f"{one.default:g}")
+            f"{where}: {one}"
             for where, changes in (("compiled", compiled), ("verified", self.gates))
             for one in changes
             if one.loose

@@ -8,28 +8,18 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.parity.bounds import bounded_latencies
 from libra_edge.parity.gates import Check, Verdict
 from libra_edge.parity.non_inferiority import PairedCheck
-from libra_edge.parity.record import (
-    CheckFacts,
-    DenoisingDetail,
-    GateChange,
-    Report,
-    TrajectoryDetail,
-    json_schema,
-)
+from libra_edge.parity.record import CheckFacts, Report, json_schema
 from libra_edge.parity.sensitivities import read_sensitivities
 from libra_edge.parity.verify import Verification
 
 __all__ = ["Report", "json_schema", "make_report", "markdown"]
-Facts = TypeVar("Facts", bound=BaseModel)
 
 
 def check_facts(checks: Sequence[Check]) -> tuple[CheckFacts, ...]:
@@ -63,19 +53,18 @@ def make_report(
     """
     behind, latencies = result.behind, result.behind.latencies
     paired = (check.tasks for check in result.checks if isinstance(check, PairedCheck))
-    changes = (_as(GateChange, change) for change in getattr(result, "gates", ()))
     return Report(
         verdict=overall(result.checks),
         release_id=result.manifest.release_id,
         manifest=result.manifest.model_dump(mode="json"),
         checks=check_facts(result.checks),
-        gates=tuple(change for change in changes if change is not None),
-        left_out=getattr(result, "left_out", ()),
-        quick=getattr(result, "quick", False),
+        gates=result.gates,
+        left_out=result.left_out,
+        quick=result.quick,
         planner=behind.planner,
         refiner=behind.refiner,
-        denoising=_as(DenoisingDetail, getattr(behind, "denoising", None)),
-        trajectory=_as(TrajectoryDetail, getattr(behind, "trajectory", None)),
+        denoising=behind.denoising,
+        trajectory=behind.trajectory,
         latencies=latencies,
         roofline=bounded_latencies(result.manifest, latencies),
         sensitivity=read_sensitivities(build),
@@ -85,11 +74,6 @@ def make_report(
         seed=seed,
         data="made up" if data is None else f"dataset {data.name}",
     )
-
-
-def _as(kind: type[Facts], found: BaseModel | None) -> Facts | None:
-    """The same facts as the record holds them."""
-    return None if found is None else kind.model_validate(found.model_dump())
 
 
 def _processor() -> str:

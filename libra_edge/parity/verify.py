@@ -20,7 +20,13 @@ from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
 from libra_edge.errors import ExitCode
 from libra_edge.limits import ChangedLimit, Limits, read_gates
-from libra_edge.parity.detail import PlannerDetail, RefinerDetail, planner_detail, refiner_detail
+from libra_edge.parity.detail import (
+    DenoisingDetail,
+    PlannerDetail,
+    RefinerDetail,
+    planner_detail,
+    refiner_detail,
+)
 from libra_edge.parity.gates import (
     ENGINE,
     RUNTIME,
@@ -54,7 +60,6 @@ from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import Policy
 
 if TYPE_CHECKING:
-    from libra_edge.parity.denoising import DenoisingDetail
     from libra_edge.policy.checkpoint import Checkpoint
 
 OnStage = Callable[[str], None]

@@ -8,22 +8,23 @@ import numpy as np
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import MEMBERS
+from libra_edge.limits import ChangedLimit
 from libra_edge.parity.bounds import bounded_latencies
-from libra_edge.parity.detail import Interval, planner_detail, refiner_detail
+from libra_edge.parity.detail import (
+    DenoisingDetail,
+    Interval,
+    StepError,
+    planner_detail,
+    refiner_detail,
+)
 from libra_edge.parity.gates import Check, Outputs, not_measured
 from libra_edge.parity.latency import Latency
 from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.record import (
-    DenoisingDetail,
-    GateChange,
-    Report,
-    StepError,
-    TrajectoryDetail,
-    TrajectoryRun,
-)
+from libra_edge.parity.record import Report
 from libra_edge.parity.report import check_facts, overall
 from libra_edge.parity.samples import Sample
 from libra_edge.parity.sensitivities import LayerSensitivity
+from libra_edge.parity.trajectory import TrajectoryDetail, TrajectoryRun
 from libra_edge.policy.config import ActionDim
 from tests.bundle.examples import facts_body
 
@@ -140,7 +141,7 @@ def record(bins: int = 10, **changes: Any) -> Report:
         release_id=of.release_id,
         manifest=of.model_dump(mode="json"),
         checks=check_facts(checks),
-        gates=(GateChange(name="tokens", limit=0.9, default=0.98, loose=True),),
+        gates=(ChangedLimit(name="tokens", limit=0.9, default=0.98, loose=True),),
         left_out=("latency",),
         quick=True,
         planner=planner_detail(reference, candidate, bins, DIMS, 0),

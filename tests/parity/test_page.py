@@ -171,8 +171,8 @@ def test_what_was_loosened_or_left_out_stands_on_top() -> None:
     body["gates"] = [{"name": "action", "limit": 0.5, "default": 0.02, "loose": True}]
     report = record(manifest=body)
     assert report.loose == [
-        "compiled: action 0.5, the recipe's is 0.02",
-        "verified: tokens 0.9, the recipe's is 0.98",
+        "compiled: action 0.5, the recipe's is 0.02 (LOOSE)",
+        "verified: tokens 0.9, the recipe's is 0.98 (LOOSE)",
     ]
     top, _, _ = html(record()).partition("<h2>Checks")
     assert '<b class="fail">Loosened gate</b>, verified: tokens 0.9' in top
@@ -188,7 +188,7 @@ def test_markdown_holds_what_a_reviewer_decides_by() -> None:
     for part in (
         "### libra-edge verify: FAIL",
         "Quick: fewer checks",
-        "**Loosened gate**, verified: tokens 0.9, the recipe's is 0.98.",
+        "**Loosened gate**, verified: tokens 0.9, the recipe's is 0.98 (LOOSE).",
         "| C ABI vs policy, end to end | tokens equal | 0.98 | 0.999 | 30 | **fail** |",
         "after each denoising step, in shares of range: 0.011, 0.0033, 0.00044.",
         "| faucet-open | 18 | 2 | 0 | 1 |",
