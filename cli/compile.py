@@ -84,6 +84,9 @@ def compile_(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Engine kind.", show_default="the target's first")
+    ] = None,
     engines_on_device: Annotated[
         bool, typer.Option("--engines-on-device", help="Leave building engines to the robot.")
     ] = False,
@@ -116,6 +119,7 @@ def compile_(
             "--calibration-samples": calibration_samples,
             "--max-action-error": max_action_error,
             "--form": form,
+            "--engine": engine,
             "--cache": cache,
             "--name": name,
         }
@@ -149,6 +153,7 @@ def compile_(
         form=form,
         cache=cache,
         force=force,
+        engine=engine,
         engines_on_device=engines_on_device,
         random_weights=random_weights,
     )

@@ -1,0 +1,38 @@
+"""The exported programs compute what the fused graphs compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from libra_edge.compiler.front import Front
+from libra_edge.compiler.programs import programs
+from libra_edge.compiler.stages import fused_engines
+from libra_edge.parity.samples import choose_samples
+from libra_edge.policy.checkpoint import Checkpoint
+
+# One whose sampler remembers nothing, one whose does, one without a loop.
+Fronts = Callable[[str], tuple[Checkpoint, Front]]
+
+
+@pytest.mark.parametrize("variant", ["ddim_sample", "dpm_velocity", "libra_base"])
+def test_a_program_is_its_graph(variant: str, fronts: Fronts) -> None:
+    checkpoint, front = fronts(variant)
+    config = checkpoint.config
+    sample, *_ = choose_samples(config.embodiment, config, checkpoint.tokenizer, 1, 0, None)
+    graphs = fused_engines(front.planner, front.refiners["unrolled"])
+    run = {name: make().module() for name, make in programs(front.split).items()}
+    images, state = torch.from_numpy(sample.images), torch.from_numpy(sample.state)
+    with torch.no_grad():
+        intent, margin = run["planner"](images, torch.from_numpy(sample.instruction), state)
+    wanted = graphs.plan(sample.images, sample.instruction, sample.state)
+    np.testing.assert_array_equal(intent, wanted[0])
+    np.testing.assert_allclose(margin, wanted[1], rtol=1e-4, atol=1e-5)
+    chunk = intent[: config.chunk].to(torch.int32)
+    with torch.no_grad():
+        actions = run["refiner"](images, state, chunk, torch.from_numpy(sample.noise))
+    expected = graphs.refine(sample.images, sample.state, chunk.numpy(), sample.noise)
+    np.testing.assert_allclose(actions, expected, rtol=1e-4, atol=1e-5)
