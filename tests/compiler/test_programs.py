@@ -14,11 +14,13 @@ from libra_edge.compiler.stages import fused_engines
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
 
-# One whose sampler remembers nothing, one whose does, one without a loop.
 Fronts = Callable[[str], tuple[Checkpoint, Front]]
 
+# A sampler that remembers nothing, one that does, and a policy without a loop.
+VARIANTS = ("ddim_sample", "dpm_velocity", "libra_base")
 
-@pytest.mark.parametrize("variant", ["ddim_sample", "dpm_velocity", "libra_base"])
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_program_is_its_graph(variant: str, fronts: Fronts) -> None:
     checkpoint, front = fronts(variant)
     config = checkpoint.config
