@@ -109,11 +109,9 @@ def build_engines(
     made = programs(front.split)
     planner = _build(front.planner, made["planner"], plan, target, cache)
     wanted = integer_layers(front.precisions, kind.kernels)
-    forms = _candidates(front, pinned if plan.measurable else pinned or _preferred(front, target))
-    if kind.from_program:
-        forms = _of_a_program(pinned)
     refiners = {
-        form: _build(front.refiners[form], made["refiner"], plan, target, cache) for form in forms
+        form: _build(front.refiners[form], made["refiner"], plan, target, cache)
+        for form in _forms(front, pinned, target, plan)
     }
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
     products = {name: kind.products(built) for name, built in graphs.items()}
@@ -123,9 +121,7 @@ def build_engines(
             require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
     if not plan.measurable or kind.from_program:
         (form,) = refiners
-        choice = _unmeasured(form, pinned, front, target)
-        if kind.from_program:
-            choice = Choice(form, _PROGRAM)
+        choice = _unmeasured(form, pinned, front, target, plan)
         chosen = (*products["planner"], *products[form])
         return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
@@ -224,6 +220,18 @@ def interleaved_medians(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def _forms(front: Front, pinned: Form | None, target: Target, plan: EnginePlan) -> list[Form]:
+    """What to build of the refiner: every form only where they can be measured."""
+    if not engine(plan.settings.kind).from_program:
+        wanted = pinned if plan.measurable else pinned or _preferred(front, target)
+        return _candidates(front, wanted)
+    if pinned == "loop":
+        raise InputError(
+            "form-unavailable", f"There is no loop form here: {_PROGRAM}.", "Leave out --form."
+        )
+    return _candidates(front, "unrolled")
+
+
 def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     if pinned is None:
         return list(front.refiners)
@@ -236,19 +244,15 @@ def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     return [pinned]
 
 
-def _of_a_program(pinned: Form | None) -> list[Form]:
-    if pinned == "loop":
-        raise InputError(
-            "form-unavailable", f"There is no loop form here: {_PROGRAM}.", "Leave out --form."
-        )
-    return ["unrolled"]
-
-
 def _preferred(front: Front, target: Target) -> Form:
     return target.refiner_form if target.refiner_form in front.refiners else "unrolled"
 
 
-def _unmeasured(form: Form, pinned: Form | None, front: Front, target: Target) -> Choice:
+def _unmeasured(
+    form: Form, pinned: Form | None, front: Front, target: Target, plan: EnginePlan
+) -> Choice:
+    if engine(plan.settings.kind).from_program:
+        return Choice(form, _PROGRAM)
     if pinned is not None or len(front.refiners) == 1:
         return _choose(front, pinned, {})
     return Choice(
