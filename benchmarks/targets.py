@@ -220,8 +220,8 @@ def report(path: Path, rows: Sequence[Row], parameters: Mapping[str, float], sam
             f"## {policy.capitalize()} policy, {count:.1f} M parameters",
             "",
             "| recipe | graphs MB | engines MB | of it weights MB | of it kernel sources MB "
-            "| build s | peak MB | planner's products run in | refiner's products run in |",
-            "|---|---:|---:|---:|---:|---:|---:|---|---|",
+            "| build s | planner's products run in | refiner's products run in |",
+            "|---|---:|---:|---:|---:|---:|---|---|",
             *(table_row(row) for row in rows if row.policy == policy),
             "",
         ]
@@ -242,7 +242,8 @@ def report(path: Path, rows: Sequence[Row], parameters: Mapping[str, float], sam
             "The sources of kernels do not depend on the recipe, and no option of the compiler",
             "leaves them out (docs/decisions/0044). int8 and fp8 products run in their format.",
             "4-bit weights are stored in 4 bits; where the table says fp32 for them, they are",
-            "turned into floats before the product (docs/decisions/0042).",
+            "turned into floats before the product (docs/decisions/0042); w4a8 turns them into fp8",
+            "in a layer of their own, and products that read no constant are not counted.",
         ],
         list(judge(rows)),
         [
@@ -261,7 +262,6 @@ def table_row(row: Row) -> str:
         row.each(lambda built: len(built.graph) / 1e6),
         *(row.each(lambda b, f=f: f(b) / 1e6) for f in (size_bytes, weight_bytes, source_bytes)),
         row.each(lambda built: compilation(built).duration_s),
-        row.each(lambda built: compilation(built).peak_memory_bytes / 1e6),
     ]
     return f"| {row.recipe} | {' | '.join([*cells, *(runs_in(row, part) for part in PARTS)])} |"
 
