@@ -86,6 +86,9 @@ def compile_(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Engine kind.", show_default="the target's first")
+    ] = None,
     engines_on_device: Annotated[
         bool, typer.Option("--engines-on-device", help="Leave building engines to the robot.")
     ] = False,
@@ -119,6 +122,7 @@ def compile_(
             "--max-action-error": max_action_error,
             "--gates": gates,
             "--form": form,
+            "--engine": engine,
             "--cache": cache,
             "--name": name,
         }
@@ -155,6 +159,7 @@ def compile_(
         form=form,
         cache=cache,
         force=force,
+        engine=engine,
         engines_on_device=engines_on_device,
         random_weights=random_weights,
     )

@@ -85,9 +85,19 @@ def _facts(target: Target) -> Mapping[str, object]:
         "engines": "; ".join(map(_engine, target.engines)),
         "precisions": ", ".join(target.precisions),
         "recipe by default": target.default_recipe,
-        "refiner by default": f"{target.refiner_form}, where forms cannot be measured",
+        "planner by default": _default(target, "planner"),
+        "refiner by default": _default(target, "refiner")
+        + f"; {target.refiner_form}, where forms cannot be measured",
     }
     return {name: value or "not known" for name, value in found.items() if value is not None}
+
+
+def _default(target: Target, engine: Literal["planner", "refiner"]) -> str:
+    """The kind of engine and what most of its products become, from the recipe's parts."""
+    recipe = catalog.load_recipe(target.default_recipe)
+    formats = {str(recipe.parts[part]) for part in recipe.parts if part.startswith(engine)}
+    what = " and ".join(sorted(formats)) or recipe.precision
+    return f"{target.engines[0].kind}, {what}"
 
 
 def _engine(engine: TargetEngine) -> str:

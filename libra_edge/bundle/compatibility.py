@@ -140,7 +140,7 @@ def this_device(providers: frozenset[str] | None = None) -> Device:
 
 def mismatches(needs: Needs, device: Device) -> list[Mismatch]:
     """Everything that does not fit, what decides most first."""
-    found = [
+    return [
         *_arch(needs, device),
         *_glibc_old(needs, device),
         *_provider(needs, device),
@@ -148,7 +148,6 @@ def mismatches(needs: Needs, device: Device) -> list[Mismatch]:
         *_memory(needs, device),
         *_versions(needs, device),
     ]
-    return [mismatch for mismatch in found if mismatch is not None]
 
 
 def require_compatible(needs: Needs, device: Device) -> None:
@@ -179,46 +178,47 @@ def require_trained(manifest: Manifest | ReleaseFacts) -> None:
 
 def _arch(needs: Needs, device: Device) -> Iterable[Mismatch]:
     if needs.arch != device.arch:
-        yield Mismatch(
+        yield _mismatch(
+            device,
             "arch-mismatch",
-            f"{_what(device)} runs {device.arch}, the native code of {needs.name} is for "
-            f"{needs.arch}.",
+            f"runs {device.arch}",
+            f"the native code of {needs.name} is for {needs.arch}",
             "Compile the policy for a target of this architecture.",
         )
 
 
 def _glibc_old(needs: Needs, device: Device) -> Iterable[Mismatch]:
     if device.glibc and _numbers(device.glibc) < _numbers(needs.glibc):
-        yield Mismatch(
+        yield _mismatch(
+            device,
             "glibc-too-old",
-            f"{_what(device)} has glibc {device.glibc}, {needs.name} needs {needs.glibc} or newer.",
+            f"has glibc {device.glibc}",
+            f"{needs.name} needs {needs.glibc} or newer",
             "Update its operating system, or compile for a target with an older glibc.",
         )
 
 
 def _provider(needs: Needs, device: Device) -> Iterable[Mismatch]:
+    have = ", ".join(sorted(device.providers)) or "none"
     for provider in sorted(needs.providers - device.providers):
-        have = ", ".join(sorted(device.providers)) or "none"
-        yield Mismatch(
+        yield _mismatch(
+            device,
             "provider-unavailable",
-            f"{_what(device)} has the execution providers {have}, the engines of {needs.name} "
-            f"need {provider}.",
+            f"has the execution providers {have}",
+            f"the engines of {needs.name} need {provider}",
             "Install that provider, or compile for a target this machine is.",
         )
 
 
 def _capability(needs: Needs, device: Device) -> Iterable[Mismatch]:
     wanted, found = needs.compute_capability, device.compute_capability
-    if (
-        wanted is None
-        or wanted == found
-        or (found is None and _hidden("compute_capability", device))
-    ):
+    if wanted in (None, found) or (found is None and "compute_capability" in device.unknown):
         return
-    has = "has no NVIDIA GPU" if found is None else f"has compute capability {found}"
-    yield Mismatch(
+    yield _mismatch(
+        device,
         "compute-capability-mismatch",
-        f"{_what(device)} {has}, the engines of {needs.name} are built for {wanted}.",
+        "has no NVIDIA GPU" if found is None else f"has compute capability {found}",
+        f"the engines of {needs.name} are built for {wanted}",
         "Compile for the target this machine is; engines do not move between GPU generations.",
     )
 
@@ -229,10 +229,12 @@ def _memory(needs: Needs, device: Device) -> Iterable[Mismatch]:
     shared = device.arch.startswith("aarch64")
     usable = int(device.memory_bytes * (_SHARED_MEMORY_SHARE if shared else 1))
     if needs.memory_bytes > usable:
-        yield Mismatch(
+        yield _mismatch(
+            device,
             "memory-too-small",
-            f"{_what(device)} has {_gib(usable)} for engines, both engines of {needs.name} need "
-            f"{_gib(needs.memory_bytes)} for weights, activations and scratch.",
+            f"has {_gib(usable)} for engines",
+            f"both engines of {needs.name} need {_gib(needs.memory_bytes)} for weights, "
+            "activations and scratch",
             "Compile with fewer bits (--recipe fp8, int8 or int4-awq) or for a larger device.",
         )
 
@@ -240,16 +242,21 @@ def _memory(needs: Needs, device: Device) -> Iterable[Mismatch]:
 def _versions(needs: Needs, device: Device) -> Iterable[Mismatch]:
     for name, wanted in sorted(needs.versions.items()):
         found = device.versions.get(name)
-        if found is None and _hidden(name, device):
+        if (found is None and name in device.unknown) or (found and _fits(name, found, wanted)):
             continue
-        if found is None or not _fits(name, found, wanted):
-            least = " or newer" if name == "driver" else ""
-            yield Mismatch(
-                f"{name}-mismatch",
-                f"{_what(device)} has {_NAMES[name]} {found or 'not installed'}, {needs.name} "
-                f"needs {wanted}{least}.",
-                f"Install {_NAMES[name]} {wanted}{least} there, or compile for what it has.",
-            )
+        least = f"{wanted} or newer" if name == "driver" else wanted
+        yield _mismatch(
+            device,
+            f"{name}-mismatch",
+            f"has {_NAMES[name]} {found or 'not installed'}",
+            f"{needs.name} needs {least}",
+            f"Install {_NAMES[name]} {least} there, or compile for what it has.",
+        )
+
+
+def _mismatch(device: Device, code: str, found: str, wanted: str, remedy: str) -> Mismatch:
+    name = device.name[0].upper() + device.name[1:]
+    return Mismatch(code, f"{name} {found}, {wanted}.", remedy)
 
 
 def _fits(name: str, found: str, wanted: str) -> bool:
@@ -259,16 +266,8 @@ def _fits(name: str, found: str, wanted: str) -> bool:
     return _numbers(found)[:count] == _numbers(wanted)[:count]
 
 
-def _hidden(fact: str, device: Device) -> bool:
-    return fact in device.unknown
-
-
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def _what(device: Device) -> str:
-    return device.name[0].upper() + device.name[1:]
 
 
 def _gib(size_bytes: int) -> str:

@@ -15,6 +15,7 @@ from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.front import Front
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.precision import integer_layers, require_integers
+from libra_edge.compiler.programs import programs
 from libra_edge.engines import engine
 from libra_edge.engines.base import (
     Array,
@@ -22,6 +23,7 @@ from libra_edge.engines.base import (
     Compilation,
     EnginePair,
     Product,
+    Program,
     Session,
     TensorSpec,
 )
@@ -39,6 +41,7 @@ _ONLY: dict[Form, str] = {
     "unrolled": "Libra-Base has no denoising loop: intents become bin centres",
     "loop": "unrolled steps share their 4-bit weights, and engines turn such weights into floats",
 }
+_PROGRAM = "the steps of a PyTorch program are unrolled"
 _LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
 
 
@@ -104,19 +107,22 @@ def build_engines(
         ParityError: a form is not the policy, or a layer that was to run in integers does not.
     """
     kind = engine(plan.settings.kind)
-    planner = _build(front.planner, plan, target, cache)
+    made = programs(front.split)
+    planner = _build(front.planner, made["planner"], plan, target, cache)
     wanted = integer_layers(front.precisions, kind.kernels)
-    forms = _candidates(front, pinned if plan.measurable else pinned or _preferred(front, target))
-    refiners = {form: _build(front.refiners[form], plan, target, cache) for form in forms}
+    refiners = {
+        form: _build(front.refiners[form], made["refiner"], plan, target, cache)
+        for form in _forms(front, pinned, target, plan)
+    }
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
     products = {name: kind.products(built) for name, built in graphs.items()}
     for form in refiners:
         # On the robot another engine will run the graph; what this one does says nothing of it.
         if plan.on_device is None:
             require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
-    if not plan.measurable:
+    if not plan.measurable or kind.from_program:
         (form,) = refiners
-        choice = _unmeasured(form, pinned, front, target)
+        choice = _unmeasured(form, pinned, front, target, plan)
         chosen = (*products["planner"], *products[form])
         return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
@@ -131,16 +137,18 @@ def build_engines(
     return Built(planner, refiners[choice.form], choice, medians_ms, plan, chosen)
 
 
-def _build(model: bytes, plan: EnginePlan, target: Target, cache: StageCache) -> BuiltEngine:
+def _build(
+    model: bytes, program: Program, plan: EnginePlan, target: Target, cache: StageCache
+) -> BuiltEngine:
     """One engine; what a compiler made is kept, as its log and its figures belong to its bytes."""
     kind = engine(plan.settings.kind)
     tools = kind.tools()
     if not tools:
-        return kind.build(model, plan.settings, target)
+        return kind.build(model, plan.settings, target, program)
     made: list[BuiltEngine] = []
 
     def build() -> dict[str, bytes]:
-        made.append(kind.build(model, plan.settings, target))
+        made.append(kind.build(model, plan.settings, target, program))
         return {"content": made[0].content, "facts": _to_json(made[0])}
 
     inputs = {
@@ -213,6 +221,18 @@ def interleaved_medians(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def _forms(front: Front, pinned: Form | None, target: Target, plan: EnginePlan) -> list[Form]:
+    """What to build of the refiner: every form only where they can be measured."""
+    if not engine(plan.settings.kind).from_program:
+        wanted = pinned if plan.measurable else pinned or _preferred(front, target)
+        return _candidates(front, wanted)
+    if pinned == "loop":
+        raise InputError(
+            "form-unavailable", f"There is no loop form here: {_PROGRAM}.", "Leave out --form."
+        )
+    return _candidates(front, "unrolled")
+
+
 def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     if pinned is None:
         return list(front.refiners)
@@ -229,7 +249,11 @@ def _preferred(front: Front, target: Target) -> Form:
     return target.refiner_form if target.refiner_form in front.refiners else "unrolled"
 
 
-def _unmeasured(form: Form, pinned: Form | None, front: Front, target: Target) -> Choice:
+def _unmeasured(
+    form: Form, pinned: Form | None, front: Front, target: Target, plan: EnginePlan
+) -> Choice:
+    if engine(plan.settings.kind).from_program:
+        return Choice(form, _PROGRAM)
     if pinned is not None or len(front.refiners) == 1:
         return _choose(front, pinned, {})
     return Choice(

@@ -96,6 +96,7 @@ class Request:
         force: replace a release that stands at `out`.
         samples: observations every gate is measured on; None as many as the recipe's gates need.
         seed: of the samples and their noise.
+        engine: kind of the engines; None takes what the target prefers.
         engines_on_device: leave building the engines to the robot.
         random_weights: draw the policy's weights; the release is for measuring alone.
     """
@@ -117,6 +118,7 @@ class Request:
     force: bool = False
     samples: int | None = None
     seed: int = 0
+    engine: str | None = None
     engines_on_device: bool = False
     random_weights: bool = False
 
@@ -232,7 +234,7 @@ def _resolve(request: Request) -> _Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
-    plan = plan_engines(target, on_device=request.engines_on_device)
+    plan = plan_engines(target, kind=request.engine, on_device=request.engines_on_device)
     engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
     gates = _gates(request, recipe)

@@ -51,6 +51,7 @@ def wrap(
     provider: str,
     hardware: str,
     sdk_version: str,
+    bindings: Sequence[str] | None = None,
 ) -> bytes:
     """The ONNX file around an engine.
 
@@ -62,6 +63,8 @@ def wrap(
         provider: the execution provider that runs it.
         hardware: what it was compiled for, for example `89`.
         sdk_version: of the compiler, as the provider writes it.
+        bindings: what the engine calls its outputs, where a compiler gave them names of its own:
+            the provider finds them by name.
 
     Raises:
         IncompatibleError: the engine is larger than an ONNX file may be.
@@ -75,7 +78,7 @@ def wrap(
     node = helper.make_node(
         OP,
         [spec.name for spec in inputs],
-        [spec.name for spec in outputs],
+        bindings or [spec.name for spec in outputs],
         name=name,
         domain=DOMAIN,
         main_context=1,
@@ -87,7 +90,11 @@ def wrap(
         partition_name=name,
         source=provider,
     )
-    graph = helper.make_graph([node], name, _values(inputs), _values(outputs))
+    renamed = [
+        helper.make_node("Identity", [binding], [spec.name])
+        for binding, spec in zip(bindings or (), outputs, strict=bool(bindings))
+    ]
+    graph = helper.make_graph([node, *renamed], name, _values(inputs), _values(outputs))
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="libra-edge", graph=graph)
     model.opset_import.add(domain="", version=OPSET)
     model.opset_import.add(domain=DOMAIN, version=1)
@@ -102,7 +109,7 @@ def unwrap(content: bytes) -> bytes:
         ValueError: the file is no such one.
     """
     model = onnx.ModelProto.FromString(content)
-    if [node.op_type for node in model.graph.node] != [OP]:
+    if [node.op_type for node in model.graph.node if node.op_type != "Identity"] != [OP]:
         raise ValueError("not one EPContext node")
     attributes = {a.name: helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
     engine: bytes = attributes["ep_cache_context"]

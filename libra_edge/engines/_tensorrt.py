@@ -14,7 +14,6 @@ import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -28,8 +27,8 @@ from libra_edge.engines.base import (
     Compilation,
     Engine,
     Product,
+    Program,
     QdqForm,
-    Session,
 )
 from libra_edge.errors import IncompatibleError
 
@@ -55,16 +54,14 @@ class TensorRtFamily(Engine):
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """What the worker gets; see `_tensorrt_worker`."""
 
-    def is_available(self, provider: str) -> bool:
-        """Whether this machine's ONNX Runtime has the provider, which needs the GPU's driver."""
-        if find_spec("onnxruntime") is None:
-            return False
-        import onnxruntime
-
-        return provider in onnxruntime.get_available_providers()
-
     @final
-    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
+    def build(
+        self,
+        model: bytes,
+        settings: TargetEngine,
+        target: Target,
+        program: Program | None = None,
+    ) -> BuiltEngine:
         """See `Engine.build`."""
         if target.compute_capability is None:
             raise IncompatibleError(
@@ -111,20 +108,6 @@ class TensorRtFamily(Engine):
                 precision = _precision(stored.format, layer.input_format or stored.format)
                 found.append(Product(weight, layer.type, precision, stored.size_bytes, runs))
         return found
-
-    def _load(
-        self,
-        content: bytes,
-        provider: str,
-        session_options: Mapping[str, str],
-        threads: int,
-        optimise: bool,
-    ) -> Session:
-        from libra_edge.engines.onnxruntime import ENGINE as ONNX_RUNTIME
-
-        return ONNX_RUNTIME.load(
-            content, provider, session_options, threads=threads, optimise=optimise
-        )
 
     def _compile(
         self, model: bytes, name: str, settings: TargetEngine, target: Target

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -15,6 +16,8 @@ from libra_edge.catalog import Target, TargetEngine
 from libra_edge.errors import IncompatibleError
 
 Array = npt.NDArray[Any]
+# Makes the `torch.export` program of a graph; this file does without PyTorch.
+Program = Callable[[], Any]
 
 
 def runs_here(arch: str) -> bool:
@@ -135,6 +138,8 @@ class Engine(ABC):
     qdq: ClassVar[QdqForm] = QdqForm()
     # Precisions, as `LayerPrecision` writes them, whose products run on weights as they are stored.
     kernels: ClassVar[frozenset[str]] = frozenset()
+    # Whether it compiles the PyTorch program, in which the denoising steps are unrolled.
+    from_program: ClassVar[bool] = False
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
@@ -144,18 +149,31 @@ class Engine(ABC):
         """
         return {}
 
-    @abstractmethod
+    @final
     def is_available(self, provider: str) -> bool:
-        """Whether engines for `provider` can be loaded on this machine."""
+        """Whether this machine's ONNX Runtime has the provider, which may need a GPU's driver."""
+        if find_spec("onnxruntime") is None:
+            return False
+        import onnxruntime
+
+        return provider in onnxruntime.get_available_providers()
 
     @abstractmethod
-    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
+    def build(
+        self,
+        model: bytes,
+        settings: TargetEngine,
+        target: Target,
+        program: Program | None = None,
+    ) -> BuiltEngine:
         """Turn a checked ONNX graph into an engine for a target.
 
         Args:
             model: the graph.
             settings: the entry of `target.engines` to build for.
             target: the machine.
+            program: makes the same graph in PyTorch, for kinds that start from one; None where
+                there is no PyTorch.
 
         Raises:
             IncompatibleError: what the build needs is not on this machine, or the compiler does
@@ -176,7 +194,7 @@ class Engine(ABC):
         threads: int = 1,
         optimise: bool = True,
     ) -> Session:
-        """Load an engine on this machine.
+        """Load an engine on this machine: engines of every kind are ONNX files.
 
         Args:
             content: the ONNX file.
@@ -194,18 +212,9 @@ class Engine(ABC):
                 f"This machine has no {provider} for engines of kind {self.kind}.",
                 "Load the engine on a machine of its target.",
             )
-        return self._load(content, provider, session_options, threads, optimise)
+        from libra_edge.engines.onnxruntime import open_session
 
-    @abstractmethod
-    def _load(
-        self,
-        content: bytes,
-        provider: str,
-        session_options: Mapping[str, str],
-        threads: int,
-        optimise: bool,
-    ) -> Session:
-        """Load where the provider is known to be there."""
+        return open_session(content, provider, session_options, threads, optimise)
 
 
 def _check(what: str, specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> None:

@@ -20,6 +20,7 @@ from libra_edge.engines.base import (
     BuiltEngine,
     Engine,
     Product,
+    Program,
     QdqForm,
     Session,
     TensorSpec,
@@ -80,14 +81,16 @@ class OnnxRuntimeEngine(Engine):
 
     kernels = frozenset({"int8", "int4 weights, fp32 activations"})
 
-    def is_available(self, provider: str) -> bool:
-        """Whether this machine's ONNX Runtime has the provider."""
-        return provider in ort.get_available_providers()
-
-    def build(self, model: bytes, settings: TargetEngine, target: Target) -> BuiltEngine:
+    def build(
+        self,
+        model: bytes,
+        settings: TargetEngine,
+        target: Target,
+        program: Program | None = None,
+    ) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
         options = settings.session_options | (_FOUR_BITS if _has_four_bits(model) else {})
-        session = self._load(model, "CPUExecutionProvider", options, 1, True)
+        session = self.load(model, "CPUExecutionProvider", options)
         return BuiltEngine(
             self.kind,
             settings.provider,
@@ -111,21 +114,22 @@ class OnnxRuntimeEngine(Engine):
             replace(product, weight=names.get(product.weight, product.weight)) for product in found
         ]
 
-    def _load(
-        self,
-        content: bytes,
-        provider: str,
-        session_options: Mapping[str, str],
-        threads: int,
-        optimise: bool,
-    ) -> Session:
-        options = _options(session_options, threads)
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
-
 
 ENGINE = OnnxRuntimeEngine()
+
+
+def open_session(
+    content: bytes,
+    provider: str,
+    session_options: Mapping[str, str],
+    threads: int,
+    optimise: bool,
+) -> Session:
+    """An ONNX file on a provider that is here; see `Engine.load`."""
+    options = _options(session_options, threads)
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
 
 
 def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOptions:

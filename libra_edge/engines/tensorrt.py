@@ -18,7 +18,7 @@ from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
 OPTIONS = ("version_compatible", "hardware_compatibility")
-_ON_DEVICE = "Or leave the build to the robot with --engines-on-device."
+ON_DEVICE = "Or leave the build to the robot with --engines-on-device."
 _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 _TIMEOUT_S = 30
 
@@ -42,22 +42,9 @@ class TensorRtEngine(TensorRtFamily):
                 "tensorrt-missing",
                 "TensorRT engines need the package tensorrt, which is not installed.",
                 "Install TensorRT on a machine with the target's GPU; on a Jetson it is part of "
-                f"JetPack. {_ON_DEVICE}",
+                f"JetPack. {ON_DEVICE}",
             )
-        if not any(path.exists() for path in _DRIVERS):
-            raise IncompatibleError(
-                "gpu-missing",
-                "TensorRT builds engines on the GPU they are for, and this machine has none.",
-                f"Compile on a machine with one. {_ON_DEVICE}",
-            )
-        found = compute_capability()
-        if target is not None and found is not None and found != target.compute_capability:
-            raise IncompatibleError(
-                "compute-capability-mismatch",
-                f"This machine's GPU has compute capability {found}, target {target.name!r} has "
-                f"{target.compute_capability}; TensorRT builds for the GPU that it runs on.",
-                f"Compile on a machine with the target's GPU. {_ON_DEVICE}",
-            )
+        require_gpu("TensorRT", target)
 
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """See `TensorRtFamily.request`; the timing cache is kept per TensorRT version."""
@@ -90,3 +77,27 @@ def compute_capability() -> str | None:
         return None
     lines = run.stdout.split()
     return lines[0] if run.returncode == 0 and lines else None
+
+
+def require_gpu(compiler: str, target: Target | None) -> None:
+    """Refuse where there is no GPU, or, as far as the driver says, another than the target's.
+
+    Raises:
+        IncompatibleError: so it is.
+    """
+    if not any(path.exists() for path in _DRIVERS):
+        raise IncompatibleError(
+            "gpu-missing",
+            f"{compiler} builds engines on the GPU they are for, and this machine has none.",
+            f"Compile on a machine with one. {ON_DEVICE}",
+        )
+    if target is None:
+        return
+    found, wanted = compute_capability(), target.compute_capability
+    if wanted is None or found not in (None, wanted):
+        raise IncompatibleError(
+            "compute-capability-mismatch",
+            f"This machine's GPU has compute capability {found}, target {target.name!r} has "
+            f"{wanted or 'no GPU'}; {compiler} builds for the GPU that it runs on.",
+            f"Compile on a machine with the target's GPU. {ON_DEVICE}",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,8 @@ from libra_edge.engines._epcontext import unwrap
 from libra_edge.engines._tensorrt import TensorRtFamily, digits
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.errors import InputError
+
+_SOURCE = re.compile(rb"[\t\n\r -~]{1000,}")
 
 
 class TensorRtRtxEngine(TensorRtFamily):
@@ -52,3 +55,12 @@ ENGINE = TensorRtRtxEngine()
 def engine_bytes(built: BuiltEngine) -> bytes:
     """The plain serialised engine, as TensorRT-RTX's own runtime takes it."""
     return unwrap(built.content)
+
+
+def kernel_source_bytes(engine: bytes) -> int:
+    """What a serialised engine stores as text: CUDA sources of its fused kernels, and the plan.
+
+    The robot's driver compiles them. Each has the same 130 kB of conversions between number formats
+    before it (docs/decisions/0044).
+    """
+    return sum(len(text) for text in _SOURCE.findall(engine))

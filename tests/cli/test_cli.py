@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,9 @@ def test_one_target_is_shown_in_full() -> None:
     assert result.exit_code == 0
     for words in ("jetson-agx-orin", "204.8 GB/s", "int8 85 T/s", "built on the robot", "10.3"):
         assert words in result.stdout
+    shown = invoke("targets", "show", "rtx4090").stdout
+    assert re.search(r"planner by default +tensorrt_rtx, fp16 *\n", shown)
+    assert re.search(r"refiner by default +tensorrt_rtx, fp16; loop", shown)
     body = invoke_json("targets", "show", "rtx4090")[1]["result"]["target"]
     assert body["compute_capability"] == "8.9"
     assert invoke_json("targets", "show")[1]["error"]["code"] == "usage"

@@ -9,7 +9,10 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from libra_edge.catalog import Target, TargetEngine, list_targets, load_target
 from libra_edge.engines import engine, kinds, tensorrt
@@ -33,9 +36,18 @@ def entry(target: Target, kind: str) -> TargetEngine:
     return next(e for e in target.engines if e.kind == kind)
 
 
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x
+
+
+def program() -> ExportedProgram:
+    return torch.export.export(Doubling(), (torch.zeros(2, 3),))
+
+
 def build(target: Target, kind: str) -> BuiltEngine | LibraError:
     try:
-        return engine(kind).build(doubling(), entry(target, kind), target)
+        return engine(kind).build(doubling(), entry(target, kind), target, program)
     except LibraError as error:
         return error
 
@@ -68,7 +80,8 @@ def test_a_target_gets_an_engine_or_one_clear_error(name: str, kind: str) -> Non
     assert (built.compilation is None) == (built.content == built.graph)
     if built.compilation is not None:
         assert built.compilation.compute_capability == target.compute_capability
-        assert engine(kind).tools() == {built.compilation.compiler: built.compilation.version}
+        made_by = {built.compilation.compiler: built.compilation.version}
+        assert engine(kind).tools().items() >= made_by.items()
     assert isinstance(engine(kind).products(built), list)
 
 
