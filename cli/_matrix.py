@@ -14,6 +14,9 @@ from libra_edge.policy.config import read_config
 
 from ._render import Output, progress
 
+# What each compilation gets of its own, or what is about all of them.
+OF_THE_MATRIX = ("checkpoint", "target", "recipe", "out", "json", "jobs", "memory_gib")
+
 
 def compile_matrix(
     output: Output,

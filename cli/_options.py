@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -24,3 +25,20 @@ GatesFile = Annotated[
 AllowLoose = Annotated[
     bool, typer.Option("--allow-loose", help="Take looser gates too; recorded and shown in red.")
 ]
+
+
+def given_words(context: typer.Context, but: Collection[str]) -> list[str]:
+    """The options of a command as they were given, to hand them on to another process.
+
+    Args:
+        context: of the command.
+        but: names of parameters that are not handed on.
+    """
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in but or value is None or value is False:
+            continue
+        option = max(parameter.opts, key=len)
+        words += [option] if value is True else [option, str(value)]
+    return words

@@ -10,8 +10,8 @@ import typer
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
-from ._matrix import compile_matrix
-from ._options import AllowLoose, Force, GatesFile, Json
+from ._matrix import OF_THE_MATRIX, compile_matrix
+from ._options import AllowLoose, Force, GatesFile, Json, given_words
 from ._parity import gate_changes, parity_table
 from ._render import Output, progress
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def compile_(
+    context: typer.Context,
     checkpoint: Annotated[
         Path, typer.Argument(help="Checkpoint folder.", metavar="CHECKPOINT", show_default=False)
     ],
@@ -115,26 +116,7 @@ def compile_(
     with needs_extra("compile", "Compiling"):
         from libra_edge.compiler.pipeline import STAGES, Request, compile_checkpoint
     if "," in target or (recipe is not None and "," in recipe):
-        options = {
-            "--data": data,
-            "--calibrate": calibrate,
-            "--calibration-samples": calibration_samples,
-            "--max-action-error": max_action_error,
-            "--gates": gates,
-            "--form": form,
-            "--engine": engine,
-            "--cache": cache,
-            "--name": name,
-        }
-        flags = {
-            "--auto-precision": auto_precision,
-            "--allow-loose": allow_loose,
-            "--engines-on-device": engines_on_device,
-            "--random-weights": random_weights,
-            "--force": force,
-        }
-        words = [w for k, v in options.items() if v is not None for w in (k, str(v))]
-        words += [flag for flag, wanted in flags.items() if wanted]
+        words = given_words(context, but=OF_THE_MATRIX)
         compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)
         return
     if jobs is not None or memory_gib is not None:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -125,3 +126,47 @@ def test_command(tmp_path: Path) -> None:
     again = CliRunner().invoke(program.app, [*words, "--form", "unrolled"])
     assert again.exit_code == int(ExitCode.FAILED), "the first release stands there"
     assert "destination-exists" in again.stdout
+
+
+def test_every_option_reaches_every_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of `compile`'s options, so that a new one cannot be forgotten."""
+    given = {
+        "--name": "robot",
+        "--data": "held-out",
+        "--calibrate": "train",
+        "--calibration-samples": "128",
+        "--max-action-error": "1.5",
+        "--gates": "gates.toml",
+        "--form": "loop",
+        "--engine": "onnxruntime",
+        "--cache": "cache",
+    }
+    flags = [
+        "--auto-precision",
+        "--allow-loose",
+        "--engines-on-device",
+        "--random-weights",
+        "--force",
+    ]
+    own = {"--target", "--recipe", "--out", "--jobs", "--memory-gib", "--json", "--help"}
+    command = program.load_command("compile")
+    known = {option for p in command.params for option in p.opts if option.startswith("--")}
+    assert known - own == {*given, *flags}
+    seen: list[list[str]] = []
+
+    def run(wanted: list[matrix.Pair], command: Any, **_: Any) -> list[matrix.Outcome]:
+        seen.extend(command(pair) for pair in wanted)
+        return []
+
+    monkeypatch.setattr(matrix, "run", run)
+    checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint")
+    words = [word for pair in given.items() for word in pair] + flags
+    arguments = ["compile", str(checkpoint), "--target", "cpu-x86_64,rtx4090", "--recipe", "fp32"]
+    result = CliRunner().invoke(program.app, [*arguments, *words])
+    assert result.exit_code == ExitCode.OK, result.output
+    assert len(seen) == 2
+    for made in seen:
+        handed_on = made[made.index("--json") + 1 :]
+        assert sorted(handed_on) == sorted(words)
