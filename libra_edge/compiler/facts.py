@@ -34,6 +34,7 @@ from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.precision import running, shown_name
+from libra_edge.compiler.qlayers import Ranges
 from libra_edge.compiler.quantize import Quantised
 from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.engines import engine
@@ -304,8 +305,13 @@ def _why(
     reason = quantised.reasons.get(name) or f"recipe {recipe.name} {as_named}"
     found = quantised.ranges.get(name)
     if found is not None and precision.activations not in ("fp32", "fp16"):
-        reason += f"; input within {found.input_amax:.6g} by {recipe.algorithm}"
+        reason += f"; {range_words(found, recipe)}"
     return reason + (f"; runs in {runs}" if runs else "")
+
+
+def range_words(found: Ranges, recipe: Recipe) -> str:
+    """What calibration found for a layer's input, as the manifest says it."""
+    return f"input within {found.input_amax:.6g} by {recipe.algorithm}"
 
 
 def calibration_report(quantised: Quantised, data: CalibrationData) -> dict[str, Any]:

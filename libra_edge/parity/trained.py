@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
-from libra_edge.catalog import HIGH, load_recipe
+from libra_edge.catalog import HIGH, Recipe, load_recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import FUSED, POLICY, Check, Verdict, not_measured
@@ -175,7 +175,27 @@ def _quantised_again(
         name: precision if str(precision) == decided.get(name) else HIGH
         for name, precision in wanted.items()
     }
-    return quantise(checkpoint, recipe, data, form, cache, kept)
+    quantised = quantise(checkpoint, recipe, data, form, cache, kept)
+    _require_same_ranges(manifest, recipe, quantised)
+    return quantised
+
+
+def _require_same_ranges(manifest: Manifest, recipe: Recipe, quantised: Quantised) -> None:
+    """Refuse to hold a release against graphs that another recipe or compiler would have made."""
+    from libra_edge.compiler.facts import range_words
+
+    reasons = {d.subject: d.reason for d in manifest.decisions}
+    for name, precision in quantised.precisions.items():
+        found = quantised.ranges.get(name)
+        if found is None or precision.activations in ("fp32", "fp16"):
+            continue
+        if range_words(found, recipe) not in reasons.get(name, ""):
+            raise InputError(
+                "calibration-differs",
+                f"Calibrating again gives {name} {range_words(found, recipe)}; the manifest says: "
+                f"{reasons.get(name, 'nothing')}.",
+                "Use the libra-edge that compiled the release, or leave out --calibrate.",
+            )
 
 
 def _calibration_again(

@@ -143,6 +143,20 @@ def test_what_it_was_calibrated_on_is_needed_and_must_be_that(work: Path, tmp_pa
         culprits(work, work / "release", tmp_path / "out", calibrate="others")
 
 
+def test_ranges_that_were_found_in_another_way_are_no_reference(work: Path, tmp_path: Path) -> None:
+    source = work / "release"
+    facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
+    fields = {field: getattr(facts, field) for field in ReleaseFacts.model_fields}
+    fields["decisions"] = tuple(
+        decision.model_copy(update={"reason": decision.reason.replace(" by mse", " by max")})
+        for decision in facts.decisions
+    )
+    files: dict[str, Path | bytes] = {member: source / member for member in facts.members}
+    write_release(tmp_path / "release", ReleaseFacts(**fields), files)
+    with pytest.raises(InputError, match="calibration-differs"):
+        culprits(work, tmp_path / "release", tmp_path / "out")
+
+
 def test_verify_holds_every_stage_of_a_quantised_release(work: Path) -> None:
     result = verify_release(
         work / "release",
