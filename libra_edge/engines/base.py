@@ -6,6 +6,7 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -72,6 +73,7 @@ class BuiltEngine:
 
     graph: the plain ONNX graph it was made of, which a robot can build again; the same bytes as
     `content` where the engine is the graph. compilation: None where nothing was compiled.
+    data, engine: the graph's weights and the compiled engine where they lie in files of their own.
     """
 
     kind: str
@@ -82,6 +84,8 @@ class BuiltEngine:
     outputs: tuple[TensorSpec, ...]
     graph: bytes
     compilation: Compilation | None = None
+    data: Path | None = None
+    engine: Path | None = None
 
 
 @dataclass(frozen=True)
