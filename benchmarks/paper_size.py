@@ -137,8 +137,8 @@ def page(stages: Sequence[Stage], compiled: Compiled) -> list[str]:
             for stage in stages
         ),
         "",
-        f"Peak: resident memory of the command and its processes, every {_INTERVAL_S} s; a page that",
-        "two share counts once, pages of mapped files count while they are resident.",
+        f"Peak: resident memory of the command and its processes, every {_INTERVAL_S} s; a page",
+        "that two share counts once, pages of mapped files count while they are resident.",
         "",
         "| member | MB |",
         "|---|---:|",
