@@ -44,8 +44,8 @@ from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.planner import Planner
 from libra_edge.policy.torch_controller import TorchEngines
 
-# One takes minutes, in PyTorch and again in ONNX Runtime.
-SAMPLES = 1
+# Each takes a minute in PyTorch and another in ONNX Runtime.
+SAMPLES = 2
 GRAPHS = ("planner", "refiner")
 _HALF_BYTES = 2
 
