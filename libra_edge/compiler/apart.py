@@ -15,9 +15,9 @@ import onnx_ir as ir
 import onnxsim
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 
-from libra_edge.compiler.export import OPSET, finish, torch_program
+from libra_edge.compiler.export import OPSET, finish, restore_names, torch_program
 from libra_edge.compiler.split import Graph
 
 # Smaller ones stay in the graph, where simplification and the engine's compiler see their values.
@@ -38,46 +38,39 @@ def export_apart(
         smallest_bytes: weights of this size or more go to the file.
     """
     model = torch_program(graph, opset).model
-    weights: dict[str, Tensor] = {}
-    for name, value in list(model.graph.initializers.items()):
-        content = value.const_value
-        if isinstance(content, ir.TensorProtocol) and content.nbytes >= smallest_bytes:
-            weights[name] = torch.as_tensor(content.raw)
-            del model.graph.initializers[name]
-            value.const_value = None
-            model.graph.inputs.append(value)
+    weights = _take_out(model.graph, graph.module, smallest_bytes)
     simplified, same = onnxsim.simplify(ir.to_proto(model))
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
-    weights = _transposed(simplified.graph, weights)
+    known = graph.module.named_parameters()
+    inside = {name: weight for name, weight in known if weight.nbytes < smallest_bytes}
+    restore_names(simplified.graph, inside)
     result = finish(simplified, graph.name, opset)
     with data.open("ab") as stream:
         _move(result.graph, weights, data.name, stream)
     return result
 
 
-def _transposed(graph: onnx.GraphProto, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as products read them: a transposition of a weight is done here, once."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    result = dict(weights)
-    shapes = {value.name: value.type.tensor_type.shape for value in graph.input}
-    idle = []
-    for name, tensor in weights.items():
-        if [node.op_type for node in readers.get(name, [])] != ["Transpose"] or tensor.dim() != 2:
+def _take_out(graph: ir.Graph, module: nn.Module, smallest_bytes: int) -> dict[str, Tensor]:
+    """Turn large weights into inputs, by their layers' names; returns what they hold.
+
+    A weight that was transposed while exporting is still the module's own memory: it is known by
+    its place.
+    """
+    layers = {weight.data_ptr(): name for name, weight in module.named_parameters()}
+    weights: dict[str, Tensor] = {}
+    for name, value in list(graph.initializers.items()):
+        content = value.const_value
+        if not isinstance(content, ir.TensorProtocol) or content.nbytes < smallest_bytes:
             continue
-        (node,) = readers[name]
-        idle.append(node)
-        result[name] = tensor.detach().t()
-        for dim, size in zip(shapes[name].dim, result[name].shape, strict=True):
-            dim.dim_value = size
-        for reader in readers[node.output[0]]:
-            reader.input[:] = [name if i == node.output[0] else i for i in reader.input]
-    for node in idle:
-        graph.node.remove(node)
-    return result
+        tensor = torch.as_tensor(content.raw).detach()
+        layer = layers.get(tensor.data_ptr(), name)
+        del graph.initializers[name]
+        value.name = layer if layer not in graph.initializers | weights else name
+        value.const_value = None
+        graph.inputs.append(value)
+        weights[value.name] = tensor
+    return weights
 
 
 def _move(
@@ -89,7 +82,7 @@ def _move(
         if value.name not in weights:
             continue
         stream.write(bytes(-stream.tell() % _PAGE_BYTES))
-        content = weights[value.name].detach().contiguous().view(torch.uint8).numpy()
+        content = weights[value.name].contiguous().view(torch.uint8).numpy()
         tensor = TensorProto(
             name=value.name,
             data_type=value.type.tensor_type.elem_type,

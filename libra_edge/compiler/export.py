@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import onnx
@@ -44,7 +44,7 @@ def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
         model, same = onnxsim.simplify(torch_program(graph, opset).model_proto)
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
-    _restore_names(model.graph, graph.module)
+    restore_names(model.graph, dict(graph.module.named_parameters()))
     blocks.pack(model.graph)
     return finish(model, graph.name, opset)
 
@@ -111,7 +111,7 @@ def from_bytes(content: bytes) -> onnx.ModelProto:
     return model
 
 
-def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
+def restore_names(graph: onnx.GraphProto, weights: Mapping[str, torch.Tensor]) -> None:
     """Call a weight that was transposed while exporting by its layer's name again.
 
     It is by these names that a built engine says what every layer runs in.
@@ -119,7 +119,7 @@ def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
     taken = {tensor.name for tensor in graph.initializer}
     known = {
         weight.detach().t().contiguous().numpy().tobytes(): name
-        for name, weight in module.named_parameters()
+        for name, weight in weights.items()
         if weight.dim() == 2 and name not in taken
     }
     names = {

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.members import APART
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
@@ -305,8 +306,12 @@ def _load_engines(release: Release) -> Engines | None:
 
 
 def _load_graphs(release: Release) -> Engines | None:
-    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
-    if find_spec("onnxruntime") is None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs.
+
+    None where there is no ONNX Runtime, and for graphs whose weights lie beside them: those are
+    simulated while compiling, and take minutes.
+    """
+    if find_spec("onnxruntime") is None or release.manifest.members.keys() & APART.keys():
         return None
     kind = engine("onnxruntime")
     planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
