@@ -77,22 +77,25 @@ def require_drawn(config: PolicyConfig, recipe: Recipe, plan: EnginePlan, *, ran
         InputError: it is trained, quantised, without a refiner, or for engines that are made of
             one ONNX file.
     """
-    size = (
-        f"The planner has {planner_bytes(config) / 2**30:.1f} GiB of weights in 16 bits; "
-        "one ONNX file holds less than 2 GiB"
-    )
+    kind, gib = plan.settings.kind, planner_bytes(config) / 2**30
     if not random or config.refiner is None:
-        raise InputError("model-too-large", f"{size}.", "Compile a smaller backbone.")
-    if not isinstance(engine(plan.settings.kind), TensorRtFamily):
         raise InputError(
             "model-too-large",
-            f"{size}, and {plan.settings.kind} engines are made of one.",
+            f"The planner has {gib:.1f} GiB of weights in 16 bits; one ONNX file holds less than "
+            "2 GiB.",
+            "Compile a smaller backbone.",
+        )
+    if not isinstance(engine(kind), TensorRtFamily):
+        raise InputError(
+            "model-too-large",
+            f"The planner has {gib:.1f} GiB of weights in 16 bits, and {kind} engines are made of "
+            "one ONNX file, which holds less than 2 GiB.",
             "Compile it for a target whose engines are built here, for example rtx4090.",
         )
     if recipe.precision != "fp16":
         raise InputError(
             "large-policy-recipe",
-            f"{size}. Such a policy is drawn in 16-bit floats; recipe {recipe.name!r} is not.",
+            f"A planner of {gib:.1f} GiB is drawn in 16-bit floats; recipe {recipe.name!r} is not.",
             "Choose --recipe fp16.",
         )
 

@@ -81,10 +81,10 @@ def test_products_keep_the_names_of_their_layers(parts: Split, tmp_path: Path) -
         {t.name: t for t in graph.initializer if t.name.endswith(".weight") and len(t.dims) == 2}
         for graph in (model.graph, export(parts.planner).graph)
     )
-    assert found.keys() == usual.keys()
-    assert {name: list(t.dims) for name, t in found.items()} == {
-        name: list(t.dims) for name, t in usual.items()
-    }
+    # One more than usual: a product of two weights, which simplification would have evaluated.
+    assert found.keys() - usual.keys() == {"policy.planner.blocks.0.attention.query.weight"}
+    for name, tensor in usual.items():
+        assert found[name].dims == tensor.dims, name
     apart = [t for t in found.values() if t.data_location == TensorProto.EXTERNAL]
     assert len(apart) > len(found) / 2
 
