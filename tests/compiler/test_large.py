@@ -30,6 +30,7 @@ from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.parity.verify import verify_release as verify_parity
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.runtime import Policy
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 RTX4090 = load_target("rtx4090")
@@ -208,6 +209,12 @@ def test_one_other_byte_of_what_lies_apart_is_found(
     (tmp_path / "again" / member).write_bytes(content)
     with pytest.raises(IntegrityError, match="member-changed"):
         verify_release(tmp_path / "again")
+
+
+def test_the_runtime_refuses_it_before_it_opens_a_member(compiled: Compiled) -> None:
+    with pytest.raises(IncompatibleError, match="provider-unavailable") as caught:
+        Policy(compiled.path)
+    assert "NvTensorRTRTXExecutionProvider" in caught.value.fact
 
 
 def test_verify_says_that_nothing_of_it_runs_here(compiled: Compiled) -> None:
