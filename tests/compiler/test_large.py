@@ -54,50 +54,48 @@ def locations(model: ModelProto) -> set[str]:
     return {entry.value for entry in entries if entry.key == "location"}
 
 
-@pytest.mark.parametrize("name", ["planner", "context"])
-def test_weights_in_a_file_of_their_own_compute_the_same(
-    parts: Split, tmp_path: Path, name: str
-) -> None:
-    (graph,) = (graph for graph in parts.graphs if graph.name == name)
-    model = export_apart(graph, tmp_path / f"{name}.data", smallest_bytes=SMALL)
-    assert locations(model) == {f"{name}.data"}
+@pytest.fixture(scope="module")
+def folder(parts: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """planner.onnx beside planner.data."""
+    result = tmp_path_factory.mktemp("planner")
+    model = export_apart(parts.planner, result / "planner.data", smallest_bytes=SMALL)
+    (result / "planner.onnx").write_bytes(to_bytes(model))
+    return result
+
+
+def test_weights_in_a_file_of_their_own_compute_the_same(parts: Split, folder: Path) -> None:
+    graph, usual = parts.planner, export(parts.planner)
+    model = ModelProto.FromString((folder / "planner.onnx").read_bytes())
+    assert locations(model) == {"planner.data"}
     inside = [t for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL]
     assert max(len(tensor.raw_data) for tensor in inside) < SMALL
-    (tmp_path / "graph.onnx").write_bytes(to_bytes(model))
     random = np.random.default_rng(0)
     feeds = {
-        input_name: random.integers(0, 8, tensor.shape).astype(tensor.numpy().dtype)
-        for input_name, tensor in zip(graph.inputs, graph.arguments, strict=True)
+        name: random.integers(0, 8, tensor.shape).astype(tensor.numpy().dtype)
+        for name, tensor in zip(graph.inputs, graph.arguments, strict=True)
     }
-    found = open_graph(tmp_path / "graph.onnx").run(feeds)
-    expected = as_written(to_bytes(export(graph))).run(feeds)
-    assert found.keys() == expected.keys()
-    for output, values in expected.items():
+    found = open_graph(folder / "planner.onnx").run(feeds)
+    for output, values in as_written(to_bytes(usual)).run(feeds).items():
         np.testing.assert_allclose(found[output], values, rtol=1e-5, atol=1e-6)
+    require_same_names(model, usual)
 
 
-def test_products_keep_the_names_of_their_layers(parts: Split, tmp_path: Path) -> None:
-    model = export_apart(parts.planner, tmp_path / "planner.data", smallest_bytes=SMALL)
-    found, usual = (
+def require_same_names(model: ModelProto, usual: ModelProto) -> None:
+    """It is by the names of weights that an engine says what every layer runs in."""
+    found, expected = (
         {t.name: t for t in graph.initializer if t.name.endswith(".weight") and len(t.dims) == 2}
-        for graph in (model.graph, export(parts.planner).graph)
+        for graph in (model.graph, usual.graph)
     )
     # One more than usual: a product of two weights, which simplification would have evaluated.
-    assert found.keys() - usual.keys() == {"policy.planner.blocks.0.attention.query.weight"}
-    for name, tensor in usual.items():
+    assert found.keys() - expected.keys() == {"policy.planner.blocks.0.attention.query.weight"}
+    for name, tensor in expected.items():
         assert found[name].dims == tensor.dims, name
-    apart = [t for t in found.values() if t.data_location == TensorProto.EXTERNAL]
-    assert len(apart) > len(found) / 2
 
 
-def test_the_same_policy_has_the_same_weights_file(parts: Split, tmp_path: Path) -> None:
-    pairs = []
-    for name in ("first", "again"):
-        (tmp_path / name).mkdir()
-        data = tmp_path / name / "planner.data"
-        model = export_apart(parts.planner, data, smallest_bytes=SMALL)
-        pairs.append((to_bytes(model), data.read_bytes()))
-    assert pairs[0] == pairs[1]
+def test_the_same_policy_has_the_same_bytes(parts: Split, folder: Path, tmp_path: Path) -> None:
+    model = export_apart(parts.planner, tmp_path / "planner.data", smallest_bytes=SMALL)
+    assert to_bytes(model) == (folder / "planner.onnx").read_bytes()
+    assert (tmp_path / "planner.data").read_bytes() == (folder / "planner.data").read_bytes()
 
 
 def test_weights_are_drawn_in_16_bits_but_for_what_becomes_a_table(checkpoint: Path) -> None:
