@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.apart import export_apart
@@ -163,17 +164,23 @@ def _write_graphs(
     assert parts.tables is not None
     on_stage("export", "planner")
     graphs = {"planner": export_apart(parts.planner, folder / "planner.data")}
-    policy.planner.to("meta")
+    _free(policy.planner)
     weights = folder / "refiner.data"
     on_stage("export", "context, step")
     context, step = (export_apart(graph, weights) for graph in (parts.context, parts.step))
-    policy.to("meta")
+    _free(policy)
     on_stage("fuse", "denoising steps into one graph")
     graphs["refiner"] = fuse(context, step, parts.tables, form)
     contents = {name: to_bytes(graph) for name, graph in graphs.items()}
     for name, content in contents.items():
         (folder / f"{name}.onnx").write_bytes(content)
     return contents
+
+
+def _free(module: nn.Module) -> None:
+    """Give the weights' memory back, whoever still refers to them: the exporter's caches do."""
+    for parameter in module.parameters():
+        parameter.data = torch.empty(0)
 
 
 def _build(
