@@ -86,12 +86,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--release", type=Path, default=ROOT / "out/paper-size-rtx4090-fp16")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements/paper-size.md")
+    parser.add_argument("--samples", type=int, help="that the graphs are held against PyTorch on")
     options = parser.parse_args()
     watch = Watch()
     sampler = threading.Thread(target=watch.sample)
     sampler.start()
     request = Request(
-        POLICY, "rtx4090", "fp16", out=options.release, force=True, random_weights=True
+        POLICY,
+        "rtx4090",
+        "fp16",
+        out=options.release,
+        force=True,
+        random_weights=True,
+        samples=options.samples,
     )
     try:
         compiled = compile_checkpoint(request, watch.on_stage)
