@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from refiner import cpu_model
+from baseline import cpu_model
 
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import tool_versions
@@ -161,6 +161,12 @@ def page(stages: Sequence[Stage], compiled: Compiled) -> list[str]:
             f"| {c.stage} | {c.metric} | {c.value:.3g} | {c.threshold:.3g} | {c.samples} "
             f"| {c.verdict} |"
             for c in compiled.checks
+            if c.verdict != "not measured"
+        ),
+        *(
+            f"| {c.stage} | {c.metric} | – | – | 0 | not measured: {c.note} |"
+            for c in compiled.checks
+            if c.verdict == "not measured"
         ),
         "",
         "## Conditions",
