@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
+from libra_edge.bundle.members import APART, COMPILED, MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.errors import IncompatibleError, IntegrityError
 from libra_edge.limits import ChangedLimit
 from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
@@ -271,8 +271,11 @@ class Manifest(ReleaseFacts):
     @model_validator(mode="after")
     def _engines_are_members(self) -> Manifest:
         loaded = {self.engines.planner.member, self.engines.refiner.member}
-        if loaded & OPTIONAL != self.members.keys() & OPTIONAL:
+        if loaded & COMPILED != self.members.keys() & COMPILED:
             raise ValueError("the compiled engines are not those that the engines name")
+        for name in self.members.keys() & APART.keys():
+            if APART[name] not in self.members:
+                raise ValueError(f"member {name!r} without {APART[name]!r}")
         return self
 
     def to_bytes(self) -> bytes:

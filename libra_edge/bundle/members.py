@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 MANIFEST = "manifest.json"
 _MIB = 1024 * 1024
+# What the size field of the one-file form holds.
+_LARGEST_BYTES = 8 * 1024 * _MIB - 1
 
 # Upper bound of each member in bytes; checked before anything is read or written.
 MAX_BYTES: Mapping[str, int] = MappingProxyType(
@@ -17,6 +19,10 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "engines/refiner.onnx": 2048 * _MIB - 1,
         "engines/planner.engine.onnx": 2048 * _MIB - 1,
         "engines/refiner.engine.onnx": 2048 * _MIB - 1,
+        "engines/planner.data": _LARGEST_BYTES,
+        "engines/refiner.data": _LARGEST_BYTES,
+        "engines/planner.engine": _LARGEST_BYTES,
+        "engines/refiner.engine": _LARGEST_BYTES,
         "lib/liblibra_edge.so": 256 * _MIB,
         "lib/libonnxruntime.so": 1024 * _MIB,
         "include/libra_edge.h": 1 * _MIB,
@@ -30,6 +36,15 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
     }
 )
 # Engines that a compiler made of the graphs; where there are none, the graphs are the engines.
-OPTIONAL = frozenset({"engines/planner.engine.onnx", "engines/refiner.engine.onnx"})
+COMPILED = frozenset({"engines/planner.engine.onnx", "engines/refiner.engine.onnx"})
+# What one ONNX file cannot hold lies beside it, by these names and no others: a graph's weights,
+# a compiled engine (docs/decisions/0046).
+APART = {
+    "engines/planner.data": "engines/planner.onnx",
+    "engines/refiner.data": "engines/refiner.onnx",
+    "engines/planner.engine": "engines/planner.engine.onnx",
+    "engines/refiner.engine": "engines/refiner.engine.onnx",
+}
+OPTIONAL = COMPILED | APART.keys()
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 FOLDERS = frozenset(name.split("/")[0] for name in MEMBERS if "/" in name)

@@ -81,7 +81,8 @@ class StageCache:
 
     def _prune(self, newest: Path) -> None:
         """Drop the oldest entries beyond the limit, never the one just written."""
-        entries = [(p.stat().st_mtime_ns, p.stat().st_size, p) for p in self.root.iterdir()]
+        files = [path for path in self.root.iterdir() if path.is_file()]
+        entries = [(p.stat().st_mtime_ns, p.stat().st_size, p) for p in files]
         excess = sum(size for _, size, _ in entries) - LARGEST_CACHE_BYTES
         for _, size, path in sorted(entries):
             if excess <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import onnx
@@ -40,6 +40,17 @@ def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
             "one ONNX file holds less than 2 GiB.",
             "Compile a smaller backbone.",
         )
+    with _quiet():
+        model, same = onnxsim.simplify(torch_program(graph, opset).model_proto)
+    if not same:
+        raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
+    restore_names(model.graph, dict(graph.module.named_parameters()))
+    blocks.pack(model.graph)
+    return finish(model, graph.name, opset)
+
+
+def torch_program(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
+    """A graph as PyTorch exports it, its weights still PyTorch's own."""
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module,
@@ -50,13 +61,8 @@ def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
         )
-        assert program is not None
-        model, same = onnxsim.simplify(program.model_proto)
-    if not same:
-        raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
-    _restore_names(model.graph, graph.module)
-    blocks.pack(model.graph)
-    return finish(model, graph.name, opset)
+    assert program is not None
+    return program
 
 
 def finish(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
@@ -70,8 +76,22 @@ def finish(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
     _drop_unused_weights(clean.graph)
     if model.functions or any(node.domain for node in clean.graph.node):
         raise RuntimeError(f"the {name} graph has operators that are not standard ONNX")
-    onnx.checker.check_model(clean, full_check=True)
+    onnx.checker.check_model(_weights_apart_as_inputs(clean), full_check=True)
     return clean
+
+
+def _weights_apart_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What the checker takes: it looks for weights that lie in another file in the wrong folder."""
+    apart = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    if not apart:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for tensor in apart:
+        result.graph.initializer.remove(tensor)
+        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        result.graph.input.append(value)
+    return result
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -91,7 +111,7 @@ def from_bytes(content: bytes) -> onnx.ModelProto:
     return model
 
 
-def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
+def restore_names(graph: onnx.GraphProto, weights: Mapping[str, torch.Tensor]) -> None:
     """Call a weight that was transposed while exporting by its layer's name again.
 
     It is by these names that a built engine says what every layer runs in.
@@ -99,7 +119,7 @@ def _restore_names(graph: onnx.GraphProto, module: torch.nn.Module) -> None:
     taken = {tensor.name for tensor in graph.initializer}
     known = {
         weight.detach().t().contiguous().numpy().tobytes(): name
-        for name, weight in module.named_parameters()
+        for name, weight in weights.items()
         if weight.dim() == 2 and name not in taken
     }
     names = {

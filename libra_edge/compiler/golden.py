@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from libra_edge.engines.base import Array
-from libra_edge.parity.gates import run_engines
+from libra_edge.parity.gates import Outputs, run_engines
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.executor import Engines
 
@@ -19,7 +19,11 @@ GOLDEN_SAMPLES = 8
 def golden_members(policy: Engines, samples: Sequence[Sample]) -> dict[str, bytes]:
     """The `golden/…` members of a release; actions are made from the plan's first chunk."""
     first = [replace(sample, part=0) for sample in samples[:GOLDEN_SAMPLES]]
-    outputs = run_engines(policy, first)
+    return members_of(first, run_engines(policy, first))
+
+
+def members_of(first: Sequence[Sample], outputs: Outputs) -> dict[str, bytes]:
+    """The same of samples that have been run."""
     arrays: dict[str, Array] = {
         "images": np.stack([s.images for s in first]),
         "instruction": np.stack([s.instruction for s in first]),

@@ -7,8 +7,12 @@ the denoising step alone is computed in 32 bits while compiling and rounded once
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
 from libra_edge.policy.model import LibraVLA
@@ -22,15 +26,45 @@ _EVALUATED_WHILE_COMPILING = ("time.", "modulate.")
 
 def halve(policy: LibraVLA) -> LibraVLA:
     """A copy of the policy that computes in 16-bit floats and takes and gives what it did."""
-    result = copy.deepcopy(policy).eval()
-    result.planner.__class__ = HalfPlanner
-    if result.refiner is not None:
-        result.refiner.__class__ = HalfRefiner
-    for part in (result.planner, result.refiner):
+    return halve_in_place(copy.deepcopy(policy).eval())
+
+
+def halve_in_place(policy: LibraVLA) -> LibraVLA:
+    """The policy itself as `halve` makes it; weights that have 16 bits already are not copied."""
+    policy.planner.__class__ = HalfPlanner
+    if policy.refiner is not None:
+        policy.refiner.__class__ = HalfRefiner
+    for part in (policy.planner, policy.refiner):
         for name, parameter in part.named_parameters() if part is not None else ():
-            if not name.startswith(_EVALUATED_WHILE_COMPILING):
-                parameter.data = parameter.data.half()
-    return result
+            evaluated = name.startswith(_EVALUATED_WHILE_COMPILING)
+            parameter.data = parameter.data.float() if evaluated else parameter.data.half()
+    return policy
+
+
+@contextmanager
+def products_in_single(policy: LibraVLA) -> Iterator[None]:
+    """Multiply in 32 bits, one layer's weights at a time, and round each result to 16 bits.
+
+    PyTorch's own 16-bit products on a CPU take many times as long and round no better.
+    """
+
+    def widen(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        layer.float()
+        return tuple(argument.float() for argument in arguments)
+
+    def narrow(layer: nn.Module, arguments: Any, result: Tensor) -> Tensor:
+        layer.half()
+        return result.half()
+
+    hooks = []
+    for layer in policy.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.dtype == torch.float16:
+            hooks += [layer.register_forward_pre_hook(widen), layer.register_forward_hook(narrow)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class HalfPlanner(Planner):

@@ -39,6 +39,8 @@ from libra_edge.compiler.facts import (
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.golden import golden_members
+from libra_edge.compiler.large import SAMPLES as LARGE_SAMPLES
+from libra_edge.compiler.large import compile_large, is_large, require_drawn
 from libra_edge.compiler.quantize import (
     Quantised,
     require_calibration_runs_here,
@@ -59,7 +61,8 @@ from libra_edge.parity.gates import (
     require_pass,
 )
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.checkpoint import TOKENIZER, Checkpoint, load_checkpoint
+from libra_edge.policy.checkpoint import CONFIG, TOKENIZER, Checkpoint, load_checkpoint
+from libra_edge.policy.config import read_config
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.torch_controller import TorchEngines
 from libra_edge.runtime import Policy
@@ -176,7 +179,16 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     """
     on_stage("load", str(request.checkpoint))
     job = _resolve(request)
-    passed = _first_to_pass(job, request, on_stage)
+    if not job.checkpoint.drawn_in_half:
+        return _finish(job, request, _first_to_pass(job, request, on_stage), on_stage)
+    job.cache.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
+        passed = _carry_out_large(job, request, Path(folder), on_stage)
+        return _finish(job, request, passed, on_stage)
+
+
+def _finish(job: _Job, request: Request, passed: _Passed, on_stage: OnStage) -> Compiled:
+    """Write the release and its report."""
     candidate, built = passed.candidate, passed.built
     on_stage("assemble", str(job.out))
     facts = _facts(job, built, candidate, passed.checks)
@@ -185,6 +197,24 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     report = _write_report(job, manifest, passed)
     checks = tuple(passed.checks)
     return Compiled(job.out, report, manifest, checks, built.medians_ms, candidate.found)
+
+
+def _carry_out_large(job: _Job, request: Request, folder: Path, on_stage: OnStage) -> _Passed:
+    """Graphs, engines and gates of a policy whose weights lie in files of their own."""
+    made = compile_large(
+        job.checkpoint,
+        job.target,
+        job.plan,
+        request.form,
+        job.samples,
+        job.limits,
+        folder,
+        on_stage,
+    )
+    on_stage("runtime", f"native code for {job.target.arch}")
+    files = _members(job, made.built, made.golden)
+    checks = [*made.checks, *unmeasured(job.target, made.built)]
+    return _Passed(Candidate(None), made.built, files, checks)
 
 
 def _first_to_pass(job: _Job, request: Request, on_stage: OnStage) -> _Passed:
@@ -222,7 +252,7 @@ def _carry_out(job: _Job, request: Request, candidate: Candidate, on_stage: OnSt
         job.samples,
     )
     on_stage("runtime", f"native code for {job.target.arch}")
-    files = _members(job, built, reference)
+    files = _members(job, built, golden_members(reference, job.samples))
     checks = _gate(job, front, built, quantised, on_stage)
     if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
@@ -247,12 +277,19 @@ def _resolve(request: Request) -> _Job:
     if request.out is not None:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(request.checkpoint, random_weights=request.random_weights)
+    config = read_config(request.checkpoint / CONFIG)
+    large = is_large(config)
+    if large:
+        require_drawn(config, recipe, plan, random=request.random_weights)
+    checkpoint = load_checkpoint(
+        request.checkpoint, random_weights=request.random_weights, in_half=large
+    )
     robot = checkpoint.config.embodiment
     name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
-    count = request.samples or (QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES)
+    usual = QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES
+    count = request.samples or (LARGE_SAMPLES if large else usual)
     samples = choose_samples(
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
@@ -347,22 +384,30 @@ def _require_free(out: Path, *, replace: bool) -> None:
         )
 
 
-def _members(job: _Job, built: Built, reference: Engines) -> dict[str, Path | bytes]:
+def _members(job: _Job, built: Built, golden: Mapping[str, bytes]) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
+    pair = {"planner": built.planner, "refiner": built.refiner}
     compiled = {
         f"engines/{name}.engine.onnx": one.content
-        for name, one in (("planner", built.planner), ("refiner", built.refiner))
+        for name, one in pair.items()
         if one.compilation is not None
+    }
+    apart = {
+        f"engines/{name}.{suffix}": path
+        for name, one in pair.items()
+        for suffix, path in (("data", one.data), ("engine", one.engine))
+        if path is not None
     }
     return {
         **compiled,
+        **apart,
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
         "engines/planner.onnx": built.planner.graph,
         "engines/refiner.onnx": built.refiner.graph,
         "lib/liblibra_edge.so": _native_library(job.target, job.cache),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
-        **golden_members(reference, job.samples),
+        **golden,
     }
 
 

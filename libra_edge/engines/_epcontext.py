@@ -1,7 +1,8 @@
 """A compiled engine as an ONNX file: one `EPContext` node that holds it, for ONNX Runtime.
 
 The engine lies in the file unchanged, in one attribute: what is hashed is what is deserialised,
-and no path leads out of the release (docs/decisions/0041).
+and no path leads out of the release (docs/decisions/0041). One that no ONNX file can hold is a
+member of the release by itself, and the node has that member's name (docs/decisions/0046).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def graph_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[T
 
 
 def wrap(
-    engine: bytes,
+    engine: bytes | str,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     *,
@@ -56,7 +57,7 @@ def wrap(
     """The ONNX file around an engine.
 
     Args:
-        engine: the serialised engine.
+        engine: the serialised engine, or the name of the file beside this one that holds it.
         inputs: of the graph it was built from.
         outputs: of the graph it was built from.
         name: of the graph.
@@ -69,7 +70,8 @@ def wrap(
     Raises:
         IncompatibleError: the engine is larger than an ONNX file may be.
     """
-    if len(engine) > LARGEST_ENGINE_BYTES:
+    embedded = isinstance(engine, bytes)
+    if embedded and len(engine) > LARGEST_ENGINE_BYTES:
         raise IncompatibleError(
             "engine-too-large",
             f"The {name} engine has {len(engine) / 2**30:.2f} GiB; an ONNX file holds less than 2.",
@@ -82,7 +84,7 @@ def wrap(
         name=name,
         domain=DOMAIN,
         main_context=1,
-        embed_mode=1,
+        embed_mode=int(embedded),
         ep_cache_context=engine,
         ep_sdk_version=sdk_version,
         hardware_architecture=hardware,
@@ -106,12 +108,14 @@ def unwrap(content: bytes) -> bytes:
     """The serialised engine inside a file that `wrap` made.
 
     Raises:
-        ValueError: the file is no such one.
+        ValueError: the file is no such one, or the engine lies beside it.
     """
     model = onnx.ModelProto.FromString(content)
     if [node.op_type for node in model.graph.node if node.op_type != "Identity"] != [OP]:
         raise ValueError("not one EPContext node")
     attributes = {a.name: helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
+    if attributes["embed_mode"] != 1:
+        raise ValueError("the engine lies in a file of its own")
     engine: bytes = attributes["ep_cache_context"]
     return engine
 

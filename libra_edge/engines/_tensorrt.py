@@ -14,6 +14,7 @@ import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -33,6 +34,7 @@ from libra_edge.engines.base import (
 from libra_edge.errors import IncompatibleError
 
 TIMEOUT_S = 3600
+RESULT = "engine"  # what the worker calls it
 _TOTAL = r"Total {} Memory: (\d+) bytes"
 
 
@@ -63,22 +65,49 @@ class TensorRtFamily(Engine):
         program: Program | None = None,
     ) -> BuiltEngine:
         """See `Engine.build`."""
-        if target.compute_capability is None:
-            raise IncompatibleError(
-                "target-without-gpu",
-                f"Target {target.name!r} has no GPU to build a {self.compiler} engine for.",
-                "Give the target a compute_capability, or another engine kind.",
-            )
-        self.require_compiler(target)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            compilation = self._compile(model, folder, settings, target)
+            engine = (folder / RESULT).read_bytes()
+            return self._built(model, engine, compilation, settings, target)
+
+    @final
+    def build_apart(
+        self, model: bytes, data: Path, engine: Path, settings: TargetEngine, target: Target
+    ) -> BuiltEngine:
+        """Like `build`, of a graph that no one ONNX file can hold.
+
+        Args:
+            model: the graph without its large weights.
+            data: their file, by the name that the graph has for it.
+            engine: the file to write the engine to.
+            settings: the entry of `target.engines` to build for.
+            target: the machine.
+        """
+        with tempfile.TemporaryDirectory(dir=engine.parent) as scratch:
+            folder = Path(scratch)
+            (folder / data.name).symlink_to(data.resolve())
+            compilation = self._compile(model, folder, settings, target)
+            (folder / RESULT).rename(engine)
+        built = self._built(model, engine.name, compilation, settings, target)
+        return replace(built, data=data, engine=engine)
+
+    def _built(
+        self,
+        model: bytes,
+        engine: bytes | str,
+        compilation: Compilation,
+        settings: TargetEngine,
+        target: Target,
+    ) -> BuiltEngine:
         graph = onnx.ModelProto.FromString(model)
-        name = graph.graph.name
-        engine, compilation = self._compile(model, name, settings, target)
         inputs, outputs = graph_specs(graph)
+        assert target.compute_capability is not None
         content = wrap(
             engine,
             inputs,
             outputs,
-            name=name,
+            name=graph.graph.name,
             provider=settings.provider,
             hardware=digits(target.compute_capability),
             sdk_version=compilation.version,
@@ -110,28 +139,33 @@ class TensorRtFamily(Engine):
         return found
 
     def _compile(
-        self, model: bytes, name: str, settings: TargetEngine, target: Target
-    ) -> tuple[bytes, Compilation]:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            (folder / "graph.onnx").write_bytes(model)
-            (folder / "request.json").write_text(json.dumps(self.request(settings, target)))
-            result = self._run_worker(folder, name)
-            log = (folder / "log").read_text().replace(str(folder), "")
-            if result["error"]:
-                raise IncompatibleError(
-                    "engine-not-built",
-                    f"{self.compiler} {result['version']} does not build the {name} for compute "
-                    f"capability {target.compute_capability}: {result['error']}.",
-                    "Choose another recipe; `libra-edge targets show` lists the precisions.",
-                )
-            engine = (folder / "engine").read_bytes()
-        assert target.compute_capability is not None
-        return engine, Compilation(
+        self, model: bytes, folder: Path, settings: TargetEngine, target: Target
+    ) -> Compilation:
+        """Leave the engine in the folder."""
+        if target.compute_capability is None:
+            raise IncompatibleError(
+                "target-without-gpu",
+                f"Target {target.name!r} has no GPU to build a {self.compiler} engine for.",
+                "Give the target a compute_capability, or another engine kind.",
+            )
+        self.require_compiler(target)
+        name = onnx.ModelProto.FromString(model).graph.name
+        (folder / "graph.onnx").write_bytes(model)
+        (folder / "request.json").write_text(json.dumps(self.request(settings, target)))
+        result = self._run_worker(folder, name)
+        log = (folder / "log").read_text().replace(str(folder), "")
+        if result["error"]:
+            raise IncompatibleError(
+                "engine-not-built",
+                f"{self.compiler} {result['version']} does not build the {name} for compute "
+                f"capability {target.compute_capability}: {result['error']}.",
+                "Choose another recipe; `libra-edge targets show` lists the precisions.",
+            )
+        return Compilation(
             self.compiler,
             result["version"],
             target.compute_capability,
-            len(engine),
+            (folder / RESULT).stat().st_size,
             _total("Weights", log),
             _total("Activation", log),
             result["duration_s"],

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -75,6 +76,7 @@ class BuiltEngine:
 
     graph: the plain ONNX graph it was made of, which a robot can build again; the same bytes as
     `content` where the engine is the graph. compilation: None where nothing was compiled.
+    data, engine: the graph's weights and the compiled engine where they lie in files of their own.
     """
 
     kind: str
@@ -85,6 +87,8 @@ class BuiltEngine:
     outputs: tuple[TensorSpec, ...]
     graph: bytes
     compilation: Compilation | None = None
+    data: Path | None = None
+    engine: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,15 @@ def open_session(
     return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
 
 
+def open_graph(path: Path) -> Session:
+    """A graph whose weights lie in a file beside it, as written, on the CPU."""
+    options = _options({}, 1)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return OnnxRuntimeSession(
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    )
+
+
 def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
+from libra_edge.bundle.members import APART
 from libra_edge.bundle.verify import Release
 from libra_edge.engines import engine
 from libra_edge.engines.base import EnginePair
@@ -29,8 +30,12 @@ def load_engines(release: Release) -> Engines | None:
 
 
 def load_graphs(release: Release) -> Engines | None:
-    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
-    if find_spec("onnxruntime") is None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs.
+
+    None where there is no ONNX Runtime, and for graphs whose weights lie beside them: those are
+    simulated while compiling, and take minutes.
+    """
+    if find_spec("onnxruntime") is None or release.manifest.members.keys() & APART.keys():
         return None
     kind = engine("onnxruntime")
     planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))

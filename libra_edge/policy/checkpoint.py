@@ -48,10 +48,17 @@ class Checkpoint:
     tokenizer: Tokenizer
     policy: LibraVLA
     random_weights: bool = False
+    drawn_in_half: bool = False
 
     @property
     def sha256(self) -> str:
         """Hash of the whole contents of every file that defines the policy."""
+        if self.drawn_in_half:
+            return hashlib.sha256(f"{self._files_sha256} in 16 bits".encode()).hexdigest()
+        return self._files_sha256
+
+    @property
+    def _files_sha256(self) -> str:
         return checkpoint_sha256(self.path, random_weights=self.random_weights)
 
 
@@ -160,13 +167,16 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
     return LibraVLA(config, state, action)
 
 
-def load_checkpoint(path: Path, *, random_weights: bool = False) -> Checkpoint:
+def load_checkpoint(
+    path: Path, *, random_weights: bool = False, in_half: bool = False
+) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
 
     Args:
         path: the folder.
         random_weights: draw the weights, always the same, and read none: the policy is for
             measuring alone, and so is what is made of it.
+        in_half: draw them as 16-bit floats, for a policy whose 32-bit form would fill the memory.
 
     Raises:
         InputError: anything about the folder that does not fit, by name.
@@ -186,9 +196,10 @@ def load_checkpoint(path: Path, *, random_weights: bool = False) -> Checkpoint:
             "Use the tokenizer.json that the policy was trained with.",
         )
     if random_weights:
-        torch.manual_seed(RANDOM_SEED)
-        drawn = build_policy(config, statistics).float().eval()
-        return Checkpoint(path, config, statistics, tokenizer, drawn, random_weights=True)
+        drawn = _draw(config, statistics, torch.float16 if in_half else torch.float32)
+        return Checkpoint(
+            path, config, statistics, tokenizer, drawn, random_weights=True, drawn_in_half=in_half
+        )
     policy = build_policy(config, statistics)
     tensors: dict[str, torch.Tensor] = {}
     for file in _weight_files(path):
@@ -196,6 +207,17 @@ def load_checkpoint(path: Path, *, random_weights: bool = False) -> Checkpoint:
     _check_tensors(path, tensors, policy)
     policy.load_state_dict(tensors)
     return Checkpoint(path, config, statistics, tokenizer, policy.float().eval())
+
+
+def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> LibraVLA:
+    torch.manual_seed(RANDOM_SEED)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        policy = build_policy(config, statistics).eval()
+        return policy if dtype == torch.float16 else policy.float()
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def save_checkpoint(

@@ -104,7 +104,8 @@ class ImageTokens(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.position = nn.Parameter(torch.randn(cameras, height * image_width, width) * 0.02)
         for name, values in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
-            self.register_buffer(name, 255.0 * torch.tensor(values), persistent=False)
+            pixel = 255.0 * torch.tensor(values, dtype=torch.float32)
+            self.register_buffer(name, pixel, persistent=False)
 
     @property
     def count(self) -> int:

@@ -153,6 +153,27 @@ def test_without_the_package_one_error_says_what_to_install(
             call()
 
 
+def test_weights_in_a_file_of_their_own_give_the_same_engine_in_one(tmp_path: Path) -> None:
+    whole, data, engine = chain(fp8=False, layers=2), tmp_path / "chain.data", tmp_path / "e"
+    onnx.save_model(
+        from_bytes(whole),
+        tmp_path / "chain.onnx",
+        save_as_external_data=True,
+        location=data.name,
+    )
+    graph = (tmp_path / "chain.onnx").read_bytes()
+    assert len(graph) < 2000
+    built = tensorrt_rtx.ENGINE.build_apart(graph, data, engine, RTX4090.engines[0], RTX4090)
+    assert (built.data, built.engine) == (data, engine)
+    assert engine.read_bytes() == tensorrt_rtx.engine_bytes(build(whole))
+    assert built.compilation is not None
+    assert built.compilation.engine_bytes == engine.stat().st_size
+    assert {product.weight for product in tensorrt_rtx.ENGINE.products(built)} == {"w0", "w1"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chain.data", "chain.onnx", "e"]
+    with pytest.raises(ValueError, match="a file of its own"):
+        tensorrt_rtx.engine_bytes(built)
+
+
 def test_an_engine_that_no_onnx_file_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_epcontext, "LARGEST_ENGINE_BYTES", 10)
     spec = (TensorSpec("x", "float32", (1,)),)
