@@ -29,11 +29,11 @@ from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import BuiltEngine, EnginePair
 from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import InputError
+from libra_edge.limits import Limits
 from libra_edge.parity.gates import (
     FUSED,
     POLICY,
     Check,
-    Limits,
     compare,
     require_pass,
     run_engines,

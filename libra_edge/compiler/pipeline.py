@@ -207,7 +207,7 @@ def _carry_out_large(job: _Job, request: Request, folder: Path, on_stage: OnStag
         job.plan,
         request.form,
         job.samples,
-        job.limits,
+        job.gates.limits,
         folder,
         on_stage,
     )
