@@ -1,10 +1,10 @@
-"""Ranges of what passes through a layer, both ends apart: all that was seen, or of several the one
-that leaves the least error in the layer's output.
+"""Ranges of what passes through a layer, both ends apart.
 
-The largest value seen is often met once, and a range that holds it is coarse everywhere else; a
-range that clips values which the next weights multiply by much is worse still. Only the product
-with the weights tells the two apart, and only on average: what is clipped seldom may be what a
-policy acts on (decision 0033).
+All that was seen, or of several the one that leaves the least error in the layer's output. The
+largest value seen is often met once, and a range that holds it is coarse everywhere else; a range
+that clips values which the next weights multiply by much is worse still. Only the product with the
+weights tells the two apart, and only on average: what is clipped seldom may be what a policy acts
+on (decision 0033).
 """
 
 from __future__ import annotations
