@@ -19,14 +19,15 @@ from libra_edge.policy.layers import Attention, EncoderBlock
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
 
-# One product for the memory's keys and values of so many blocks.
-ALL_MEMORY = "key_values_of_"
-
 
 def flatten_blocks(policy: LibraVLA) -> None:
     """Replace, in place, every transformer block by its form for one observation."""
     if policy.refiner is not None:
         policy.refiner.__class__ = FlatRefiner
+    for module in policy.modules():
+        if isinstance(module, nn.GELU):
+            # Off by 5e-4 at most, a small part of any rounding step.
+            module.approximate = "tanh"
     for stack in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
         for i, block in enumerate(stack):
             last = i == len(stack) - 1
@@ -34,8 +35,6 @@ def flatten_blocks(policy: LibraVLA) -> None:
                 stack[i] = FlatEncoderBlock(block, last=last)
             elif isinstance(block, DenoiserBlock):
                 stack[i] = FlatDenoiserBlock(block, last=last)
-    if isinstance(policy.refiner, FlatRefiner):
-        policy.refiner.merge_memory()
 
 
 class FlatAttention(nn.Module):
@@ -43,10 +42,11 @@ class FlatAttention(nn.Module):
 
     Args:
         attention: what it stands for; its layers may be quantised.
-        own_memory: whether it only ever attends to what asks.
+        together: one product for query, key and value: of few rows that attend to themselves. Of
+            many, three products take less time than splitting the result of one.
     """
 
-    def __init__(self, attention: Attention, *, own_memory: bool) -> None:
+    def __init__(self, attention: Attention, *, together: bool) -> None:
         super().__init__()
         self.heads = attention.heads
         # Declared as nn.Linear; quantising puts other modules in their places.
@@ -56,17 +56,17 @@ class FlatAttention(nn.Module):
         )
         self.size = in_features(output) // self.heads
         self.query = scaled(query, self.size**-0.5)
-        self.key_value, self.output = key_value, output
-        self.all = side_by_side(self.query, self.key_value) if own_memory else None
+        self.key, self.value = key_and_value(key_value)
+        self.output = output
+        self.all = side_by_side(self.query, key_value) if together else None
 
     def _split(self, x: Tensor) -> Tensor:
         """[S, n * width] → [n * heads, S, width / heads]."""
         return x.reshape(x.shape[0], -1, self.size).transpose(0, 1)
 
-    def keys_values(self, both: Tensor) -> tuple[Tensor, Tensor]:
-        """Of [S, 2 * width]: keys [heads, width / heads, S], values [heads, S, width / heads]."""
-        key, value = both.chunk(2, dim=1)
-        return self._split(key).transpose(1, 2), self._split(value)
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Of [S, width]: keys [heads, width / heads, S], values [heads, S, width / heads]."""
+        return self._split(self.key(memory)).transpose(1, 2), self._split(self.value(memory))
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from x [Q, width] to what `keys_values` gave."""
@@ -85,10 +85,8 @@ class FlatAttention(nn.Module):
         if memory is None and self.all is not None:
             queries, keys, values = self._split(self.all(x)).split(self.heads)
             return self._attend(queries, keys.transpose(1, 2), values, gain)
-        keys, values = self._split(self.key_value(x if memory is None else memory)).split(
-            self.heads
-        )
-        return self._attend(self._split(self.query(x)), keys.transpose(1, 2), values, gain)
+        keys, values = self.keys_values(x if memory is None else memory)
+        return self._attend(self._split(self.query(x)), keys, values, gain)
 
 
 class FlatEncoderBlock(nn.Module):
@@ -98,7 +96,7 @@ class FlatEncoderBlock(nn.Module):
         super().__init__()
         self.last = last
         self.norm_attention, self.norm_mlp = block.norm_attention, block.norm_mlp
-        self.attention = FlatAttention(block.attention, own_memory=True)
+        self.attention = FlatAttention(block.attention, together=False)
         self.mlp = block.mlp
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
@@ -117,9 +115,9 @@ class FlatDenoiserBlock(nn.Module):
         super().__init__()
         self.last = last
         self.width = block.width
-        self.self_attention = FlatAttention(block.self_attention, own_memory=True)
+        self.self_attention = FlatAttention(block.self_attention, together=True)
         self.norm_cross = block.norm_cross
-        self.cross_attention = FlatAttention(block.cross_attention, own_memory=False)
+        self.cross_attention = FlatAttention(block.cross_attention, together=False)
         self.mlp = block.mlp
 
     def forward(self, x: Tensor, modulation: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
@@ -147,23 +145,9 @@ class FlatRefiner(Refiner):
         rows = intent[0] + bins * torch.arange(dims, dtype=intent.dtype)
         embedded = F.embedding(rows, self.intents.flatten(0, 1)).sum(1)
         attentions = [block.cross_attention for block in self._denoisers()]
-        merged = getattr(self, f"{ALL_MEMORY}{len(attentions)}", None)
-        if merged is None:
-            parts = [attention.key_value(_flat(memory)) for attention in attentions]
-        else:
-            parts = merged(_flat(memory)).split(2 * self.width, dim=1)
-        pairs = zip(attentions, parts, strict=True)
-        keys, values = zip(*(a.keys_values(both) for a, both in pairs), strict=True)
+        pairs = [attention.keys_values(_flat(memory)) for attention in attentions]
+        keys, values = zip(*pairs, strict=True)
         return Context(embedded + self.position, keys, values)
-
-    def merge_memory(self) -> None:
-        """Make one product of all blocks' keys and values, where they read the memory alike."""
-        layers = [block.cross_attention.key_value for block in self._denoisers()]
-        merged: nn.Module | None = layers[0]
-        for layer in layers[1:]:
-            merged = merged and side_by_side(merged, layer)
-        if merged is not None and len(layers) > 1:
-            setattr(self, f"{ALL_MEMORY}{len(layers)}", merged)
 
     def denoise_one(self, noisy: Tensor, modulation: Tensor, context: Context) -> Tensor:
         """See `Refiner.denoise_one`."""
@@ -210,6 +194,24 @@ def scaled(layer: nn.Module, factor: float) -> nn.Module:
         result.weight.copy_(layer.weight * factor)
         result.bias.copy_(layer.bias * factor)
     return result
+
+
+def key_and_value(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Two layers in place of one, each with half of its outputs.
+
+    Keys have no bias: it adds the same to all scores of a query, which softmax ignores.
+    """
+    if isinstance(layer, QuantisedLinear):
+        return layer.halved(0, biased=False), layer.halved(1)
+    assert isinstance(layer, nn.Linear)
+    width = layer.out_features // 2
+    key = nn.Linear(layer.in_features, width, bias=False)
+    value = nn.Linear(layer.in_features, width)
+    with torch.no_grad():
+        key.weight.copy_(layer.weight[:width])
+        value.weight.copy_(layer.weight[width:])
+        value.bias.copy_(layer.bias[width:])
+    return key, value
 
 
 def side_by_side(first: nn.Module, second: nn.Module) -> nn.Module | None:

@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from libra_edge.catalog import LayerPrecision
-from libra_edge.compiler.flat import ALL_MEMORY
 from libra_edge.engines.base import Product
 from libra_edge.errors import ParityError
 
 # Graph names: `policy.` or `context/` and `step/`, then the layer's, then what is kept of it.
 _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.stored)?")
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
-# Query, key and value of one input are one product, see `libra_edge.compiler.flat`.
-_MERGED = {".all": (".query", ".key_value")}
-_MEMORY = re.compile(rf"(?P<refiner>.+)\.{ALL_MEMORY}(?P<blocks>\d+)")
+# Query, key and value are one product or three, see `libra_edge.compiler.flat`.
+_PARTS = {".all": (".query", ".key_value"), ".key": (".key_value",), ".value": (".key_value",)}
 
 
 def shown_name(product: Product) -> str:
@@ -32,10 +30,7 @@ def layer_names(product: Product) -> tuple[str, ...]:
     name = match["layer"]
     if stem := _STEM.fullmatch(name):
         return (stem["tokens"],)
-    if memory := _MEMORY.fullmatch(name):
-        blocks = range(int(memory["blocks"]))
-        return tuple(f"{memory['refiner']}.blocks.{i}.cross_attention.key_value" for i in blocks)
-    for suffix, parts in _MERGED.items():
+    for suffix, parts in _PARTS.items():
         if name.endswith(suffix):
             return tuple(name.removesuffix(suffix) + part for part in parts)
     return (name,)

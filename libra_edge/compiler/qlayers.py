@@ -207,6 +207,7 @@ class QuantisedLinear(nn.Module):
                 bias_scale = self.input.scale * self.weight.scale
         bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
         self.bias = StoredBias(bias, bias_scale)
+        self.biased = True
 
     def scaled(self, factor: float) -> QuantisedLinear:
         """The same integers; outputs times `factor`."""
@@ -216,6 +217,16 @@ class QuantisedLinear(nn.Module):
             result.bias.scale *= factor
         else:
             result.bias.stored *= factor
+        return result
+
+    def halved(self, which: int, *, biased: bool = True) -> QuantisedLinear:
+        """The layer with the first half of its outputs alone, or the second."""
+        result = copy.deepcopy(self)
+        result.biased = biased
+        for part in (result.weight, result.bias):
+            for name, buffer in list(part.named_buffers()):
+                if buffer.dim():
+                    setattr(part, name, buffer.chunk(2, dim=-1)[which].contiguous())
         return result
 
     def beside(self, other: QuantisedLinear) -> QuantisedLinear | None:
@@ -252,10 +263,10 @@ class QuantisedLinear(nn.Module):
         else:
             assert gain is None
             weight = self.weight()
-        bias = self.bias(gain)
+        bias = (self.bias(gain),) if self.biased else ()
         if torch.onnx.is_in_onnx_export():
             shape = (rows.shape[0], weight.shape[1])
-            y = onnx_node("Gemm", (rows, weight, bias), x.dtype, shape)
+            y = onnx_node("Gemm", (rows, weight, *bias), x.dtype, shape)
         else:
-            y = rows @ weight + bias
+            y = sum(bias, rows @ weight)
         return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])

@@ -54,7 +54,8 @@ _PARTS: dict[str, PartName | None] = {
     "refiner.noisy": "embeddings",
     "refiner.blocks": "refiner.blocks",
     "refiner.output": "outputs",
-    # Evaluated while compiling: rows of a table, no layer of any graph.
+    # Evaluated while compiling: learned queries and rows of a table, no layers of any graph.
+    "planner.blocks.0.attention.query": None,
     "refiner.time": None,
     "refiner.modulate": None,
 }

@@ -91,7 +91,8 @@ def test_every_linear_layer_has_a_part_but_those_evaluated_while_compiling(
 ) -> None:
     found = layers(checkpoint.policy)
     linear = {n for n, m in checkpoint.policy.named_modules() if isinstance(m, torch.nn.Linear)}
-    assert linear - found.keys() == {"refiner.time.0", "refiner.modulate"}
+    constant = {"planner.blocks.0.attention.query", "refiner.time.0", "refiner.modulate"}
+    assert linear - found.keys() == constant
     assert found["planner.output"] == "outputs"
     assert found["planner.backbone.state"] == "embeddings"
     assert found["planner.blocks.0.mlp.0"] == "planner.head"
@@ -293,8 +294,9 @@ def test_integers_stay_integers_in_the_loop(front: Front) -> None:
     assert all(t.data_type == onnx.TensorProto.INT8 for t in stored.values())
     inside = {name for node in body.node for name in node.input}
     outside = {name for node in model.graph.node for name in node.input}
-    assert not any("key_value" in name for name in inside), "hoisted"
-    assert any("key_values_of_2.weight.stored" in name for name in outside), "one for all blocks"
+    for name in ("cross_attention.key.weight.stored", "cross_attention.value.weight.stored"):
+        assert not any(name in given for given in inside), "hoisted"
+        assert any(name in given for given in outside)
 
 
 def test_gates_of_rounded_recipes_can_fail(checkpoint: Checkpoint) -> None:
