@@ -53,7 +53,9 @@ class Sizes:
 
 
 def sizes(checkpoint: Checkpoint, recipe_name: str, cache: StageCache) -> Sizes:
-    recipe, kind = load_recipe(recipe_name), tensorrt_rtx.ENGINE
+    # Everything that the recipe can round: what is kept for a policy's parity is not in question.
+    recipe = load_recipe(recipe_name).model_copy(update={"keep": ()})
+    kind = tensorrt_rtx.ENGINE
     quantised, wanted = None, 0
     if recipe.quantises:
         quantised = quantise(checkpoint, recipe, made_up(checkpoint, 4), kind.qdq, cache)
