@@ -21,7 +21,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.export import from_bytes, opset_of
 from libra_edge.compiler.front import Front, make_graphs
 from libra_edge.compiler.precision import integer_layers, require_integers, running
-from libra_edge.compiler.quantize import Quantised, in_half, left_out, quantise
+from libra_edge.compiler.quantize import Quantised, in_half, layers, left_out, quantise
 from libra_edge.compiler.stages import fused_engines, split_engines
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
@@ -111,14 +111,12 @@ def test_graphs_compute_what_was_simulated(
 def _kept(name: str, policy: LibraVLA) -> int:
     """Elements of the planner's matrices that a recipe keeps in high precision."""
     keep = load_recipe(name).keep
-    return sum(
-        module.weight.numel()
-        for layer, module in policy.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and layer.startswith("planner.")
-        and any(fnmatchcase(layer, pattern) for pattern in keep)
-        and min(module.weight.shape) >= 64
-    )
+    kept = [
+        policy.get_submodule(layer)
+        for layer in layers(policy)
+        if layer.startswith("planner.") and any(fnmatchcase(layer, pattern) for pattern in keep)
+    ]
+    return sum(linear.weight.numel() for linear in kept if isinstance(linear, torch.nn.Linear))
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_ranges_that_were_found_in_another_way_are_no_reference(work: Path, tmp_
     facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     fields = {field: getattr(facts, field) for field in ReleaseFacts.model_fields}
     fields["decisions"] = tuple(
-        decision.model_copy(update={"reason": decision.reason.replace(" by mse", " by max")})
+        decision.model_copy(update={"reason": decision.reason.replace(" by max", " by entropy")})
         for decision in facts.decisions
     )
     files: dict[str, Path | bytes] = {member: source / member for member in facts.members}
