@@ -1,10 +1,10 @@
 """`make bench-quantize`: what int8 gains on this machine's CPU, with the parity of every row.
 
 The fp32 engines are those `compile --recipe fp32` builds, the naive baseline is the model's forward
-pass exported as it stands and looped outside, as in `benchmarks/refiner.py`. Planner and refiner of
-a recipe run in turns, as on a robot, and recipes take turns in short bursts, all in one process;
-medians are reported, for one and for two threads. Last, both releases drive the
-simulated robot over the same episodes.
+pass exported as it stands and looped outside, as in `benchmarks/refiner.py`. Every engine runs
+alone, over and over, and planner and refiner of a recipe run in turns, as in sync mode. All of it
+takes turns in short bursts, in one process; medians are reported, for one and for two threads.
+Last, both releases drive the simulated robot over the same episodes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.torch_controller import TorchEngines
 
 NAIVE = "refiner, naive fp32 export"
-# Row, row it is compared with, least ratio on one thread.
+# Row, row it is compared with, least ratio of engines that run alone, on one thread.
 TARGETS = (
     ("planner, int8", "planner, fp32", 2.3),
     ("refiner, int8 fused", "refiner, fp32 fused", 2.0),
@@ -59,10 +59,14 @@ TARGETS = (
 LARGEST_BYTES = 0.30
 FEWEST_EPISODES, MOST_APART = 50, 2
 THREADS = (1, 2)
-BUDGET_S = 40.0
-# Rounds of planner and refiner in a row, and of them not counted.
+BUDGET_S = 60.0
+# Rounds in a row, and of them not counted.
 BURST, WARM_UP = 8, 2
+FORMS = ("loop", "unrolled")
 Call = Callable[[], object]
+# Median milliseconds: of each row, by how it ran and by threads.
+Medians = dict[tuple[str, int], dict[str, float]]
+ALONE, IN_TURNS = "alone", "in turns"
 
 
 class NaiveEngines:
@@ -119,7 +123,7 @@ def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> 
 
 
 def medians_in_bursts(sets: dict[str, list[tuple[str, Call]]], budget_s: float) -> dict[str, float]:
-    """Median seconds of each call; what a robot runs in turns runs in turns, sets in bursts.
+    """Median seconds of each call: the calls of a set in turns, sets in bursts.
 
     A robot never runs one recipe's engine right after another's, and on some processors the second
     is then a quarter slower (docs/decisions/0034). Bursts are short, so that whatever else the
@@ -138,32 +142,39 @@ def medians_in_bursts(sets: dict[str, list[tuple[str, Call]]], budget_s: float) 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure(engines: Engines, loaded: Checkpoint, sample: Sample, threads: int) -> dict[str, float]:
-    """Median milliseconds of each row."""
+def measure(engines: Engines, loaded: Checkpoint, sample: Sample, threads: int) -> Medians:
+    """Median milliseconds of each row, alone and in turns."""
     chunk = loaded.config.chunk
     options = load_target("cpu-x86_64").engines[0].session_options
     naive = ENGINE.load(engines.naive, "CPUExecutionProvider", options, threads=threads)
     pairs = {
-        (name, form): engines.pair(name, form, threads)
-        for name in engines.fronts
-        for form in ("loop", "unrolled")
+        (name, form): engines.pair(name, form, threads) for name in engines.fronts for form in FORMS
     }
     plan = (sample.images, sample.instruction, sample.state)
     intent = pairs["fp32", "loop"].plan(*plan)[0][:chunk]
     refine = (sample.images, sample.state, intent, sample.noise)
-    sets: dict[str, list[tuple[str, Call]]] = {}
-    for (name, form), pair in pairs.items():
-        refining: Call = partial(pair.refine, *refine)
-        chunks = [(f"refiner, {name} {form}", refining)] * loaded.config.chunks_per_plan
-        sets[f"{name} {form}"] = [(f"planner, {name}", partial(pair.plan, *plan)), *chunks]
     looped = NaiveEngines(loaded.policy, naive, pairs["fp32", "loop"])
-    sets["naive"] = [(NAIVE, partial(looped.refine, *refine))]
-    medians = {name: s * 1e3 for name, s in medians_in_bursts(sets, BUDGET_S).items()}
-    for name in engines.fronts:
-        medians[f"refiner, {name} fused"] = min(
-            medians.pop(f"refiner, {name} {form}") for form in ("loop", "unrolled")
-        )
-    return medians
+    alone = {
+        f"planner, {name}": partial(pairs[name, "loop"].plan, *plan) for name in engines.fronts
+    }
+    alone |= {f"refiner, {n} {form}": partial(p.refine, *refine) for (n, form), p in pairs.items()}
+    alone[NAIVE] = partial(looped.refine, *refine)
+    sets: dict[str, list[tuple[str, Call]]] = {
+        f"{ALONE} {row}": [(f"{ALONE} {row}", call)] for row, call in alone.items()
+    }
+    for name, form in pairs:
+        rows = [f"planner, {name}"]
+        rows += [f"refiner, {name} {form}"] * loaded.config.chunks_per_plan
+        sets[f"{name} {form}"] = [(f"{IN_TURNS} {row}", alone[row]) for row in rows]
+    seconds = medians_in_bursts(sets, BUDGET_S)
+    result: Medians = {}
+    for how in (ALONE, IN_TURNS):
+        found = {row: 1e3 * seconds[key] for row in alone if (key := f"{how} {row}") in seconds}
+        for name in engines.fronts:
+            forms = [found.pop(f"refiner, {name} {form}") for form in FORMS]
+            found[f"refiner, {name} fused"] = min(forms)
+        result[how, threads] = found
+    return result
 
 
 def parity(
@@ -200,26 +211,39 @@ def words(checks: Sequence[Check], part: str) -> str:
 
 
 def page(
-    medians: dict[int, dict[str, float]],
+    medians: Medians,
     checks: dict[str, list[Check]],
     sizes: dict[str, int],
     moved: dict[str, int],
 ) -> tuple[list[str], list[tuple[bool, str]]]:
     """The table and the verdicts."""
-    rows = list(medians[1])
+    alone = medians[ALONE, 1]
     lines = [
-        "| | ms, 1 thread | ms, 2 threads | over fp32, 1 / 2 | over naive, 1 / 2 | parity |",
-        "|---|---:|---:|---:|---:|---|",
+        "| | ms alone | ms in turns | alone over fp32 | in turns over fp32 | alone over naive "
+        "| parity |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
-    for row in rows:
+
+    def pairs(how: str, row: str, base: str | None = None) -> str:
+        found = [medians[how, threads] for threads in THREADS]
+        if row not in found[0]:
+            return "–"
+        if base is None:
+            return " / ".join(f"{ms[row]:.2f}" for ms in found)
+        return " / ".join(f"{ms[base] / ms[row]:.2f}×" for ms in found)
+
+    for row in sorted(alone):
         part = row.split(",")[0]
         which = "naive" if row == NAIVE else "int8" if "int8" in row else "fp32"
         base = "planner, fp32" if part == "planner" else "refiner, fp32 fused"
-        over = " / ".join(f"{medians[t][base] / medians[t][row]:.2f}×" for t in THREADS)
-        naive = " / ".join(f"{medians[t][NAIVE] / medians[t][row]:.2f}×" for t in THREADS)
-        times = " | ".join(f"{medians[t][row]:.2f}" for t in THREADS)
-        shown = naive if part == "refiner" else "–"
-        lines.append(f"| {row} | {times} | {over} | {shown} | {words(checks[which], part)} |")
+        cells = [
+            row,
+            *(pairs(how, row) for how in (ALONE, IN_TURNS)),
+            *(pairs(how, row, base) for how in (ALONE, IN_TURNS)),
+            pairs(ALONE, row, NAIVE) if part == "refiner" else "–",
+            words(checks[which], part),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "| | engine bytes | weight bytes read per plan and chunk |",
@@ -228,7 +252,7 @@ def page(
     ]
     results = []
     for row, base, least in TARGETS:
-        ratio = medians[1][base] / medians[1][row]
+        ratio = alone[base] / alone[row]
         results.append((ratio >= least, f"{row} over {base}: {ratio:.2f}×, target {least}×"))
     share = sizes["int8"] / sizes["fp32"]
     results.append((share <= LARGEST_BYTES, f"int8 engine bytes: {share:.1%} of fp32, ≤ 30 %"))
@@ -302,7 +326,9 @@ def main() -> int:
         require_integers(integer_layers(front.precisions), products)
         sizes[name] = sum(len(one.content) for one in built)
         moved[name] = sum(product.weight_bytes * product.runs for product in products)
-    medians = {threads: measure(engines, loaded, samples[0], threads) for threads in THREADS}
+    medians: Medians = {}
+    for threads in THREADS:
+        medians |= measure(engines, loaded, samples[0], threads)
     checks = parity(engines, loaded, samples)
     lines, results = page(medians, checks, sizes, moved)
     if arguments.episodes:
@@ -318,9 +344,10 @@ def main() -> int:
     ]
     held = [
         *conditions(loaded, before),
-        "- batch 1; planner and M refiner calls of a recipe in turns, recipes in bursts of "
-        f"{BURST} rounds, medians without the first {WARM_UP}; 1 and 2 threads; parity against the "
-        "PyTorch policy",
+        "- batch 1; 1 / 2 threads; alone: an engine over and over; in turns: the planner, then the "
+        "refiner for each of its M chunks, and again; all in one process, in bursts of "
+        f"{BURST} rounds, medians without the first {WARM_UP}",
+        "- targets are for engines alone on one thread; parity against the PyTorch policy",
     ]
     return write_page(arguments.out, head, [*lines, *table], [*results, verdict], held)
 

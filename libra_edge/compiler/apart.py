@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from libra_edge.compiler.export import OPSET, finish, restore_names, torch_program
+from libra_edge.compiler.export import finish, opset_for, restore_names, torch_program
 from libra_edge.compiler.split import Graph
 
 # Smaller ones stay in the graph, where simplification and the engine's compiler see their values.
@@ -26,18 +26,15 @@ SMALLEST_BYTES = 2**16
 _PAGE_BYTES = 4096
 
 
-def export_apart(
-    graph: Graph, data: Path, opset: int = OPSET, smallest_bytes: int = SMALLEST_BYTES
-) -> onnx.ModelProto:
+def export_apart(graph: Graph, data: Path, smallest_bytes: int = SMALLEST_BYTES) -> onnx.ModelProto:
     """Export one graph with static shapes; see `libra_edge.compiler.export.export`.
 
     Args:
         graph: what to export.
         data: the file to append weights to; the graph names it without its folder.
-        opset: of `libra_edge.compiler.export.IR_VERSIONS`.
         smallest_bytes: weights of this size or more go to the file.
     """
-    model = torch_program(graph, opset).model
+    model = torch_program(graph).model
     weights = _take_out(model.graph, graph.module, smallest_bytes)
     simplified, same = onnxsim.simplify(ir.to_proto(model))
     if not same:
@@ -45,7 +42,7 @@ def export_apart(
     known = graph.module.named_parameters()
     inside = {name: weight for name, weight in known if weight.nbytes < smallest_bytes}
     restore_names(simplified.graph, inside)
-    result = finish(simplified, graph.name, opset)
+    result = finish(simplified, graph.name, opset_for(graph))
     with data.open("ab") as stream:
         _move(result.graph, weights, data.name, stream)
     return result

@@ -38,6 +38,7 @@ class BlockWeight(nn.Module):
             multiply 8-bit floats need of both factors.
     """
 
+    opset = OPSET
     stored: Tensor
     scale: Tensor
     scale8: Tensor

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision, Target, TargetEngine
-from libra_edge.compiler import blocks
 from libra_edge.compiler.build import interleaved_medians, load_built
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import OPSET, export, to_bytes
+from libra_edge.compiler.export import export, to_bytes
 from libra_edge.compiler.quantize import Quantised, quantised_layer
 from libra_edge.compiler.split import Graph
 from libra_edge.engines import engine
@@ -137,9 +136,8 @@ def _measure(
         precision, x = quantised.precisions[name], uses[name].like
         low = quantised_layer(policy, name, quantised.ranges, precision, form)
         for kind, module in (("high", policy.get_submodule(name)), ("low", low)):
-            opset = blocks.OPSET if kind == "low" and precision.weights == "int4" else OPSET
             graph = Graph("layer", module.eval(), (x,), ("x",), ("y",))
-            built = engine(settings.kind).build(to_bytes(export(graph, opset)), settings, target)
+            built = engine(settings.kind).build(to_bytes(export(graph)), settings, target)
             calls[f"{kind} {key}"] = partial(load_built(built).run, {"x": x.numpy()})
     seconds = interleaved_medians(calls)
     longer = {k: round(1e6 * (seconds[f"high {k}"] - seconds[f"low {k}"]), 3) for k in first}

@@ -11,23 +11,22 @@ import onnx
 import onnxsim
 import torch
 
-from libra_edge.compiler import blocks
+from libra_edge.compiler import blocks, flat
 from libra_edge.compiler.split import Graph
 from libra_edge.errors import InputError
 
 OPSET = 20
 # The oldest IR with each opset; a newer one would only shut out older runtimes.
-IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10}
+IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10, flat.OPSET: 11}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
 
 
-def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
+def export(graph: Graph) -> onnx.ModelProto:
     """Export one graph with static shapes.
 
     Args:
         graph: what to export.
-        opset: of `IR_VERSIONS`.
 
     Raises:
         InputError: its weights do not fit into one ONNX file.
@@ -41,15 +40,20 @@ def export(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
             "Compile a smaller backbone.",
         )
     with _quiet():
-        model, same = onnxsim.simplify(torch_program(graph, opset).model_proto)
+        model, same = onnxsim.simplify(torch_program(graph).model_proto)
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
     restore_names(model.graph, dict(graph.module.named_parameters()))
     blocks.pack(model.graph)
-    return finish(model, graph.name, opset)
+    return finish(model, graph.name, opset_for(graph))
 
 
-def torch_program(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
+def opset_for(graph: Graph) -> int:
+    """The oldest opset, from `OPSET` on, that has all operators: modules say what they need."""
+    return max(int(getattr(module, "opset", OPSET)) for module in graph.module.modules())
+
+
+def torch_program(graph: Graph) -> torch.onnx.ONNXProgram:
     """A graph as PyTorch exports it, its weights still PyTorch's own."""
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -57,7 +61,7 @@ def torch_program(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
             graph.arguments,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            opset_version=opset,
+            opset_version=opset_for(graph),
             dynamo=True,
             verbose=False,
         )

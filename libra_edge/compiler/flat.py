@@ -2,8 +2,8 @@
 
 The same arithmetic as `libra_edge.policy.layers` on tensors without the batch axis. A matrix
 product of a few rows takes no longer than the operators around it, so these blocks have few: one
-product for query, key and value, the attention's scale inside its weights, and adaLN's shift and
-scale inside the normalisation. They count once most products are in integers.
+operator for an attention and one product for its query, key and value, adaLN's shift and scale
+inside the normalisation. They count once most products are in integers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.compiler.qlayers import QuantisedLinear, StoredWeight
+from libra_edge.compiler.qlayers import QuantisedLinear, StoredWeight, onnx_node
 from libra_edge.policy.layers import Attention, EncoderBlock
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
+
+# The first with an operator for attention.
+OPSET = 23
 
 
 def flatten_blocks(policy: LibraVLA) -> None:
@@ -38,13 +41,15 @@ def flatten_blocks(policy: LibraVLA) -> None:
 
 
 class FlatAttention(nn.Module):
-    """`Attention` without the batch axis, its queries already scaled.
+    """`Attention` for one observation, as one operator between its products.
 
     Args:
         attention: what it stands for; its layers may be quantised.
         together: one product for query, key and value: of few rows that attend to themselves. Of
             many, three products take less time than splitting the result of one.
     """
+
+    opset = OPSET
 
     def __init__(self, attention: Attention, *, together: bool) -> None:
         super().__init__()
@@ -54,39 +59,36 @@ class FlatAttention(nn.Module):
             cast(nn.Module, layer)
             for layer in (attention.query, attention.key_value, attention.output)
         )
-        self.size = in_features(output) // self.heads
-        self.query = scaled(query, self.size**-0.5)
+        self.query, self.output = query, output
         self.key, self.value = key_and_value(key_value)
-        self.output = output
-        self.all = side_by_side(self.query, key_value) if together else None
-
-    def _split(self, x: Tensor) -> Tensor:
-        """[S, n * width] → [n * heads, S, width / heads]."""
-        return x.reshape(x.shape[0], -1, self.size).transpose(0, 1)
+        self.all = side_by_side(query, key_value) if together else None
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Of [S, width]: keys [heads, width / heads, S], values [heads, S, width / heads]."""
-        return self._split(self.key(memory)).transpose(1, 2), self._split(self.value(memory))
+        """Keys and values [1, S, width] of a memory [S, width]."""
+        return self.key(memory)[None], self.value(memory)[None]
 
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend from x [Q, width] to what `keys_values` gave."""
-        return self._attend(self._split(self.query(x)), keys, values)
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Attend from x [Q, width] to what `keys_values` gave; `gain` [width] on the result."""
+        return self._attend(self.query(x)[None], keys, values, gain)
 
-    def _attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, gain: Tensor | None = None
-    ) -> Tensor:
-        weights = (queries @ keys).softmax(dim=-1)
-        return gained(self.output, (weights @ values).transpose(0, 1).flatten(1), gain)
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, gain: Tensor | None) -> Tensor:
+        given = (queries, keys, values)
+        if torch.onnx.is_in_onnx_export():
+            heads = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
+            y = onnx_node("Attention", given, queries.dtype, queries.shape, version=OPSET, **heads)
+        else:
+            split = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in given)
+            y = F.scaled_dot_product_attention(*split).transpose(1, 2)
+        return gained(self.output, y.reshape(queries.shape[1:]), gain)
 
     def forward(
         self, x: Tensor, memory: Tensor | None = None, gain: Tensor | None = None
     ) -> Tensor:
         """Attend from x [Q, width] to memory [S, width], or to x itself; `gain` [width] on it."""
         if memory is None and self.all is not None:
-            queries, keys, values = self._split(self.all(x)).split(self.heads)
-            return self._attend(queries, keys.transpose(1, 2), values, gain)
-        keys, values = self.keys_values(x if memory is None else memory)
-        return self._attend(self._split(self.query(x)), keys, values, gain)
+            queries, keys, values = self.all(x)[None].chunk(3, dim=-1)
+            return self._attend(queries, keys, values, gain)
+        return self.attend(x, *self.keys_values(x if memory is None else memory), gain)
 
 
 class FlatEncoderBlock(nn.Module):
@@ -174,26 +176,6 @@ def gained(layer: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
         return layer(x, gain)
     y: Tensor = layer(x)
     return y if gain is None else gain * y
-
-
-def in_features(layer: nn.Module) -> int:
-    """The width of what a layer reads."""
-    if isinstance(layer, QuantisedLinear):
-        return layer.weight.stored.shape[0]
-    assert isinstance(layer, nn.Linear)
-    return layer.in_features
-
-
-def scaled(layer: nn.Module, factor: float) -> nn.Module:
-    """The layer, its outputs times `factor`: quantised, that changes scales and no integer."""
-    if isinstance(layer, QuantisedLinear):
-        return layer.scaled(factor)
-    assert isinstance(layer, nn.Linear)
-    result = nn.Linear(layer.in_features, layer.out_features)
-    with torch.no_grad():
-        result.weight.copy_(layer.weight * factor)
-        result.bias.copy_(layer.bias * factor)
-    return result
 
 
 def key_and_value(layer: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from libra_edge.compiler import blocks
 from libra_edge.compiler.cache import StageCache, sha256
-from libra_edge.compiler.export import OPSET, export, from_bytes, to_bytes
+from libra_edge.compiler.export import export, from_bytes, to_bytes
 from libra_edge.compiler.fuse import FORMS, Form, fuse
 from libra_edge.compiler.quantize import Precisions, Quantised
 from libra_edge.compiler.split import Split, split
@@ -57,11 +56,10 @@ def make_graphs(
         inputs["quantised"] = quantised.sha256
     on_stage("export", ", ".join(graph.name for graph in parts.graphs))
     in_blocks = any(p.weights == "int4" for p in quantised.precisions.values()) if quantised else ()
-    opset = blocks.OPSET if in_blocks else OPSET
     exported, _ = cache.get_or_make(
         "export",
         inputs,
-        lambda: {graph.name: to_bytes(export(graph, opset)) for graph in parts.graphs},
+        lambda: {graph.name: to_bytes(export(graph)) for graph in parts.graphs},
     )
     on_stage("fuse", "denoising steps into one graph")
     hashes = {name: sha256(content) for name, content in exported.items()}

@@ -72,7 +72,7 @@ def fuse(
         tables: the sampler, the modulation and the action's normalisation.
         form: `loop` or `unrolled`.
     """
-    opset = opset_of(step)
+    opset = max(opset_of(context), opset_of(step))
     before = _prefixed(context.graph, "context/", [*context.graph.input, *context.graph.output])
     parts = sort_step(_prefixed(step.graph, "step/", step.graph.input), tables, opset)
     if _in_integers(parts):

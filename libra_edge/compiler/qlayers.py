@@ -46,10 +46,18 @@ class Ranges:
 
 
 def onnx_node(
-    operator: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Any, **attrs: Any
+    operator: str,
+    inputs: Sequence[Tensor | None],
+    dtype: torch.dtype,
+    shape: Any,
+    *,
+    version: int = OPSET,
+    **attrs: Any,
 ) -> Tensor:
-    """An operator of standard ONNX in an exported graph."""
-    return torch.onnx.ops.symbolic(operator, inputs, attrs, dtype=dtype, shape=shape, version=OPSET)
+    """An operator of standard ONNX, as of an opset, in an exported graph."""
+    return torch.onnx.ops.symbolic(
+        operator, inputs, attrs, dtype=dtype, shape=shape, version=version
+    )
 
 
 class ActivationQuantizer(nn.Module):
@@ -139,10 +147,6 @@ class StoredWeight(nn.Module):
             return onnx_node("DequantizeLinear", inputs, torch.float32, shape, axis=self.axis)
         return self.stored.float() * self._shaped(scale, self.stored.dim())
 
-    def times(self, factor: float) -> None:
-        """Multiply by a factor, in place: scales change, no integer does."""
-        self.scale *= factor
-
 
 class StoredBias(nn.Module):
     """A bias, as int32 in units of input scale times weight scale where the engine wants that."""
@@ -208,16 +212,6 @@ class QuantisedLinear(nn.Module):
         bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
         self.bias = StoredBias(bias, bias_scale)
         self.biased = True
-
-    def scaled(self, factor: float) -> QuantisedLinear:
-        """The same integers; outputs times `factor`."""
-        result = copy.deepcopy(self)
-        result.weight.times(factor)
-        if result.bias.integer:
-            result.bias.scale *= factor
-        else:
-            result.bias.stored *= factor
-        return result
 
     def halved(self, which: int, *, biased: bool = True) -> QuantisedLinear:
         """The layer with the first half of its outputs alone, or the second."""

@@ -222,13 +222,12 @@ class Engine(ABC):
 
 
 def _check(what: str, specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> None:
-    declared = {spec.name: (spec.dtype, spec.shape) for spec in specs}
-    found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-    for name in sorted(declared.keys() | found.keys()):
-        if declared.get(name) != found.get(name):
-            raise ValueError(
-                f"{what} {name}: {declared.get(name)} declared, {found.get(name)} given"
-            )
+    declared = {spec.name: (np.dtype(spec.dtype), spec.shape) for spec in specs}
+    found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    if declared == found:
+        return
+    name = min(n for n in declared.keys() | found.keys() if declared.get(n) != found.get(n))
+    raise ValueError(f"{what} {name}: {declared.get(name)} declared, {found.get(name)} given")
 
 
 class EnginePair:

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
-from libra_edge.compiler.flat import FlatEncoderBlock
+from libra_edge.compiler.export import export, opset_of, to_bytes
+from libra_edge.compiler.flat import OPSET, FlatEncoderBlock
 from libra_edge.compiler.precision import layer_names
+from libra_edge.compiler.split import Graph
 from libra_edge.engines.base import Product
+from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.policy.layers import EncoderBlock
 
 
 @pytest.mark.parametrize("rows", [0, 5])
 def test_an_encoder_block_computes_the_same(rows: int) -> None:
     """Its keys have no bias, whether it attends to itself alone or to memory as well."""
+    block, x, memory = _block(rows)
+    flat = FlatEncoderBlock(block, last=True)
+    with torch.no_grad():
+        torch.testing.assert_close(flat(x, memory), block(x, memory))
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_an_exported_attention_is_one_operator(rows: int) -> None:
+    block, x, memory = _block(rows)
+    given = (x,) if memory is None else (x, memory)
+    graph = Graph(
+        "block", FlatEncoderBlock(block, last=True), given, ("x", "memory")[: len(given)], ("y",)
+    )
+    model = export(graph)
+    operators = Counter(node.op_type for node in model.graph.node)
+    assert (operators["Attention"], operators["Softmax"], operators["MatMul"]) == (1, 0, 0)
+    assert opset_of(model) == OPSET
+    session = ENGINE.load(to_bytes(model), "CPUExecutionProvider", {})
+    found = session.run(dict(zip(graph.inputs, (t.numpy() for t in given), strict=True)))["y"]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), block(x, memory))
+
+
+def _block(rows: int) -> tuple[EncoderBlock, torch.Tensor, torch.Tensor | None]:
+    """A block whose every parameter counts, rows to attend from, and rows of memory or None."""
     torch.manual_seed(0)
     block = EncoderBlock(16, 4).eval()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    x, memory = torch.randn(1, 7, 16), torch.randn(1, rows, 16) if rows else None
-    flat = FlatEncoderBlock(block, last=True)
-    with torch.no_grad():
-        torch.testing.assert_close(flat(x, memory), block(x, memory))
+    return block, torch.randn(1, 7, 16), torch.randn(1, rows, 16) if rows else None
 
 
 @pytest.mark.parametrize(
