@@ -24,7 +24,8 @@ from baseline import cpu_model
 
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.pipeline import Compiled, Request, compile_checkpoint
+from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.compiler.roofline import count
 from libra_edge.policy.config import read_config
 

@@ -114,7 +114,8 @@ def compile_(
     """
     output = Output("compile", json)
     with needs_extra("compile", "Compiling"):
-        from libra_edge.compiler.pipeline import STAGES, Request, compile_checkpoint
+        from libra_edge.compiler.pipeline import STAGES, compile_checkpoint
+        from libra_edge.compiler.request import Request
     if "," in target or (recipe is not None and "," in recipe):
         words = given_words(context, but=OF_THE_MATRIX)
         compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)

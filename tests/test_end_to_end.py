@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.data.simulator import open_simulator
 from libra_edge.parity import closed_loop
 from libra_edge.parity.closed_loop import EpisodeResult, open_controller, plan_episodes

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from libra_edge.engines.base import TensorSpec
+from libra_edge.catalog import TargetEngine
+from libra_edge.engines.base import BuiltEngine, Compilation, TensorSpec
 from libra_edge.errors import IncompatibleError
 
 OP, DOMAIN = "EPContext", "com.microsoft"
@@ -104,6 +105,51 @@ def wrap(
     return content
 
 
+def built_engine(
+    kind: str,
+    model: bytes,
+    engine: bytes | str,
+    compilation: Compilation,
+    settings: TargetEngine,
+    *,
+    sdk_version: str | None = None,
+    bindings: Sequence[str] | None = None,
+) -> BuiltEngine:
+    """A compiled engine as it goes into a release.
+
+    Args:
+        kind: the engine kind.
+        model: the graph it stands for.
+        engine: see `wrap`.
+        compilation: how it was made.
+        settings: the target's entry that it was built for.
+        sdk_version: see `wrap`; None where it is the version of `compilation`.
+        bindings: see `wrap`.
+    """
+    graph = onnx.ModelProto.FromString(model)
+    inputs, outputs = graph_specs(graph)
+    content = wrap(
+        engine,
+        inputs,
+        outputs,
+        name=graph.graph.name,
+        provider=settings.provider,
+        hardware=digits(compilation.compute_capability),
+        sdk_version=sdk_version or compilation.version,
+        bindings=bindings,
+    )
+    return BuiltEngine(
+        kind,
+        settings.provider,
+        settings.session_options,
+        content,
+        inputs,
+        outputs,
+        graph=model,
+        compilation=compilation,
+    )
+
+
 def unwrap(content: bytes) -> bytes:
     """The serialised engine inside a file that `wrap` made.
 
@@ -122,3 +168,8 @@ def unwrap(content: bytes) -> bytes:
 
 def _values(specs: Sequence[TensorSpec]) -> list[onnx.ValueInfoProto]:
     return [helper.make_tensor_value_info(s.name, _ELEMENTS[s.dtype], s.shape) for s in specs]
+
+
+def digits(compute_capability: str) -> str:
+    """`8.9` as compilers write it: `89`."""
+    return compute_capability.replace(".", "")

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, final
 import onnx
 
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.engines._epcontext import graph_specs, wrap
+from libra_edge.engines._epcontext import built_engine
 from libra_edge.engines._layers import engine_layers, products_of
 from libra_edge.engines.base import (
     BuiltEngine,
@@ -69,7 +69,7 @@ class TensorRtFamily(Engine):
             folder = Path(scratch)
             compilation = self._compile(model, folder, settings, target)
             engine = (folder / RESULT).read_bytes()
-            return self._built(model, engine, compilation, settings, target)
+            return built_engine(self.kind, model, engine, compilation, settings)
 
     @final
     def build_apart(
@@ -89,39 +89,8 @@ class TensorRtFamily(Engine):
             (folder / data.name).symlink_to(data.resolve())
             compilation = self._compile(model, folder, settings, target)
             (folder / RESULT).rename(engine)
-        built = self._built(model, engine.name, compilation, settings, target)
+        built = built_engine(self.kind, model, engine.name, compilation, settings)
         return replace(built, data=data, engine=engine)
-
-    def _built(
-        self,
-        model: bytes,
-        engine: bytes | str,
-        compilation: Compilation,
-        settings: TargetEngine,
-        target: Target,
-    ) -> BuiltEngine:
-        graph = onnx.ModelProto.FromString(model)
-        inputs, outputs = graph_specs(graph)
-        assert target.compute_capability is not None
-        content = wrap(
-            engine,
-            inputs,
-            outputs,
-            name=graph.graph.name,
-            provider=settings.provider,
-            hardware=digits(target.compute_capability),
-            sdk_version=compilation.version,
-        )
-        return BuiltEngine(
-            self.kind,
-            settings.provider,
-            settings.session_options,
-            content,
-            inputs,
-            outputs,
-            graph=model,
-            compilation=compilation,
-        )
 
     def products(self, built: BuiltEngine) -> list[Product]:
         """From the list of layers in the compiler's log, by the weights they serve."""
@@ -195,11 +164,6 @@ def _precision(weights: str, activations: str) -> str:
     if weights == activations or weights not in ("int4", "int8", "fp8", "nvfp4"):
         return activations
     return f"{weights} weights, {activations} activations"
-
-
-def digits(compute_capability: str) -> str:
-    """`8.9` as compilers write it: `89`."""
-    return compute_capability.replace(".", "")
 
 
 def _total(what: str, log: str) -> int:

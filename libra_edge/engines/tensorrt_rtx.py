@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.engines._epcontext import unwrap
-from libra_edge.engines._tensorrt import TensorRtFamily, digits
+from libra_edge.engines._epcontext import digits, unwrap
+from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.errors import InputError
 

@@ -15,8 +15,7 @@ from typing import Any
 import onnx
 
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.engines._epcontext import graph_specs, wrap
-from libra_edge.engines._tensorrt import digits
+from libra_edge.engines._epcontext import built_engine
 from libra_edge.engines.base import BuiltEngine, Compilation, Engine, Program
 from libra_edge.engines.tensorrt import require_gpu
 from libra_edge.errors import IncompatibleError, InputError
@@ -71,27 +70,15 @@ class TorchTensorRtEngine(Engine):
             getrusage(RUSAGE_SELF).ru_maxrss * 1024,
             log="",
         )
-        inputs, outputs = graph_specs(graph)
-        content = wrap(
+        return built_engine(
+            self.kind,
+            model,
             engine,
-            inputs,
-            outputs,
-            name=name,
-            provider=settings.provider,
-            hardware=digits(capability),
+            compilation,
+            settings,
             sdk_version=version("tensorrt"),
             # Torch-TensorRT 2.13 names them so, and takes no other names.
-            bindings=[f"output{i}" for i in range(len(outputs))],
-        )
-        return BuiltEngine(
-            self.kind,
-            settings.provider,
-            settings.session_options,
-            content,
-            inputs,
-            outputs,
-            graph=model,
-            compilation=compilation,
+            bindings=[f"output{i}" for i in range(len(graph.graph.output))],
         )
 
 

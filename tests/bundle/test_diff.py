@@ -13,7 +13,8 @@ from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_release
 from libra_edge.cli import app as program
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from tests.bundle.examples import facts, facts_body, files
 from tests.tiny import write_tiny_checkpoint
 

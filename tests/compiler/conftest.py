@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from libra_edge.compiler.front import Front
-from libra_edge.compiler.pipeline import Compiled, Request, compile_checkpoint
+from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.policy.checkpoint import Checkpoint
 from tests.compiler.variants import make_front
 from tests.tiny import write_tiny_checkpoint

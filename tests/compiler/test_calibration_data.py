@@ -19,7 +19,8 @@ from libra_edge.compiler.calibration_data import (
     read_calibration_data,
     require_apart,
 )
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode

@@ -14,7 +14,8 @@ import pytest
 
 from libra_edge.bundle.compatibility import mismatches, needs_of, provisioned_needs, this_device
 from libra_edge.bundle.verify import verify_release
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.deploy.provision import provision
 from libra_edge.errors import IncompatibleError
 from libra_edge.parity.verify import verify_release as verify_parity

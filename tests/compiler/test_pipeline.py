@@ -22,7 +22,8 @@ from libra_edge.bundle.verify import verify_release
 from libra_edge.compiler import front as front_module
 from libra_edge.compiler.build import choose_form, interleaved_medians
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.pipeline import STAGES, Compiled, Request, compile_checkpoint
+from libra_edge.compiler.pipeline import STAGES, Compiled, compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, LibraError, ParityError
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.torch_controller import TorchEngines
@@ -116,7 +117,7 @@ def test_a_second_run_takes_every_stage_from_the_cache(
     monkeypatch.setattr(front_module, "export", fail)
     monkeypatch.setattr(front_module, "fuse", fail)
     monkeypatch.setattr("libra_edge.compiler.build._measure", fail)
-    monkeypatch.setattr("libra_edge.compiler.pipeline.build_library", fail)
+    monkeypatch.setattr("libra_edge.compiler.members.build_library", fail)
     request = Request(checkpoint, out=tmp_path / "again", cache=work / "cache", name="tiny-demo")
     again = compile_checkpoint(request)
     assert again.manifest == compiled.manifest
@@ -159,7 +160,8 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 COMPILE = """
 import sys
 from pathlib import Path
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 checkpoint, out, cache = map(Path, sys.argv[1:])
 compile_checkpoint(Request(checkpoint, out=out, cache=cache, form="unrolled"))
 """

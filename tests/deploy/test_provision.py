@@ -17,7 +17,8 @@ from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_release
 from libra_edge.cli import app as program
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.deploy import provision as deploy
 from libra_edge.deploy.provision import provision
 from libra_edge.errors import ExitCode, IncompatibleError, IntegrityError, ParityError

@@ -14,7 +14,8 @@ from libra_edge.bundle.compatibility import needs_of
 from libra_edge.bundle.verify import verify_release
 from libra_edge.catalog import load_target
 from libra_edge.compiler.export import from_bytes
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx
 from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
 from libra_edge.engines.base import BuiltEngine, TensorSpec

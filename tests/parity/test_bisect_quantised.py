@@ -12,7 +12,8 @@ import pytest
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
 from libra_edge.compiler.export import from_bytes, to_bytes
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.parity.bisect import Culprit, release_culprits
 from libra_edge.parity.verify import verify_release

@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.parity import plots
 from libra_edge.parity.detail import planner_detail, refiner_detail
 from libra_edge.parity.gates import Outputs

@@ -17,7 +17,8 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.front import Front, make_graphs
 from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.pipeline import Request, compile_checkpoint
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.request import Request
 from libra_edge.engines import engine
 from libra_edge.engines.base import EnginePair
 from libra_edge.parity.bisect import Culprit, release_culprits
