@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 import onnxsim
 import torch
+from onnx import numpy_helper
 
 from libra_edge.compiler import blocks, flat
 from libra_edge.compiler.split import Graph
@@ -20,6 +23,7 @@ OPSET = 20
 IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10, flat.OPSET: 11}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
+Array = npt.NDArray[Any]
 
 
 def export(graph: Graph) -> onnx.ModelProto:
@@ -118,23 +122,57 @@ def from_bytes(content: bytes) -> onnx.ModelProto:
 def restore_names(graph: onnx.GraphProto, weights: Mapping[str, torch.Tensor]) -> None:
     """Call a weight that was transposed while exporting by its layer's name again.
 
-    It is by these names that a built engine says what every layer runs in.
+    It is by these names that a built engine says what every layer runs in. Layers that read the
+    same input may have become one product, with one weight: `blocks.{0,1}.key_value.weight`.
     """
     taken = {tensor.name for tensor in graph.initializer}
     known = {
-        weight.detach().t().contiguous().numpy().tobytes(): name
+        name: weight.detach().t().contiguous().numpy()
         for name, weight in weights.items()
         if weight.dim() == 2 and name not in taken
     }
-    names = {
-        tensor.name: known.pop(tensor.raw_data)
-        for tensor in graph.initializer
-        if len(tensor.dims) == 2 and tensor.raw_data in known
-    }
+    alone = {array.tobytes(): name for name, array in known.items()}
+    names = {}
+    for tensor in (t for t in graph.initializer if len(t.dims) == 2):
+        if tensor.raw_data in alone:
+            names[tensor.name] = alone.pop(tensor.raw_data)
+            del known[names[tensor.name]]
+    for tensor in (t for t in graph.initializer if len(t.dims) == 2 and t.name not in names):
+        parts = _side_by_side(numpy_helper.to_array(tensor), known)
+        if len(parts) > 1 and (name := _in_braces(parts)):
+            names[tensor.name] = name
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _side_by_side(values: Array, known: Mapping[str, Array]) -> list[str]:
+    """The weights [in, out] that, side by side, are these values; empty if they are not."""
+    parts: list[str] = []
+    at = 0
+    while at < values.shape[1]:
+        for name, array in known.items():
+            columns = values[:, at : at + array.shape[1]]
+            if name not in parts and array.shape == columns.shape and (array == columns).all():
+                break
+        else:
+            return []
+        parts.append(name)
+        at += known[name].shape[1]
+    return parts
+
+
+def _in_braces(names: Sequence[str]) -> str | None:
+    """One name for several that differ in one number: `a.{0,1}.b`."""
+    words = list(zip(*(name.split(".") for name in names), strict=False))
+    different = [i for i, column in enumerate(words) if len(set(column)) > 1]
+    if len({name.count(".") for name in names}) > 1 or len(different) != 1:
+        return None
+    (at,) = different
+    if not all(word.isdecimal() for word in words[at]):
+        return None
+    return ".".join(f"{{{','.join(w)}}}" if i == at else w[0] for i, w in enumerate(words))
 
 
 def _drop_unused_weights(graph: onnx.GraphProto) -> None:

@@ -11,6 +11,8 @@ from libra_edge.errors import ParityError
 
 # Graph names: `policy.` or `context/` and `step/`, then the layer's, then what is kept of it.
 _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.stored)?")
+# One product of several layers, see `libra_edge.compiler.export.restore_names`.
+_BRACES = re.compile(r"(.*)\{(.+)\}(.*)")
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
 # Query, key and value are one product or three, see `libra_edge.compiler.flat`.
 _PARTS = {".all": (".query", ".key_value"), ".key": (".key_value",), ".value": (".key_value",)}
@@ -28,6 +30,9 @@ def layer_names(product: Product) -> tuple[str, ...]:
     if match is None:
         return ()
     name = match["layer"]
+    if braces := _BRACES.fullmatch(name):
+        before, numbers, after = braces.groups()
+        return tuple(f"{before}{number}{after}" for number in numbers.split(","))
     if stem := _STEM.fullmatch(name):
         return (stem["tokens"],)
     for suffix, parts in _PARTS.items():

@@ -59,6 +59,7 @@ def _block(rows: int) -> tuple[EncoderBlock, torch.Tensor, torch.Tensor | None]:
         ("policy.planner.blocks.1.attention.value.weight", ("attention.key_value",)),
         ("step/planner.blocks.1.attention.all.weight", ("attention.query", "attention.key_value")),
         ("policy.planner.blocks.1.mlp.0.weight", ("mlp.0",)),
+        ("context/planner.blocks.1.mlp.{0,2}.weight", ("mlp.0", "mlp.2")),
     ],
 )
 def test_a_product_is_known_by_the_policys_layers(weight: str, layers: tuple[str, ...]) -> None:

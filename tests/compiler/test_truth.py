@@ -6,21 +6,29 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from libra_edge.catalog import load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.engine_plan import plan_engines
-from libra_edge.compiler.export import from_bytes
+from libra_edge.compiler.export import export, from_bytes
 from libra_edge.compiler.facts import simulation_decisions
 from libra_edge.compiler.pipeline import Compiled
+from libra_edge.compiler.precision import layer_names, running
+from libra_edge.compiler.quantize import layers
+from libra_edge.compiler.split import Graph
+from libra_edge.engines.base import Product
+from libra_edge.policy.checkpoint import load_checkpoint
 
 
 def test_every_layer_of_a_release_is_told(compiled: Compiled) -> None:
-    layers = {layer.name: layer for layer in compiled.manifest.layers}
-    assert len(layers) == len(compiled.manifest.layers)
+    told = {layer.name: layer for layer in compiled.manifest.layers}
+    assert len(told) == len(compiled.manifest.layers)
     for name in (
         "planner.backbone.images.stem.0",
         "planner.backbone.blocks.0.mlp.0",
@@ -28,12 +36,44 @@ def test_every_layer_of_a_release_is_told(compiled: Compiled) -> None:
         "refiner.images.stem.3",
         "refiner.blocks.1.self_attention.query",
     ):
-        assert layers[name].precision == "fp32"
-    assert layers["planner.output"].weight_bytes == 4 * 16 * 10 * 3
+        assert told[name].precision == "fp32"
+    assert told["planner.output"].weight_bytes == 4 * 16 * 10 * 3
     steps = compiled.manifest.policy.denoise_steps
-    assert layers["refiner.blocks.1.mlp.0"].runs == steps
-    assert layers["refiner.encoder.0.mlp.0"].runs == 1
-    assert layers["planner.backbone.images.stem.0"].kernel == "Conv"
+    assert told["refiner.blocks.1.mlp.0"].runs == steps
+    assert told["refiner.encoder.0.mlp.0"].runs == 1
+    assert told["planner.backbone.images.stem.0"].kernel == "Conv"
+
+
+def test_no_layer_of_the_policy_is_missing(compiled: Compiled, checkpoint: Path) -> None:
+    products = [
+        Product(f"{layer.name}.weight", layer.kernel, layer.precision, 0, 1)
+        for layer in compiled.manifest.layers
+    ]
+    assert set(running(products)) == set(layers(load_checkpoint(checkpoint).policy))
+
+
+class Memory(nn.Module):
+    """Layers that read the same input, as the cross-attention of all blocks does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"key": nn.Linear(8, 4)}) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """X [1, S, 8] → three times [1, S, 4]."""
+        memory = self.norm(x)
+        return tuple(block["key"](memory) for block in self.blocks)
+
+
+def test_layers_that_became_one_product_are_told_as_such() -> None:
+    torch.manual_seed(0)
+    outputs = ("y0", "y1", "y2")
+    model = export(Graph("context", Memory().eval(), (torch.randn(1, 5, 8),), ("x",), outputs))
+    (shared,) = (t.name for t in model.graph.initializer if list(t.dims) == [8, 12])
+    assert shared == "blocks.{0,1,2}.key.weight"
+    told = layer_names(Product(shared, "MatMul", "fp32", 0, 1))
+    assert told == ("blocks.0.key", "blocks.1.key", "blocks.2.key")
 
 
 def test_weights_keep_their_layers_names_in_the_graph(compiled: Compiled) -> None:
