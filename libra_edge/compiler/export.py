@@ -141,6 +141,7 @@ def restore_names(graph: onnx.GraphProto, weights: Mapping[str, torch.Tensor]) -
         parts = _side_by_side(numpy_helper.to_array(tensor), known)
         if len(parts) > 1 and (name := _in_braces(parts)):
             names[tensor.name] = name
+            known = {part: array for part, array in known.items() if part not in parts}
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for node in graph.node:
@@ -149,10 +150,11 @@ def restore_names(graph: onnx.GraphProto, weights: Mapping[str, torch.Tensor]) -
 
 def _side_by_side(values: Array, known: Mapping[str, Array]) -> list[str]:
     """The weights [in, out] that, side by side, are these values; empty if they are not."""
+    alike = {name: array for name, array in known.items() if array.dtype == values.dtype}
     parts: list[str] = []
     at = 0
     while at < values.shape[1]:
-        for name, array in known.items():
+        for name, array in alike.items():
             columns = values[:, at : at + array.shape[1]]
             if name not in parts and array.shape == columns.shape and (array == columns).all():
                 break
