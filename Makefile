@@ -10,6 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := libra_edge/runtime
 FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src tests -name '*.h' -o -name '*.c' -o -name '*.cc')
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
+DEMONSTRATIONS := runs/metaworld-train
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
@@ -47,7 +48,7 @@ format: $(VENV)/.dev ## rewrite sources in the house style
 bench: $(VENV)/.dev ## measure speed, write docs/measurements
 	$(BIN)/python benchmarks/refiner.py
 
-bench-quantize: $(VENV)/.dev ## what int8 gains, calibrated on runs/metaworld-train
+bench-quantize: $(VENV)/.dev | $(DEMONSTRATIONS) ## what int8 gains on a CPU, write docs/measurements
 	$(BIN)/python benchmarks/quantize.py
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
@@ -58,11 +59,14 @@ evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs
 	  --out out/metaworld-demo --force
 	$(BIN)/python benchmarks/closed_loop.py
 
-demo-checkpoint: $(VENV)/.dev ## collect demonstrations and train the demo policy again (over an hour)
-	$(BIN)/libra-edge collect --out runs/metaworld-train --episodes 60 --task faucet-open=130 \
+# What the demo policy was trained on; it is there whole or not at all.
+$(DEMONSTRATIONS): | $(VENV)/.dev
+	$(BIN)/libra-edge collect --out $@ --episodes 60 --task faucet-open=130 \
 	  --task faucet-close=130 --task drawer-open --task button-press-topdown --task handle-press \
 	  --detour-share 0.5 --jobs 2
-	$(BIN)/libra-edge train runs/metaworld-train --recipe examples/metaworld/train.toml --out runs/metaworld
+
+demo-checkpoint: $(VENV)/.dev | $(DEMONSTRATIONS) ## train the demo policy again (over an hour)
+	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/train.toml --out runs/metaworld
 
 docs: $(VENV)/.dev ## regenerate docs/reference
 	$(BIN)/python docs/generate.py
@@ -105,7 +109,7 @@ system:
 test-sanitize: $(VENV)/.dev ## the runtime under ThreadSanitizer, AddressSanitizer, UBSan (needs g++)
 	$(BIN)/python -m pytest -m sanitize tests/runtime/test_sanitize.py $(PYTEST_ARGS)
 
-bench-targets: $(VENV)/.dev ## RTX 4090 engines built here, bounds on every target; write docs/measurements
+bench-targets: $(VENV)/.dev | $(DEMONSTRATIONS) ## RTX 4090 engines built here, bounds on every target; write docs/measurements
 	$(BIN)/python benchmarks/targets.py
 
 bench-paper-size: $(VENV)/.dev ## compile a policy of 3 B parameters for an RTX 4090, write time and memory
