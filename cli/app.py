@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
+    "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
@@ -58,7 +59,10 @@ def load_command(name: str) -> Any:
     """Import the module of command `name` and build its parser."""
     entry = COMMANDS[name]
     module = importlib.import_module(f".{entry.module}", __package__)
-    return _single_command(name, getattr(module, entry.function))
+    found = getattr(module, entry.function)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    return _single_command(name, found)
 
 
 def _summary_only(name: str) -> Any:

@@ -204,7 +204,7 @@ def verify_release(
         edges = edge_samples(body, config, tokenizer, seed)
         recordings = None
         if truth is not None and data is not None and not quick:
-            recordings = read_recordings(data, tokenizer, seed)
+            recordings = read_recordings(data, body, tokenizer, seed)
         sources = Sources(checkpoint, calibrate, cache)
         trained = with_stages(trained, manifest, sources, on_stage, quick=quick)
         subject = _Subject(
