@@ -48,16 +48,14 @@ def doubts_shown(*, strict: bool) -> Iterator[list[dict[str, Any]]]:
     shown: list[dict[str, Any]] = []
     plain = warnings.showwarning
 
-    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if not isinstance(message, DatasetDoubt):
-            plain(message, category, *rest, **more)
-            return
-        finding = message.finding
-        if strict:
-            raise InputError(finding.code, finding.fact, finding.remedy)
-        if finding.to_json() not in shown:
-            shown.append(finding.to_json())
-            say_finding(finding)
+    def show(message: Any, *rest: Any, **more: Any) -> None:
+        if isinstance(message, DatasetDoubt):
+            finding = message.finding
+            if strict:
+                raise InputError(finding.code, finding.fact, finding.remedy)
+            if finding.to_json() not in shown:
+                shown.append(finding.to_json())
+        plain(message, *rest, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DatasetDoubt)

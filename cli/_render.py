@@ -6,6 +6,7 @@ import json
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from libra_edge.errors import ExitCode, LibraError
+from libra_edge.errors import ExitCode, LibraError, LibraWarning
 
 SCHEMA_VERSION = 1
 PLAIN_INTERVAL_S = 10.0
@@ -34,6 +35,27 @@ def _print_json(envelope: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """Print one line of narration on stderr."""
     _console(stderr=True).print(text, soft_wrap=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Around a command: our own warnings become narration, once each; others stay as they are."""
+    plain = warnings.showwarning
+    said: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not isinstance(message, LibraWarning):
+            plain(message, category, *rest, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            say(f"warning[{message.code}]: {message.fact}")
+            if message.remedy:
+                say(f"  remedy: {message.remedy}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LibraWarning)
+        warnings.showwarning = show
+        yield
 
 
 @dataclass(frozen=True)

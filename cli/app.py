@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from libra_edge import __version__
 from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
 
-from ._render import Output
+from ._render import Output, warnings_said
 
 
 class Entry(NamedTuple):
@@ -108,7 +108,8 @@ class LazyGroup(TyperGroup):
         output = Output(command, json="--json" in options)
         extra.update(prog_name="libra-edge", standalone_mode=False)
         try:
-            status = super().main(words, **extra)
+            with warnings_said():
+                status = super().main(words, **extra)
         except LibraError as error:
             output.fail(error)
         except (_Interrupted, typer.Abort):

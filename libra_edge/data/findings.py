@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from libra_edge.errors import InputError
+from libra_edge.errors import InputError, LibraWarning
 
 Level = Literal["error", "doubt", "note"]
 
@@ -48,11 +48,11 @@ class Finding:
         raise InputError(self.code, self.fact, self.remedy)
 
 
-class DatasetDoubt(UserWarning):
+class DatasetDoubt(LibraWarning):
     """The warning for a finding that does not stop; `--strict` makes it an error."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(f"{finding.code}: {finding.fact} {finding.remedy}")
+        super().__init__(finding.code, finding.fact, finding.remedy)
         self.finding = finding
 
 
