@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def edit_columns(
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
     context: Any = av.CodecContext.create("png", "w")
     context.width, context.height, context.pix_fmt = pixels.shape[1], pixels.shape[0], "rgb24"
-    context.time_base = "1/1"
+    context.time_base = Fraction(1)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     packets = [*context.encode(frame), *context.encode(None)]
     return b"".join(bytes(packet) for packet in packets)
