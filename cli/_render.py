@@ -202,15 +202,21 @@ def _bar(description: str, total: float) -> Iterator[Callable[..., None]]:
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(description, total=total, note="", rate="")
 
         def advance(amount: float = 1, note: str = "") -> None:
-            bar.update(task, advance=amount, note=note)
+            pace = bar.tasks[task].speed
+            bar.update(task, advance=amount, note=note, rate=_rate(pace) if pace else "")
 
         yield advance
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.3g} per s" if per_s >= 1 else f"{1 / per_s:.3g} s each"
 
 
 def _plain_lines(description: str, total: float) -> Callable[..., None]:
@@ -225,7 +231,9 @@ def _plain_lines(description: str, total: float) -> Callable[..., None]:
             return
         last = now
         eta_s = (now - started) / done * max(total - done, 0) if done else 0.0
+        pace = done / (now - started) if now > started else 0.0
+        rate = f", {_rate(pace)}" if pace else ""
         tail = f", {note}" if note else ""
-        say(f"{description}: {done:g}/{total:g}, {eta_s:.0f} s left{tail}")
+        say(f"{description}: {done:g}/{total:g}{rate}, {eta_s:.0f} s left{tail}")
 
     return advance

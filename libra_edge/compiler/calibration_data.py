@@ -76,7 +76,7 @@ class CalibrationData:
 
 
 def open_calibration_data(
-    path: Path, evaluation: Path | None, checkpoint: Checkpoint, count: int
+    path: str | Path, evaluation: str | Path | None, checkpoint: Checkpoint, count: int
 ) -> CalibrationData:
     """Read `count` frames of the LeRobot dataset at `path`, which shares none with `evaluation`.
 

@@ -43,14 +43,14 @@ class VideoWriter:
     """One mp4 file of a fixed frame rate.
 
     Args:
-        path: file to write.
+        path: file to write, `str` or `Path`.
         fps: frames per second.
         height: pixels.
         width: pixels.
         codec: "av1" or "lossless".
     """
 
-    def __init__(self, path: Path, fps: int, height: int, width: int, codec: Codec) -> None:
+    def __init__(self, path: str | Path, fps: int, height: int, width: int, codec: Codec) -> None:
         encoder, pixel_format, options = _ENCODERS[codec]
         self._container = av.open(str(path), "w")
         stream: Any = self._container.add_stream(encoder, rate=fps, options=options)
@@ -87,7 +87,7 @@ def video_info(codec: Codec, fps: int, height: int, width: int) -> dict[str, Any
 
 
 def iterate_frames(
-    path: Path, fps: float, first: int, count: int, size: Size | None = None
+    path: str | Path, fps: float, first: int, count: int, size: Size | None = None
 ) -> Iterator[UInt8Array]:
     """Decode frames [first, first + count) of a video, one at a time.
 
@@ -111,6 +111,8 @@ def iterate_frames(
                 continue
             if number > wanted:
                 break
+            if frame.is_corrupt:
+                raise IndexError(f"frame {number} is damaged")
             yield _pixels(frame, size)
             wanted += 1
             if wanted == first + count:
@@ -127,7 +129,7 @@ def iterate_frames(
         )
 
 
-def read_frames(path: Path, fps: float, first: int, count: int) -> UInt8Array:
+def read_frames(path: str | Path, fps: float, first: int, count: int) -> UInt8Array:
     """Frames [first, first + count) of a video: uint8 [count, height, width, 3].
 
     Raises:
@@ -164,7 +166,7 @@ def decode_picture(content: bytes, where: str, size: Size | None = None) -> UInt
     return _pixels(frame, size)
 
 
-def frame_times(path: Path) -> npt.NDArray[np.float64]:
+def frame_times(path: str | Path) -> npt.NDArray[np.float64]:
     """When each frame of a video is shown, in seconds from its beginning, without decoding.
 
     Returns:
@@ -199,7 +201,7 @@ def _pixels(frame: Any, size: Size | None) -> UInt8Array:
     return resized
 
 
-def _decoded(path: Path, fps: float, first: int) -> Iterator[tuple[int, Any]]:
+def _decoded(path: str | Path, fps: float, first: int) -> Iterator[tuple[int, Any]]:
     """Numbered frames of a video from the key frame before `first` on."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

@@ -55,7 +55,7 @@ def choose_samples(
     tokenizer: Tokenizer,
     count: int,
     seed: int,
-    data: Path | None,
+    data: str | Path | None,
 ) -> list[Sample]:
     """`count` samples: of the LeRobot dataset `data`, else made up.
 

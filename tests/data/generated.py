@@ -63,7 +63,8 @@ class Recipe:
         time = np.arange(length)[:, None] / 5 + number
         wave = np.sin(time + np.arange(max(self.states, self.actions)))
         noise = rng.uniform(-0.5, 0.5, (2, *wave.shape))
-        images = np.zeros((length, len(self.cameras), SIZE, SIZE, 3), np.uint8)
+        size = (self.robot.image_height, self.robot.image_width)
+        images = np.zeros((length, len(self.cameras), *size, 3), np.uint8)
         for view in range(len(self.cameras)):
             images[:, view] = 40 + 70 * view + rng.integers(0, 20, (length, 1, 1, 3))
         words = self.words[number % len(self.words)]

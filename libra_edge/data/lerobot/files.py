@@ -33,12 +33,13 @@ def missing(path: Path) -> InputError:
     return InputError("dataset-file-missing", f"{path} does not exist.", COPY_AGAIN)
 
 
-def require_whole(path: Path) -> None:
+def require_whole(path: str | Path) -> None:
     """Refuse what is plainly not the file it should be.
 
     Raises:
         InputError: missing, a Git LFS pointer, empty, or a parquet or mp4 file never finished.
     """
+    path = Path(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -92,7 +93,7 @@ def _has_index(path: Path) -> bool:
     return False
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
@@ -100,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     require_whole(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise InputError(
             "dataset-file-corrupt", f"{path} is not JSON: {error}.", COPY_AGAIN
@@ -110,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a file with one on each line.
 
     Raises:
@@ -119,7 +120,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     require_whole(path)
     rows = []
     try:
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
+        for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
             if line.strip():
                 rows.append(json.loads(line))
     except ValueError as error:
@@ -131,7 +132,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def open_table(path: Path) -> pq.ParquetFile:
+def open_table(path: str | Path) -> pq.ParquetFile:
     """A parquet file, its footer read.
 
     Raises:
@@ -145,7 +146,7 @@ def open_table(path: Path) -> pq.ParquetFile:
         raise _corrupt(path, error) from error
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a parquet file.
 
     Raises:
@@ -165,7 +166,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise _corrupt(path, error) from error
 
 
-def read_cells(path: Path, column: str, first: int, count: int) -> Iterator[Any]:
+def read_cells(path: str | Path, column: str, first: int, count: int) -> Iterator[Any]:
     """Values of one column in rows [first, first + count), a few in memory at a time.
 
     Raises:
@@ -188,7 +189,7 @@ def read_cells(path: Path, column: str, first: int, count: int) -> Iterator[Any]
         raise _corrupt(path, error) from error
 
 
-def matrix(column: pa.ChunkedArray, path: Path, name: str) -> FloatArray:
+def matrix(column: pa.ChunkedArray, path: str | Path, name: str) -> FloatArray:
     """float32 [rows, size] from a column of equally long lists, or of plain numbers.
 
     Raises:
@@ -226,6 +227,6 @@ def matrix(column: pa.ChunkedArray, path: Path, name: str) -> FloatArray:
     return values.reshape(rows, -1)
 
 
-def _corrupt(path: Path, error: Exception) -> InputError:
+def _corrupt(path: str | Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
     return InputError("dataset-file-corrupt", f"{path} cannot be read: {reason}.", COPY_AGAIN)

@@ -100,12 +100,13 @@ def camera_name(key: str) -> str:
     )
 
 
-def read_layout(path: Path) -> Layout:
+def read_layout(path: str | Path) -> Layout:
     """Read `meta/` of a dataset.
 
     Raises:
         InputError: not a dataset, of another version, or a file, key or feature is missing.
     """
+    path = Path(path)
     if not path.is_dir():
         raise InputError("dataset-missing", f"{path} is not a folder.", "Check the path.")
     info = read_json(path / "meta/info.json")
