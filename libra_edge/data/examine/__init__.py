@@ -24,7 +24,8 @@ from libra_edge.data.examine.values import (
 )
 from libra_edge.data.findings import DatasetDoubt, Finding, doubt, error, from_error, require
 from libra_edge.data.lerobot.dataset import Dataset
-from libra_edge.data.lerobot.layout import Layout, camera_name, read_layout
+from libra_edge.data.lerobot.index import read_layout
+from libra_edge.data.lerobot.layout import Layout, camera_name
 from libra_edge.data.lerobot.match import match_robot
 from libra_edge.data.lerobot.robot import read_robot
 from libra_edge.data.lerobot_writer import ACTION_KEY, EXTRA_PATH, STATE_KEY
