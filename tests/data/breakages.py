@@ -487,3 +487,22 @@ def words_for_numbers(path: Path, recipe: Recipe, random: Random) -> Wanted:
     column = pa.array([["a", "b"]] * table.num_rows)
     pq.write_table(table.set_column(at, key, column), file)
     return Wanted("dataset-dtype")
+
+
+@breakage
+def a_camera_recorded_twice(path: Path, recipe: Recipe, random: Random) -> Wanted:
+    a, b = recipe.cameras[:2]
+    for one, other in zip(videos(path, a), videos(path, b), strict=True):
+        other.write_bytes(one.read_bytes())
+    return Wanted("dataset-cameras-alike", "doubt", f"observation.images.{b}")
+
+
+@breakage
+def a_depth_camera(path: Path, recipe: Recipe, random: Random) -> Wanted:
+    key = f"observation.images.{camera(recipe, random)}"
+    if random.integers(2):
+        edit_info(path, lambda info: info["features"][key].update(shape=[SIZE, SIZE, 1]))
+    else:
+        depth = {"video.is_depth_map": True}
+        edit_info(path, lambda info: info["features"][key]["info"].update(depth))
+    return Wanted("dataset-mismatch", "error", key)

@@ -34,6 +34,7 @@ from tests.data.generated import (
     edit_robot,
     edit_rows,
     index_file,
+    tables,
     to_pictures,
     to_v2,
     write,
@@ -211,6 +212,7 @@ def test_a_dimension_lost_to_its_quantiles(recipe: Recipe, frames: int, dim: int
         assert_found(looked_at(path), Wanted("dataset-range-lost", "error", ACTION, dim))
         whole = looked_at(path, normalization=NormalizationConfig(action="min_max"))
         assert levels(whole, "error") == []
+        assert_found(whole, Wanted("dataset-range-narrow", "doubt", ACTION, dim))
 
 
 def test_a_gripper_that_opens_a_little_is_lost_too(tmp_path: Path) -> None:
@@ -224,7 +226,31 @@ def test_a_gripper_that_opens_a_little_is_lost_too(tmp_path: Path) -> None:
 
     edit_columns(path, ACTION, change)
     edit_robot(path, lambda robot: robot["actions"][0].update(kind="gripper", lower=0, upper=1))
-    assert_found(looked_at(path), Wanted("dataset-range-lost", "error", ACTION, 0))
+    for kind in ("quantiles", "mean_std"):
+        found = looked_at(path, normalization=NormalizationConfig(action=kind))
+        assert_found(found, Wanted("dataset-range-lost", "error", ACTION, 0))
+    whole = looked_at(path, normalization=NormalizationConfig(action="min_max"))
+    assert [f.code for f in whole.findings if f.level == "error"] == []
+
+
+def test_other_names_of_cameras(tmp_path: Path) -> None:
+    """A camera need not be called `observation.images.…`: none is overlooked."""
+    path = write(tmp_path / "set", Recipe(cameras=("top",)))
+    to_pictures(path, "top")
+    import pyarrow.parquet as pq
+
+    old, new = "observation.images.top", "observation.image"
+    for file in tables(path):
+        table = pq.ParquetFile(file).read()
+        pq.write_table(
+            table.rename_columns([new if n == old else n for n in table.column_names]), file
+        )
+    edit_info(path, lambda info: info["features"].update({new: info["features"].pop(old)}))
+    assert_found(looked_at(path), Wanted("dataset-mismatch"))
+    edit_robot(path, lambda robot: robot.update(cameras=["image"]))
+    found = looked_at(path)
+    assert levels(found, "error", "doubt") == []
+    assert found.require().cameras == ("image",)
 
 
 def test_a_dimension_that_never_moves_is_fine(tmp_path: Path) -> None:

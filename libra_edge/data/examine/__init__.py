@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.data.examine.pictures import check_pictures
+from libra_edge.data.examine.span import check_span
 from libra_edge.data.examine.stored import check_stored
 from libra_edge.data.examine.tables import check_files, check_tables
 from libra_edge.data.examine.told import check_instructions
@@ -17,7 +18,6 @@ from libra_edge.data.examine.values import (
     check_finite,
     check_limits,
     check_shape,
-    check_span,
     check_state_units,
     check_stillness,
     gather,
