@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from libra_edge.binding.abi import ABI_VERSION
 from libra_edge.bundle.manifest import (
     Compiled,
     Decision,
@@ -43,7 +44,6 @@ from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
-from libra_edge.runtime.native import ABI_VERSION
 
 _LONGEST_TEXT = 4000
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_file
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
@@ -50,7 +51,6 @@ from libra_edge.parity.gates import (
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.torch_controller import TorchEngines
-from libra_edge.runtime import Policy
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 REPORT_SCHEMA_VERSION = 1

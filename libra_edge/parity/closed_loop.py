@@ -88,8 +88,8 @@ def open_controller(
                 f"{path} is a release; its planner cannot be replaced.",
                 "Name the checkpoint it was compiled from.",
             )
-        from libra_edge.runtime.harness import Policy
-        from libra_edge.runtime.recorder import Recorder
+        from libra_edge.binding.policy import Policy
+        from libra_edge.binding.recorder import Recorder
 
         opened = open_release(path).path
         if record is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release, open_release
@@ -57,7 +58,6 @@ from libra_edge.parity.trajectory import (
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
-from libra_edge.runtime import Policy
 
 if TYPE_CHECKING:
     from libra_edge.policy.checkpoint import Checkpoint

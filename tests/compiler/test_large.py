@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import require_trained
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.pack import pack_release, unpack_release
@@ -31,7 +32,6 @@ from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.parity.verify import verify_release as verify_parity
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.runtime import Policy
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 RTX4090 = load_target("rtx4090")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from libra_edge.binding.policy import Closing, Policy
+from libra_edge.binding.recorder import Recorder
+from libra_edge.binding.values import Floats, RunOptions, TickInfo
 from libra_edge.errors import LibraError
 from libra_edge.policy.executor import State
-from libra_edge.runtime.harness import Closing, Policy
-from libra_edge.runtime.recorder import Recorder
-from libra_edge.runtime.structs import Floats, RunOptions, TickInfo
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
@@ -27,7 +27,7 @@ class LivePolicy(Closing):
         release_dir: the release, unpacked.
         threads: threads of each engine.
         options: how async mode runs.
-        record: write the run to this file (`libra_edge.runtime.recorder`).
+        record: write the run to this file (`libra_edge.binding.recorder`).
 
     Raises:
         LibraError: the release is not whole, or not for this machine.

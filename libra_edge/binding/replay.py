@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.binding import abi
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.recorder import MOST_BYTES, SCHEMA_VERSION, outcome
+from libra_edge.binding.values import RunOptions
 from libra_edge.errors import InputError, IntegrityError, LibraError
-from libra_edge.runtime import native
-from libra_edge.runtime.harness import Policy
-from libra_edge.runtime.recorder import MOST_BYTES, SCHEMA_VERSION, outcome
-from libra_edge.runtime.structs import RunOptions
 
 Arrays = dict[str, npt.NDArray[Any]]
 _KINDS = ("images", "state", "instruction", "plan", "action")
-_RUNS = {native.PLAN_CLAIM: native.PLAN_RUN, native.REFINE_CLAIM: native.REFINE_RUN}
+_RUNS = {abi.PLAN_CLAIM: abi.PLAN_RUN, abi.REFINE_CLAIM: abi.REFINE_RUN}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _work(policy: Policy, piece: int) -> dict[str, Any]:
         policy.work(_RUNS[piece])
     if not done:
         return {"info": "nothing to do"}
-    return {"plan": policy.last_plan()} if piece == native.PLAN_END else {}
+    return {"plan": policy.last_plan()} if piece == abi.PLAN_END else {}
 
 
 def _same(expected: Arrays, info: Any, found: dict[str, Any]) -> bool:

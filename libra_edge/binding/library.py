@@ -9,25 +9,25 @@ import platform
 from pathlib import Path
 from typing import Any, NoReturn
 
+from libra_edge.binding import abi
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError, LibraError
-from libra_edge.runtime import native
 
 LIBRARY_MEMBER = "lib/liblibra_edge.so"
 _MOST_MANIFEST_BYTES = 1 << 20
 _REMEDIES = {
-    native.ABI_MISMATCH: "Use the libra-edge version that made the release.",
-    native.INCOMPATIBLE: "Compile the policy for this target and version.",
-    native.WRONG_ARCHITECTURE: "Compile the policy for a target of this architecture.",
-    native.NO_PROVIDER: "Compile the policy for a target with a provider this machine has.",
-    native.ENGINE: "Run `libra-edge verify` on the release and compile it again.",
-    native.NOT_FINITE: "Find where the NaN or infinity comes from, then reset the policy.",
-    native.NO_MEMORY: "Free memory, or use a smaller policy.",
+    abi.ABI_MISMATCH: "Use the libra-edge version that made the release.",
+    abi.INCOMPATIBLE: "Compile the policy for this target and version.",
+    abi.WRONG_ARCHITECTURE: "Compile the policy for a target of this architecture.",
+    abi.NO_PROVIDER: "Compile the policy for a target with a provider this machine has.",
+    abi.ENGINE: "Run `libra-edge verify` on the release and compile it again.",
+    abi.NOT_FINITE: "Find where the NaN or infinity comes from, then reset the policy.",
+    abi.NO_MEMORY: "Free memory, or use a smaller policy.",
 }
 _INCOMPATIBLE = (
-    native.ABI_MISMATCH,
-    native.INCOMPATIBLE,
-    native.WRONG_ARCHITECTURE,
-    native.NO_PROVIDER,
+    abi.ABI_MISMATCH,
+    abi.INCOMPATIBLE,
+    abi.WRONG_ARCHITECTURE,
+    abi.NO_PROVIDER,
 )
 
 
@@ -45,9 +45,9 @@ def load_library(path: Path) -> ctypes.CDLL:
             f"{path} cannot be loaded on this machine: {error}.",
             "Compile the policy for a target of this machine's architecture and glibc.",
         ) from None
-    for name, (result, arguments) in native.PROTOTYPES.items():
+    for name, (result, arguments) in abi.PROTOTYPES.items():
         function = getattr(library, name, None)
-        if function is None and name in native.ADDED_WITH_ASYNC:
+        if function is None and name in abi.ADDED_WITH_ASYNC:
             continue  # a release from before still runs in sync mode
         if function is None:
             raise IncompatibleError(
@@ -56,10 +56,10 @@ def load_library(path: Path) -> ctypes.CDLL:
                 "Compile the policy again.",
             )
         function.restype, function.argtypes = result, arguments
-    if library.le_abi_version() != native.ABI_VERSION:
+    if library.le_abi_version() != abi.ABI_VERSION:
         raise IncompatibleError(
             "abi-mismatch",
-            f"{path} has ABI version {library.le_abi_version()}, not {native.ABI_VERSION}.",
+            f"{path} has ABI version {library.le_abi_version()}, not {abi.ABI_VERSION}.",
             "Use the libra-edge version that made the release.",
         )
     return library
@@ -116,12 +116,12 @@ def _read_manifest(release_dir: Path) -> tuple[dict[str, Any], str]:
 def raise_status(status: int, name: str, text: str) -> NoReturn:
     """Turn a status of the C ABI into the Python error of the same meaning."""
     code = name.removeprefix("LE_").lower().replace("_", "-")
-    if status == native.INVALID_ARGUMENT:
+    if status == abi.INVALID_ARGUMENT:
         raise InputError(code, text, "Match the sizes and ranges that the release names.")
     if status in _INCOMPATIBLE:
         raise IncompatibleError(code, text, _REMEDIES[status])
-    if status in (native.IO, native.MALFORMED, native.INTEGRITY):
+    if status in (abi.IO, abi.MALFORMED, abi.INTEGRITY):
         raise IntegrityError(code, text, "Copy the release again; do not run this one.")
-    if status == native.INTERNAL:
+    if status == abi.INTERNAL:
         raise RuntimeError(f"liblibra_edge: {text}")
     raise LibraError(code, text, _REMEDIES.get(status, "Report this as a bug."))

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 
-from libra_edge.runtime import Policy
-from libra_edge.runtime.stats import COUNTERS, HISTOGRAMS, to_prometheus
-from libra_edge.runtime.structs import RunOptions
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.stats import COUNTERS, HISTOGRAMS, to_prometheus
+from libra_edge.binding.values import RunOptions
 from tests.runtime import tiny_release as tiny
 
 

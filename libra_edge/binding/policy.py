@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from libra_edge.bundle.compatibility import CPU, needs_of, require_compatible, this_device
-from libra_edge.bundle.manifest import parse_manifest
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES
-from libra_edge.errors import IncompatibleError, InputError, LibraError
-from libra_edge.policy.executor import State
-from libra_edge.policy.tokenizer import Tokenizer
-from libra_edge.runtime import loading, native, stats, structs
-from libra_edge.runtime.structs import (
+from libra_edge.binding import abi, library, stats, values
+from libra_edge.binding.values import (
     Floats,
     Images,
     Instruction,
@@ -27,6 +21,12 @@ from libra_edge.runtime.structs import (
     TickInfo,
     Tokens,
 )
+from libra_edge.bundle.compatibility import CPU, needs_of, require_compatible, this_device
+from libra_edge.bundle.manifest import parse_manifest
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES
+from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.policy.executor import State
+from libra_edge.policy.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
@@ -64,14 +64,14 @@ class Policy(Closing):
 
     def __init__(self, release_dir: Path, *, seed: int = 0, threads: int = 1) -> None:
         self._handle = ctypes.c_void_p()
-        self._error = ctypes.create_string_buffer(native.ERROR_SIZE)
+        self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
         _require_fits(release_dir)
-        self._library = loading.load_release_library(release_dir)
-        options = native.OpenOptions(
-            abi_version=native.ABI_VERSION,
+        self._library = library.load_release_library(release_dir)
+        options = abi.OpenOptions(
+            abi_version=abi.ABI_VERSION,
             release_dir=os.fsencode(release_dir),
-            seed=structs.unsigned("seed", seed, 64),
-            threads=structs.unsigned("threads", threads, 32),
+            seed=values.unsigned("seed", seed, 64),
+            threads=values.unsigned("threads", threads, 32),
         )
         self._check(
             self._library.le_open(
@@ -106,7 +106,7 @@ class Policy(Closing):
 
     def restart(self, seed: int) -> None:
         """`reset` that keeps the instruction."""
-        self._check(self._library.le_reset(self._open_handle, structs.unsigned("seed", seed, 64)))
+        self._check(self._library.le_reset(self._open_handle, values.unsigned("seed", seed, 64)))
         self.step_info = None
 
     def act(self, observation: Observation) -> Floats:
@@ -137,7 +137,7 @@ class Policy(Closing):
 
     def set_instruction(self, tokens: Instruction) -> None:
         """Set the instruction as tokens, int64 [T]; the next plan follows it."""
-        array = structs.array("instruction", tokens, np.int64, self._shapes["instruction"])
+        array = values.array("instruction", tokens, np.int64, self._shapes["instruction"])
         self._instruction = None
         self._check(
             self._library.le_set_instruction(
@@ -161,7 +161,7 @@ class Policy(Closing):
             The action float32 [D], physical units, and what happened.
         """
         action = np.empty(self.info.action_dim, dtype=np.float32)
-        raw = native.StepInfo()
+        raw = abi.StepInfo()
         self._check(
             self._library.le_step(
                 self._open_handle,
@@ -171,7 +171,7 @@ class Policy(Closing):
                 *self._error_arguments,
             )
         )
-        self.step_info = structs.step_info(raw, self._error_text)
+        self.step_info = values.step_info(raw, self._error_text)
         return action, self.step_info
 
     def start(self, options: RunOptions | None = None) -> None:
@@ -182,7 +182,7 @@ class Policy(Closing):
                 "The runtime in this release is from before async mode.",
                 "Compile the policy again, or use sync mode.",
             )
-        raw = structs.run_options(options or RunOptions())
+        raw = values.run_options(options or RunOptions())
         self._check(
             self._library.le_start(self._open_handle, ctypes.byref(raw), *self._error_arguments)
         )
@@ -203,22 +203,22 @@ class Policy(Closing):
             The action float32 [D], physical units, and what happened.
         """
         action = np.empty(self.info.action_dim, dtype=np.float32)
-        raw = native.TickInfo()
+        raw = abi.TickInfo()
         status = self._library.le_tick(
             self._open_handle,
-            structs.unsigned("now_ns", now_ns, 64),
+            values.unsigned("now_ns", now_ns, 64),
             action.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
             action.size,
             ctypes.byref(raw),
         )
-        if status != native.OK:
+        if status != abi.OK:
             raise InputError(
                 "async-mode-off", "tick needs async mode, which is off.", "Call start first."
             )
-        return action, structs.tick_info(raw)
+        return action, values.tick_info(raw)
 
     def work(self, piece: int) -> bool:
-        """Do one piece of the threads' work here: `native.PLAN_BEGIN` and so on (`manual` only).
+        """Do one piece of the threads' work here: `abi.PLAN_BEGIN` and so on (`manual` only).
 
         Returns:
             False where there was nothing to do.
@@ -246,20 +246,20 @@ class Policy(Closing):
 
     def set_chunks_per_plan(self, chunks: int) -> None:
         """Use only the first `chunks` chunks of each plan, from the next one on."""
-        chunks = structs.unsigned("chunks", chunks, 32)
+        chunks = values.unsigned("chunks", chunks, 32)
         self._check(self._library.le_set_chunks_per_plan(self._open_handle, chunks))
 
     def stats(self) -> dict[str, Any]:
         """The statistics of async mode since `start`: numbers, and one dict per histogram."""
-        raw = native.StatsInfo()
+        raw = abi.StatsInfo()
         self._check(self._library.le_stats(self._open_handle, ctypes.byref(raw)))
         return stats.to_dict(raw)
 
     @property
     def fault_text(self) -> str:
         """A sentence on the latched fault, or nothing."""
-        text = ctypes.create_string_buffer(native.ERROR_SIZE)
-        self._check(self._library.le_fault_text(self._open_handle, text, native.ERROR_SIZE))
+        text = ctypes.create_string_buffer(abi.ERROR_SIZE)
+        self._check(self._library.le_fault_text(self._open_handle, text, abi.ERROR_SIZE))
         return text.value.decode(errors="replace")
 
     def plan(
@@ -267,7 +267,7 @@ class Policy(Closing):
     ) -> tuple[Tokens, Floats]:
         """Run the planner alone: intent int32 [L, D] and margin float32 [L, D]."""
         observation = self._observation(images, state, 0)
-        tokens = structs.array("instruction", instruction, np.int64, self._shapes["instruction"])
+        tokens = values.array("instruction", instruction, np.int64, self._shapes["instruction"])
         intent = np.empty(self._shapes["plan"], dtype=np.int32)
         margin = np.empty(self._shapes["plan"], dtype=np.float32)
         self._check(
@@ -287,8 +287,8 @@ class Policy(Closing):
     def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
         """Run the refiner alone: intent int32 and noise float32 [H, D] to actions [H, D]."""
         observation = self._observation(images, state, 0)
-        intent = structs.array("intent", intent, np.int32, self._shapes["chunk"])
-        noise = structs.array("noise", noise, np.float32, self._shapes["chunk"])
+        intent = values.array("intent", intent, np.int32, self._shapes["chunk"])
+        noise = values.array("noise", noise, np.float32, self._shapes["chunk"])
         actions = np.empty(self._shapes["chunk"], dtype=np.float32)
         self._check(
             self._library.le_refine(
@@ -306,26 +306,26 @@ class Policy(Closing):
     def noise(self, seed: int, chunk: int) -> Floats:
         """The noise [H, D] that a step after `reset(seed, …)` uses for this chunk."""
         noise = np.empty(self._shapes["chunk"], dtype=np.float32)
-        seed, chunk = structs.unsigned("seed", seed, 64), structs.unsigned("chunk", chunk, 64)
+        seed, chunk = values.unsigned("seed", seed, 64), values.unsigned("chunk", chunk, 64)
         self._check(self._library.le_noise(seed, chunk, noise.ctypes.data, noise.size))
         return noise
 
-    def _observation(self, images: Images, state: Floats, timestamp_ns: int) -> native.Observation:
-        images = structs.array("images", images, np.uint8, self._shapes["images"])
-        state = structs.array("state", state, np.float32, self._shapes["state"])
-        observation = native.Observation(
+    def _observation(self, images: Images, state: Floats, timestamp_ns: int) -> abi.Observation:
+        images = values.array("images", images, np.uint8, self._shapes["images"])
+        state = values.array("state", state, np.float32, self._shapes["state"])
+        observation = abi.Observation(
             state_count=state.size,
             images=images.ctypes.data,
             image_bytes=images.nbytes,
             state=state.ctypes.data,
-            timestamp_ns=structs.unsigned("timestamp_ns", timestamp_ns, 64),
+            timestamp_ns=values.unsigned("timestamp_ns", timestamp_ns, 64),
         )
         # ctypes keeps addresses only; the arrays have to live as long as the structure.
         observation.keep_alive = (images, state)
         return observation
 
     def _read_info(self) -> PolicyInfo:
-        raw = native.PolicyInfo()
+        raw = abi.PolicyInfo()
         self._check(self._library.le_info(self._handle, ctypes.byref(raw)))
         texts = ("name", "target", "recipe", "arch", "onnxruntime_version")
         skipped = ("struct_size", "abi_version", "manifest_sha256", "reserved", *texts)
@@ -353,16 +353,16 @@ class Policy(Closing):
 
     @property
     def _error_arguments(self) -> tuple[Any, int]:
-        return self._error, native.ERROR_SIZE
+        return self._error, abi.ERROR_SIZE
 
     @property
     def _error_text(self) -> str:
         return self._error.value.decode(errors="replace")
 
     def _check(self, status: int) -> None:
-        if status != native.OK:
+        if status != abi.OK:
             name = self._library.le_status_name(status).decode()
-            loading.raise_status(status, name, self._error_text)
+            library.raise_status(status, name, self._error_text)
 
 
 def _require_fits(release_dir: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from libra_edge.runtime import native
+from libra_edge.binding import abi
 
 HISTOGRAMS = {
     "tick_ns": ("tick_seconds", 1e-9, "Time inside le_tick."),
@@ -15,14 +15,14 @@ HISTOGRAMS = {
     "queue_steps": ("queue_steps", 1, "Actions left after every tick."),
 }
 _SKIPPED = ("struct_size", "reserved0", "reserved", "hold_reason_ticks", *HISTOGRAMS)
-COUNTERS = tuple(name for name, *_ in native.StatsInfo._fields_ if name not in _SKIPPED)
+COUNTERS = tuple(name for name, *_ in abi.StatsInfo._fields_ if name not in _SKIPPED)
 
 
-def to_dict(raw: native.StatsInfo) -> dict[str, Any]:
+def to_dict(raw: abi.StatsInfo) -> dict[str, Any]:
     """Counters as numbers, `hold_reason_ticks` by reason, each histogram as a dict."""
     reasons = {
         reason: raw.hold_reason_ticks[number]
-        for number, reason in enumerate(native.REASONS)
+        for number, reason in enumerate(abi.REASONS)
         if raw.hold_reason_ticks[number]
     }
     return {
@@ -54,7 +54,7 @@ def to_prometheus(stats: Mapping[str, Any], policy: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _histogram(raw: native.Histogram) -> dict[str, Any]:
+def _histogram(raw: abi.Histogram) -> dict[str, Any]:
     numbers = {name: getattr(raw, name) for name, *_ in raw._fields_ if name != "octaves"}
     mean = raw.sum / raw.count if raw.count else 0.0
     return {**numbers, "mean": mean, "octaves": list(raw.octaves)}

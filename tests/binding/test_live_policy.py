@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from libra_edge.binding.abi import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
+from libra_edge.binding.live_policy import LivePolicy, summary_rows
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import RunOptions
 from libra_edge.data.types import Observation
 from libra_edge.errors import LibraError
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy
-from libra_edge.runtime.live import LivePolicy, summary_rows
-from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
-from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 
 HZ = 20.0

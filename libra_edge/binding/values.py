@@ -8,20 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.binding import abi
 from libra_edge.errors import InputError
 from libra_edge.policy.executor import State
-from libra_edge.runtime import native
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Images = npt.NDArray[np.uint8]
 Instruction = npt.NDArray[np.int64]
 _FLAGS = {
-    "planner_ran": native.PLANNER_RAN,
-    "refiner_ran": native.REFINER_RAN,
-    "clamped": native.CLAMPED,
-    "slowed": native.SLOWED,
-    "no_command": native.NO_COMMAND,
+    "planner_ran": abi.PLANNER_RAN,
+    "refiner_ran": abi.REFINER_RAN,
+    "clamped": abi.CLAMPED,
+    "slowed": abi.SLOWED,
+    "no_command": abi.NO_COMMAND,
 }
 
 
@@ -123,7 +123,7 @@ class TickInfo:
     realtime_got: frozenset[str]
 
 
-def run_options(options: RunOptions) -> native.RunOptions:
+def run_options(options: RunOptions) -> abi.RunOptions:
     """`le_run_options`; its 0 means the default."""
 
     def nanoseconds(name: str) -> int:
@@ -134,9 +134,9 @@ def run_options(options: RunOptions) -> native.RunOptions:
 
     numbers = ["chunks_per_plan", "refill_at", "refine_ahead_steps", "max_plan_age_steps"]
     numbers += ["blend_steps", "frozen_steps", "planner_priority", "refiner_priority"]
-    return native.RunOptions(
-        flags=native.RUN_LOCK_MEMORY * options.lock_memory | native.RUN_MANUAL * options.manual,
-        blend=native.BLENDS.index(options.blend),
+    return abi.RunOptions(
+        flags=abi.RUN_LOCK_MEMORY * options.lock_memory | abi.RUN_MANUAL * options.manual,
+        blend=abi.BLENDS.index(options.blend),
         max_observation_age_ns=nanoseconds("max_observation_age_s"),
         engine_timeout_ns=nanoseconds("engine_timeout_s"),
         poll_ns=nanoseconds("poll_s"),
@@ -147,16 +147,16 @@ def run_options(options: RunOptions) -> native.RunOptions:
 
 
 def _realtime(bits: int) -> frozenset[str]:
-    return frozenset(name for bit, name in enumerate(native.REALTIME) if bits >> bit & 1)
+    return frozenset(name for bit, name in enumerate(abi.REALTIME) if bits >> bit & 1)
 
 
-def tick_info(raw: native.TickInfo) -> TickInfo:
+def tick_info(raw: abi.TickInfo) -> TickInfo:
     """The structure as the library filled it in."""
     asked, got = _realtime(raw.realtime_asked), _realtime(raw.realtime_got)
     return TickInfo(**_common(TickInfo, raw) | {"realtime_asked": asked, "realtime_got": got})
 
 
-def step_info(raw: native.StepInfo, detail: str) -> StepInfo:
+def step_info(raw: abi.StepInfo, detail: str) -> StepInfo:
     """The structure as the library filled it in, and its error text."""
     return StepInfo(**_common(StepInfo, raw), detail=detail)
 
@@ -165,7 +165,7 @@ def _common(kind: type[StepInfo | TickInfo], raw: Any) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     numbers = {name: getattr(raw, name) for name, *_ in raw._fields_ if name in names}
     flags = {name: bool(raw.flags & bit) for name, bit in _FLAGS.items() if name in names}
-    words = {"state": State(raw.state), "reason": native.REASONS[raw.reason]}
+    words = {"state": State(raw.state), "reason": abi.REASONS[raw.reason]}
     return {**numbers, **flags, **words}
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libra_edge.binding.abi import PLAN_BEGIN, REFINE_BEGIN
+from libra_edge.binding.live_policy import LivePolicy
+from libra_edge.binding.recorder import Recorder
+from libra_edge.binding.replay import is_recording, replay
+from libra_edge.binding.values import RunOptions
 from libra_edge.data.types import Observation
 from libra_edge.errors import InputError, IntegrityError, LibraError
 from libra_edge.policy.executor import State
-from libra_edge.runtime.live import LivePolicy
-from libra_edge.runtime.native import PLAN_BEGIN, REFINE_BEGIN
-from libra_edge.runtime.recorder import Recorder
-from libra_edge.runtime.replay import is_recording, replay
-from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import L
 

@@ -1,4 +1,4 @@
-"""A policy that writes down every call of a run, for `libra_edge.runtime.replay`.
+"""A policy that writes down every call of a run, for `libra_edge.binding.replay`.
 
 What cannot be repeated is the order in which threads get to work. So in async mode the recorder
 runs the two engine threads itself: they take their work, hand over their results, and let the
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from libra_edge.atomic import new_file
+from libra_edge.binding import abi, values
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
 from libra_edge.errors import InputError, LibraError
-from libra_edge.runtime import native, structs
-from libra_edge.runtime.harness import Policy
-from libra_edge.runtime.structs import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
 
 SCHEMA_VERSION = 2
 MOST_BYTES = 1 << 32
@@ -76,14 +76,14 @@ class Recorder(Policy):
 
     def set_instruction(self, tokens: Instruction) -> None:
         """`Policy.set_instruction`."""
-        structs.array("instruction", tokens, np.int64, self._shapes["instruction"])
+        values.array("instruction", tokens, np.int64, self._shapes["instruction"])
         kept = self._kept("instruction", tokens)
         self._do("instruction", lambda: super(Recorder, self).set_instruction(tokens), **kept)
 
     def observe(self, images: Images, state: Floats, timestamp_ns: int = 0) -> None:
         """`Policy.observe`."""
-        structs.array("images", images, np.uint8, self._shapes["images"])
-        structs.array("state", state, np.float32, self._shapes["state"])
+        values.array("images", images, np.uint8, self._shapes["images"])
+        values.array("state", state, np.float32, self._shapes["state"])
         kept = self._kept("images", images) | self._kept("state", state)
         self._do(
             "observe",
@@ -117,12 +117,12 @@ class Recorder(Policy):
 
     def work(self, piece: int) -> bool:
         """`Policy.work`."""
-        if piece in (native.PLAN_RUN, native.REFINE_RUN):
+        if piece in (abi.PLAN_RUN, abi.REFINE_RUN):
             return super().work(piece)  # a replay runs an engine as soon as its work is taken
         with self._lock:
             done = super().work(piece)
             if done:
-                handed_over = piece == native.PLAN_END
+                handed_over = piece == abi.PLAN_END
                 kept = self._kept("plan", self.last_plan()) if handed_over else {}
                 self._calls.append({"call": "work", "piece": piece, **kept})
         return done
@@ -152,8 +152,8 @@ class Recorder(Policy):
     def _begin_threads(self, poll_s: float) -> None:
         self._ended.clear()
         for claim, run, end in (
-            (native.PLAN_CLAIM, native.PLAN_RUN, native.PLAN_END),
-            (native.REFINE_CLAIM, native.REFINE_RUN, native.REFINE_END),
+            (abi.PLAN_CLAIM, abi.PLAN_RUN, abi.PLAN_END),
+            (abi.REFINE_CLAIM, abi.REFINE_RUN, abi.REFINE_END),
         ):
             worker = threading.Thread(target=self._engine, args=(claim, run, end, poll_s))
             worker.start()
