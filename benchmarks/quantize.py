@@ -43,12 +43,12 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.simulator import open_simulator
 from libra_edge.engines.base import BuiltEngine, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
-from libra_edge.parity import closed_loop
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.torch_controller import TorchEngines
 
 NAIVE = "refiner, naive fp32 export"
 # Row, row it is compared with, least ratio of engines that run alone, on one thread.

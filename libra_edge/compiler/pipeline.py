@@ -30,7 +30,6 @@ from libra_edge.compiler.facts import (
     unmeasured,
 )
 from libra_edge.compiler.front import Front, OnStage, make_graphs
-from libra_edge.compiler.golden import golden_members
 from libra_edge.compiler.large import compile_large
 from libra_edge.compiler.members import release_members
 from libra_edge.compiler.quantize import Quantised
@@ -38,6 +37,7 @@ from libra_edge.compiler.request import Job, Request, resolve
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import (
     ENGINE,
     FUSED,
@@ -48,9 +48,9 @@ from libra_edge.parity.gates import (
     compare_end_to_end,
     require_pass,
 )
+from libra_edge.parity.golden import golden_members
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.executor import Engines
-from libra_edge.policy.torch_controller import TorchEngines
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 REPORT_SCHEMA_VERSION = 1

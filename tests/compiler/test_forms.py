@@ -26,12 +26,12 @@ from libra_edge.compiler.stages import fused_engines, split_engines
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 from tests.tiny import write_tiny_checkpoint

@@ -19,9 +19,9 @@ from libra_edge.compiler.stages import as_written, exported_engines, split_engin
 from libra_edge.engines.base import EnginePair
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import InputError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare_chain, require_pass, run_engines
 from libra_edge.parity.samples import synthetic_samples
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.conftest import Fronts
 from tests.compiler.variants import LOOPS, VARIANTS
 

@@ -30,8 +30,8 @@ from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
-from libra_edge.parity.verify import verify_release as verify_parity
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.verification.verify import verify_release as verify_parity
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 RTX4090 = load_target("rtx4090")

@@ -25,8 +25,8 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.pipeline import STAGES, Compiled, compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, LibraError, ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.variants import VARIANTS
 from tests.tiny import write_tiny_checkpoint
 

@@ -18,9 +18,9 @@ from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.programs import programs
 from libra_edge.compiler.stages import fused_engines
 from libra_edge.errors import InputError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.engines.test_torch_tensorrt import Library
 
 Fronts = Callable[[str], tuple[Checkpoint, Front]]

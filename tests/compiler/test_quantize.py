@@ -33,12 +33,12 @@ from libra_edge.compiler.stages import fused_engines, split_engines
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ExitCode, IncompatibleError, ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.layers import ImageTokens
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")

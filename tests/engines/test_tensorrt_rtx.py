@@ -21,7 +21,7 @@ from libra_edge.engines import _epcontext, tensorrt_rtx
 from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
 from libra_edge.engines.base import BuiltEngine, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
-from libra_edge.parity.verify import verify_release as verify_parity
+from libra_edge.verification.verify import verify_release as verify_parity
 from tests.tiny import write_tiny_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")

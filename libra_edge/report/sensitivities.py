@@ -1,13 +1,52 @@
-"""The ranked layers of `libra_edge.compiler.sensitivity` as a page and as a picture."""
+"""What quantising each layer alone does: read from a build for the report, or a page of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from libra_edge.compiler.sensitivity import Sensitivity
+from pydantic import BaseModel, ConfigDict
+
 from libra_edge.policy.config import ActionDim
 
+if TYPE_CHECKING:
+    from libra_edge.compiler.sensitivity import Sensitivity
+
 _BAR_WIDTH, _ROW_HEIGHT, _NAME_WIDTH = 360, 18, 330
+
+
+class LayerSensitivity(BaseModel):
+    """What quantising one layer alone did where the release was compiled.
+
+    gate_used: the largest share of a parity gate that it uses up; tokens: share of equal tokens;
+    action: p99 action error as a share of the range; kept: it stays in high precision.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layer: str
+    gate_used: float
+    tokens: float
+    action: float
+    kept: bool
+
+
+def read_sensitivities(build: Mapping[str, Any] | None) -> tuple[LayerSensitivity, ...]:
+    """The search's measurements of each layer alone, the worst first, where the build made them."""
+    if build is None:
+        return ()
+    kept = {row["layer"] for row in build.get("kept", [])}
+    found = [
+        LayerSensitivity(
+            layer=row["layer"],
+            gate_used=row["gate_used"],
+            tokens=row["effect"]["tokens"],
+            action=row["effect"]["action"],
+            kept=row["layer"] in kept,
+        )
+        for row in build.get("sensitivity", [])
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.gate_used, one.layer)))
 
 
 def markdown(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.catalog import list_targets
-from libra_edge.parity.latency import Latency
+from libra_edge.verification.latency import Latency
 
 
 class BoundedLatency(BaseModel):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
 from libra_edge.errors import InputError
-from libra_edge.parity.ci_kit import PIPELINES, write_pipelines
+from libra_edge.report.ci_pipelines import PIPELINES, write_pipelines
 
 
 def commands(text: str) -> list[list[str]]:

@@ -21,9 +21,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.verify import open_release
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.parity.trained import Sources, graphs_again
-from libra_edge.parity.unroll import trips, unrolled
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.verification.recompile import Sources, graphs_again
+from libra_edge.verification.unrolled_graphs import trips, unrolled
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Array]

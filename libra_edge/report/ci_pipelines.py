@@ -26,7 +26,7 @@ def write_pipelines(folder: Path) -> list[Path]:
             raise InputError(
                 "ci-exists", f"{path} exists.", "Move it away, or add the steps to it by hand."
             )
-    templates = files("libra_edge.parity") / "templates/ci"
+    templates = files("libra_edge.report") / "templates/ci"
     for name, path in zip(PIPELINES, written, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as stream:

@@ -13,13 +13,13 @@ import pytest
 
 from libra_edge.bundle.layers import block, layer_blocks, precision_shares
 from libra_edge.bundle.manifest import Layer
-from libra_edge.parity import figures, plots
-from libra_edge.parity.bounds import bounded_latencies
-from libra_edge.parity.page import html
-from libra_edge.parity.report import json_schema, markdown
-from libra_edge.parity.sensitivities import read_sensitivities
-from tests.parity.browser import CHROMIUM, Browser, browser
-from tests.parity.records import manifest, record
+from libra_edge.report import figures, plots
+from libra_edge.report.bounded_latencies import bounded_latencies
+from libra_edge.report.page import html
+from libra_edge.report.report import json_schema, markdown
+from libra_edge.report.sensitivities import read_sensitivities
+from tests.report.browser import CHROMIUM, Browser, browser
+from tests.report.records import manifest, record
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "docs/reference/report.schema.json"

@@ -9,10 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from libra_edge.parity import closed_loop, non_inferiority
-from libra_edge.parity.closed_loop import EpisodeSpec, Paired
-from libra_edge.parity.non_inferiority import PairedCheck, difference, judge, mcnemar, run_paired
-from tests.parity.fake_simulator import LineWorld
+from libra_edge.evaluation import closed_loop, non_inferiority
+from libra_edge.evaluation.closed_loop import EpisodeSpec, Paired
+from libra_edge.evaluation.non_inferiority import (
+    PairedCheck,
+    difference,
+    judge,
+    mcnemar,
+    run_paired,
+)
+from tests.evaluation.fake_simulator import LineWorld
 
 CELLS = st.integers(0, 60)
 

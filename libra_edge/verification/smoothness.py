@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import LibraError
-from libra_edge.parity.detail import Floats, Interval, bootstrap
 from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.policy.config import ActionDim, PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Images, Instruction, State
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.verification.differences import Floats, Interval, bootstrap
 
 EPISODES = 12
 MOST_STEPS = 60

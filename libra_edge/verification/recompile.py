@@ -109,7 +109,7 @@ def with_stages(
     if loaded is None:
         return trained
     from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
-    from libra_edge.policy.torch_controller import TorchEngines
+    from libra_edge.evaluation.torch_controller import TorchEngines
 
     policy: tuple[str, Engines] = (POLICY, TorchEngines(loaded.policy))
     if quick:

@@ -8,24 +8,24 @@ import numpy as np
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import MEMBERS
+from libra_edge.evaluation.non_inferiority import PairedTask
 from libra_edge.limits import ChangedLimit
-from libra_edge.parity.bounds import bounded_latencies
-from libra_edge.parity.detail import (
+from libra_edge.parity.gates import Check, Outputs, not_measured
+from libra_edge.parity.samples import Sample
+from libra_edge.policy.config import ActionDim
+from libra_edge.report.bounded_latencies import bounded_latencies
+from libra_edge.report.record import Report
+from libra_edge.report.report import check_facts, overall
+from libra_edge.report.sensitivities import LayerSensitivity
+from libra_edge.verification.differences import (
     DenoisingDetail,
     Interval,
     StepError,
     planner_detail,
     refiner_detail,
 )
-from libra_edge.parity.gates import Check, Outputs, not_measured
-from libra_edge.parity.latency import Latency
-from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.record import Report
-from libra_edge.parity.report import check_facts, overall
-from libra_edge.parity.samples import Sample
-from libra_edge.parity.sensitivities import LayerSensitivity
-from libra_edge.parity.trajectory import TrajectoryDetail, TrajectoryRun
-from libra_edge.policy.config import ActionDim
+from libra_edge.verification.latency import Latency
+from libra_edge.verification.smoothness import TrajectoryDetail, TrajectoryRun
 from tests.bundle.examples import facts_body
 
 DIMS = tuple(

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
-from libra_edge.parity import plots
-from libra_edge.parity.detail import planner_detail, refiner_detail
 from libra_edge.parity.gates import Outputs
-from libra_edge.parity.page import html
-from libra_edge.parity.report import Report, json_schema, make_report, markdown
 from libra_edge.parity.samples import Sample
-from libra_edge.parity.verify import Verification, verify_release
+from libra_edge.report import plots
+from libra_edge.report.page import html
+from libra_edge.report.report import Report, json_schema, make_report, markdown
+from libra_edge.verification.differences import planner_detail, refiner_detail
+from libra_edge.verification.verify import Verification, verify_release
 from tests.tiny import tiny_embodiment, write_tiny_checkpoint
 
 DIMS = tiny_embodiment().actions

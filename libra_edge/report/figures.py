@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from libra_edge.bundle.manifest import Manifest
-from libra_edge.parity import plots
-from libra_edge.parity.bounds import BoundedLatency
-from libra_edge.parity.detail import DenoisingDetail, PlannerDetail, RefinerDetail
-from libra_edge.parity.latency import Latency
-from libra_edge.parity.plots import Bar, Spread
-from libra_edge.parity.record import CheckFacts
-from libra_edge.parity.sensitivities import LayerSensitivity
+from libra_edge.report import plots
+from libra_edge.report.bounded_latencies import BoundedLatency
+from libra_edge.report.plots import Bar, Spread
+from libra_edge.report.record import CheckFacts
+from libra_edge.report.sensitivities import LayerSensitivity
+from libra_edge.verification.differences import DenoisingDetail, PlannerDetail, RefinerDetail
+from libra_edge.verification.latency import Latency
 
 MOST_LAYERS = 24
 

@@ -1,6 +1,6 @@
 """What `verify` found, as one versioned record: report.json, report.md and report.html.
 
-The record (`libra_edge.parity.record`) is complete: the other two forms are renderings of it.
+The record (`libra_edge.report.record`) is complete: the other two forms are renderings of it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Manifest
-from libra_edge.parity.bounds import bounded_latencies
+from libra_edge.evaluation.non_inferiority import PairedCheck
 from libra_edge.parity.gates import Check, Verdict
-from libra_edge.parity.non_inferiority import PairedCheck
-from libra_edge.parity.record import CheckFacts, Report, json_schema
-from libra_edge.parity.sensitivities import read_sensitivities
-from libra_edge.parity.verify import Verification
+from libra_edge.report.bounded_latencies import bounded_latencies
+from libra_edge.report.record import CheckFacts, Report, json_schema
+from libra_edge.report.sensitivities import read_sensitivities
+from libra_edge.verification.verify import Verification
 
 __all__ = ["Report", "json_schema", "make_report", "markdown"]
 

@@ -12,10 +12,10 @@ from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.front import Front
 from libra_edge.compiler.fuse import FORMS, Form
 from libra_edge.compiler.stages import as_written
-from libra_edge.parity.denoising import DenoisingDetail, denoising_detail
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.parity.unroll import with_partial_samples
 from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.verification.denoising import DenoisingDetail, denoising_detail
+from libra_edge.verification.unrolled_graphs import with_partial_samples
 from tests.attacks.engines.surgery import multiply, store, tensor, values
 from tests.compiler.variants import make_front
 

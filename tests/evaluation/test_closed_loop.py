@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
-from libra_edge.parity.closed_loop import (
+from libra_edge.evaluation.closed_loop import (
     EpisodeResult,
     check_fits,
     compare,
@@ -15,7 +15,7 @@ from libra_edge.parity.closed_loop import (
     wilson,
 )
 from libra_edge.policy.config import ActionDim
-from tests.parity.fake_simulator import Broken, Closing, LineWorld, Obedient, Sluggish
+from tests.evaluation.fake_simulator import Broken, Closing, LineWorld, Obedient, Sluggish
 
 
 def test_obedient_policy_succeeds_and_the_same_seeds_give_the_same_episodes():

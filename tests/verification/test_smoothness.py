@@ -7,14 +7,14 @@ import pytest
 
 from libra_edge.errors import LibraError
 from libra_edge.parity.gates import NOT_FINITE
-from libra_edge.parity.trajectory import (
+from libra_edge.policy.config import PolicyConfig
+from libra_edge.verification.smoothness import (
     Recording,
     curvature_of,
     mean_jerk,
     path_of,
     trajectory_detail,
 )
-from libra_edge.policy.config import PolicyConfig
 from tests.tiny import tiny_config, tiny_embodiment
 
 CONFIG = tiny_config()

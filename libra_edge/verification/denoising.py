@@ -13,10 +13,10 @@ import torch
 from libra_edge.bundle.manifest import RefinerEngine
 from libra_edge.engines import engine
 from libra_edge.engines.base import Session
-from libra_edge.parity.detail import DenoisingDetail, StepError, bootstrap
 from libra_edge.parity.samples import Sample
-from libra_edge.parity.unroll import with_partial_samples
 from libra_edge.policy.model import LibraVLA
+from libra_edge.verification.differences import DenoisingDetail, StepError, bootstrap
+from libra_edge.verification.unrolled_graphs import with_partial_samples
 
 SAMPLES = 48
 Array = npt.NDArray[Any]

@@ -7,8 +7,8 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode, Observation
 from libra_edge.errors import NotMeasuredError
-from libra_edge.parity.replay import replay
-from tests.parity.fake_simulator import LineWorld
+from libra_edge.evaluation.open_loop import replay
+from tests.evaluation.fake_simulator import LineWorld
 
 
 class Proportional:

@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from libra_edge.bundle.layers import layer_blocks, precision_shares, within
 from libra_edge.bundle.manifest import Manifest
-from libra_edge.parity import figures
-from libra_edge.parity.detail import Interval
-from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.record import CheckFacts, Report
+from libra_edge.evaluation.non_inferiority import PairedTask
+from libra_edge.report import figures
+from libra_edge.report.record import CheckFacts, Report
+from libra_edge.verification.differences import Interval
 
 _CSS = {"pass": "pass", "fail": "fail", "not measured": "gap"}
 
@@ -30,7 +30,7 @@ class Figure:
 def html(report: Report) -> str:
     """Render the record."""
     environment = Environment(
-        loader=PackageLoader("libra_edge.parity"),
+        loader=PackageLoader("libra_edge.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

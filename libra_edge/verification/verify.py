@@ -20,14 +20,9 @@ from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
 from libra_edge.errors import ExitCode
+from libra_edge.evaluation.non_inferiority import STAGE as CLOSED_LOOP
+from libra_edge.evaluation.non_inferiority import ClosedLoop, closed_loop_checks
 from libra_edge.limits import ChangedLimit, Limits, read_gates
-from libra_edge.parity.detail import (
-    DenoisingDetail,
-    PlannerDetail,
-    RefinerDetail,
-    planner_detail,
-    refiner_detail,
-)
 from libra_edge.parity.gates import (
     ENGINE,
     RUNTIME,
@@ -41,23 +36,34 @@ from libra_edge.parity.gates import (
     run_engines,
 )
 from libra_edge.parity.golden import GOLDEN, compare_golden
-from libra_edge.parity.latency import Latency, measure_latencies
-from libra_edge.parity.loading import elsewhere, load_engines, load_graphs
-from libra_edge.parity.non_inferiority import STAGE as CLOSED_LOOP
-from libra_edge.parity.non_inferiority import ClosedLoop, closed_loop_checks
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
-from libra_edge.parity.steps import STAGE as STEPS
-from libra_edge.parity.steps import compare_steps
-from libra_edge.parity.trained import TOKENIZER, Sources, Trained, read_checkpoint, with_stages
-from libra_edge.parity.trajectory import (
+from libra_edge.policy.config import ActionDim
+from libra_edge.policy.executor import Engines
+from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.verification.differences import (
+    DenoisingDetail,
+    PlannerDetail,
+    RefinerDetail,
+    planner_detail,
+    refiner_detail,
+)
+from libra_edge.verification.latency import Latency, measure_latencies
+from libra_edge.verification.open_engines import elsewhere, load_engines, load_graphs
+from libra_edge.verification.recompile import (
+    TOKENIZER,
+    Sources,
+    Trained,
+    read_checkpoint,
+    with_stages,
+)
+from libra_edge.verification.smoothness import (
     Recording,
     TrajectoryDetail,
     read_recordings,
     trajectory_detail,
 )
-from libra_edge.policy.config import ActionDim
-from libra_edge.policy.executor import Engines
-from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.verification.stepping import STAGE as STEPS
+from libra_edge.verification.stepping import compare_steps
 
 if TYPE_CHECKING:
     from libra_edge.policy.checkpoint import Checkpoint
@@ -288,7 +294,7 @@ def _more_detail(
     subject: _Subject, checkpoint: Checkpoint, chain: list[tuple[str, Engines]], behind: Behind
 ) -> Behind:
     """What is no gate: the error by denoising step, and how smooth recorded episodes are driven."""
-    from libra_edge.parity.denoising import denoising_detail
+    from libra_edge.verification.denoising import denoising_detail
 
     subject.on_stage("denoising steps")
     graph = subject.release.member("engines/refiner.onnx").read_bytes()

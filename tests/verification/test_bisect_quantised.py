@@ -15,8 +15,8 @@ from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity.bisect import Culprit, release_culprits
-from libra_edge.parity.verify import verify_release
+from libra_edge.verification.bisect import Culprit, release_culprits
+from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.surgery import store, tensor, values
 from tests.compiler.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.data.simulator import open_simulator
-from libra_edge.parity import closed_loop
-from libra_edge.parity.closed_loop import EpisodeResult, EpisodeSpec, Paired
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.closed_loop import EpisodeResult, EpisodeSpec, Paired
 from libra_edge.parity.gates import Check
 
 STAGE = "closed loop, release vs checkpoint"

@@ -24,8 +24,8 @@ from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, IntegrityError
-from libra_edge.parity.trained import AGAINST_CHECKPOINT, STAGES_BETWEEN
-from libra_edge.parity.verify import (
+from libra_edge.verification.recompile import AGAINST_CHECKPOINT, STAGES_BETWEEN
+from libra_edge.verification.verify import (
     GOLDEN,
     NOT_QUICK,
     QUICK_SAMPLES,
@@ -324,7 +324,7 @@ import sys
 from pathlib import Path
 for name in ("torch", "onnx", "onnxruntime", "onnxsim", "pyarrow", "av", "safetensors"):
     sys.modules[name] = None
-from libra_edge.parity.verify import verify_release
+from libra_edge.verification.verify import verify_release
 sys.exit(int(verify_release(Path(sys.argv[1]), golden_only=True).exit_code))
 """
 

@@ -102,7 +102,7 @@ def open_controller(
             "Compile it, or leave out --record.",
         )
     with needs_extra("compile", f"{path} is a checkpoint, which"):
-        from libra_edge.policy.torch_controller import TorchController
+        from libra_edge.evaluation.torch_controller import TorchController
     return TorchController(path, shuffle_intents=shuffle_intents, threads=threads)
 
 

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from libra_edge.bundle.manifest import canonical_json
+from libra_edge.evaluation.non_inferiority import PairedTask
 from libra_edge.limits import ChangedLimit
-from libra_edge.parity.bounds import BoundedLatency
-from libra_edge.parity.detail import DenoisingDetail, PlannerDetail, RefinerDetail
 from libra_edge.parity.gates import Verdict
-from libra_edge.parity.latency import Latency
-from libra_edge.parity.non_inferiority import PairedTask
-from libra_edge.parity.sensitivities import LayerSensitivity
-from libra_edge.parity.trajectory import TrajectoryDetail
+from libra_edge.report.bounded_latencies import BoundedLatency
+from libra_edge.report.sensitivities import LayerSensitivity
+from libra_edge.verification.differences import DenoisingDetail, PlannerDetail, RefinerDetail
+from libra_edge.verification.latency import Latency
+from libra_edge.verification.smoothness import TrajectoryDetail
 
 
 class _Facts(BaseModel):
