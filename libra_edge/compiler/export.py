@@ -14,13 +14,13 @@ import onnxsim
 import torch
 from onnx import numpy_helper
 
-from libra_edge.compiler import blocks, flat
+from libra_edge.compiler.quantization import int4_blocks, unbatched_blocks
 from libra_edge.compiler.split import Graph
 from libra_edge.errors import InputError
 
 OPSET = 20
 # The oldest IR with each opset; a newer one would only shut out older runtimes.
-IR_VERSIONS = {OPSET: 9, blocks.OPSET: 10, flat.OPSET: 11}
+IR_VERSIONS = {OPSET: 9, int4_blocks.OPSET: 10, unbatched_blocks.OPSET: 11}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
 Array = npt.NDArray[Any]
@@ -48,7 +48,7 @@ def export(graph: Graph) -> onnx.ModelProto:
     if not same:
         raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
     restore_names(model.graph, dict(graph.module.named_parameters()))
-    blocks.pack(model.graph)
+    int4_blocks.pack(model.graph)
     return finish(model, graph.name, opset_for(graph))
 
 

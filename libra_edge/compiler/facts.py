@@ -32,11 +32,11 @@ from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.precision import running, shown_name
-from libra_edge.compiler.qlayers import Ranges
-from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.linear import Ranges
+from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here

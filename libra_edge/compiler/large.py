@@ -21,7 +21,7 @@ from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.export import LARGEST_WEIGHTS_BYTES, to_bytes
 from libra_edge.compiler.front import OnStage
 from libra_edge.compiler.fuse import Form, fuse
-from libra_edge.compiler.half import halve_in_place, products_in_single
+from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.compiler.split import Split, split
 from libra_edge.engines import engine
 from libra_edge.engines._tensorrt import TensorRtFamily

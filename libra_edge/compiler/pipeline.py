@@ -32,7 +32,7 @@ from libra_edge.compiler.facts import (
 from libra_edge.compiler.front import Front, OnStage, make_graphs
 from libra_edge.compiler.large import compile_large
 from libra_edge.compiler.members import release_members
-from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.request import Job, Request, resolve
 from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
 from libra_edge.engines.base import runs_here

@@ -14,7 +14,7 @@ _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.st
 # One product of several layers, see `libra_edge.compiler.export.restore_names`.
 _BRACES = re.compile(r"(.*)\{(.+)\}(.*)")
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
-# Query, key and value are one product or three, see `libra_edge.compiler.flat`.
+# Query, key and value are one product or three, see `quantization.unbatched_blocks`.
 _PARTS = {".all": (".query", ".key_value"), ".key": (".key_value",), ".value": (".key_value",)}
 
 

@@ -1,1 +1,1 @@
-"""Does it do its tasks? Closed loops in a simulator, open loops on recordings, paired statistics."""
+"""Closed loops in a simulator, open loops on recordings, statistics of paired episodes."""

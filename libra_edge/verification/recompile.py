@@ -20,9 +20,9 @@ from libra_edge.policy.executor import Engines
 
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
-    from libra_edge.compiler.calibration_data import CalibrationData
     from libra_edge.compiler.front import Front
-    from libra_edge.compiler.quantize import Precisions, Quantised
+    from libra_edge.compiler.quantization.calibration_data import CalibrationData
+    from libra_edge.compiler.quantization.quantize import Precisions, Quantised
     from libra_edge.policy.checkpoint import Checkpoint
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
@@ -152,7 +152,7 @@ def graphs_again(
 def _quantised_again(
     manifest: Manifest, checkpoint: Checkpoint, sources: Sources, cache: StageCache
 ) -> Quantised | None:
-    from libra_edge.compiler.quantize import choose_precisions, in_half, quantise
+    from libra_edge.compiler.quantization.quantize import choose_precisions, in_half, quantise
     from libra_edge.engines import engine
 
     recipe = load_recipe(manifest.recipe)
@@ -202,7 +202,7 @@ def _calibration_again(
     manifest: Manifest, checkpoint: Checkpoint, calibrate: Path
 ) -> CalibrationData:
     """The frames that the manifest lists, if they are still what they were."""
-    from libra_edge.compiler.calibration_data import open_calibration_data
+    from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 
     source = next((d for d in manifest.decisions if d.subject == "calibration data"), None)
     listed = [d.choice for d in manifest.decisions if d.subject.startswith("calibration frames")]

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from libra_edge.compiler.calibration_data import (
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.quantization.calibration_data import (
     PHASES,
     choose_frames,
     open_calibration_data,
     read_calibration_data,
     require_apart,
 )
-from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter

@@ -21,8 +21,8 @@ from libra_edge.compiler import large
 from libra_edge.compiler.apart import export_apart
 from libra_edge.compiler.engine_plan import plan_engines
 from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.half import halve_in_place, products_in_single
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
+from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.compiler.request import Request
 from libra_edge.compiler.split import Split, split
 from libra_edge.compiler.stages import as_written

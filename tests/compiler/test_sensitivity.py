@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from libra_edge.catalog import load_recipe
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.quantize import Quantised, convert, quantise
+from libra_edge.compiler.quantization.quantize import Quantised, convert, quantise
 from libra_edge.compiler.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm

@@ -20,7 +20,7 @@ from libra_edge.compiler.export import export, from_bytes
 from libra_edge.compiler.facts import simulation_decisions
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.precision import layer_names, running
-from libra_edge.compiler.quantize import layers
+from libra_edge.compiler.quantization.quantize import layers
 from libra_edge.compiler.split import Graph
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from libra_edge.compiler.qlayers import (
+from libra_edge.compiler.quantization.linear import (
     OPSET,
     SMALLEST,
     Ranges,

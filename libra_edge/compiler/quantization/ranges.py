@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from libra_edge.compiler.qlayers import Ranges
+from libra_edge.compiler.quantization.linear import Ranges
 
 # Of what was seen, from the whole range down.
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.compiler.qlayers import QuantisedLinear, StoredWeight, onnx_node
+from libra_edge.compiler.quantization.linear import QuantisedLinear, StoredWeight, onnx_node
 from libra_edge.policy.layers import Attention, EncoderBlock
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
-from libra_edge.compiler.blocks import BlockWeight
+from libra_edge.compiler.quantization.int4_blocks import BlockWeight
 from libra_edge.engines.base import QdqForm
 
 FP8 = torch.float8_e4m3fn

@@ -22,14 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
-from libra_edge.compiler.blocks import fills_blocks
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.calibration_data import CalibrationData
-from libra_edge.compiler.flat import flatten_blocks
-from libra_edge.compiler.half import HALF, halve
-from libra_edge.compiler.qlayers import QuantisedLinear, Ranges
-from libra_edge.compiler.qstem import QuantisedImageTokens
-from libra_edge.compiler.ranges import of_convolution, search_inputs, watch, whole_inputs
+from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.fp16 import HALF, halve
+from libra_edge.compiler.quantization.image_stem import QuantisedImageTokens
+from libra_edge.compiler.quantization.int4_blocks import fills_blocks
+from libra_edge.compiler.quantization.linear import QuantisedLinear, Ranges
+from libra_edge.compiler.quantization.ranges import (
+    of_convolution,
+    search_inputs,
+    watch,
+    whole_inputs,
+)
+from libra_edge.compiler.quantization.unbatched_blocks import flatten_blocks
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
 from libra_edge.policy.checkpoint import Checkpoint
