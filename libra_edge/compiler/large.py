@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from libra_edge.catalog import Recipe, Target
-from libra_edge.compiler.apart import export_apart
 from libra_edge.compiler.build import Built, Choice
 from libra_edge.compiler.engine_plan import EnginePlan
-from libra_edge.compiler.export import LARGEST_WEIGHTS_BYTES, to_bytes
-from libra_edge.compiler.front import OnStage
-from libra_edge.compiler.fuse import Form, fuse
+from libra_edge.compiler.graphs.export import LARGEST_WEIGHTS_BYTES, to_bytes
+from libra_edge.compiler.graphs.external_weights import export_apart
+from libra_edge.compiler.graphs.fuse import Form, fuse
+from libra_edge.compiler.graphs.make_graphs import OnStage
+from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
-from libra_edge.compiler.split import Split, split
 from libra_edge.engines import engine
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import BuiltEngine, EnginePair

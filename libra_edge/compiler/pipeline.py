@@ -29,12 +29,12 @@ from libra_edge.compiler.facts import (
     simulation_decisions,
     unmeasured,
 )
-from libra_edge.compiler.front import Front, OnStage, make_graphs
+from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
+from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
 from libra_edge.compiler.large import compile_large
 from libra_edge.compiler.members import release_members
 from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.request import Job, Request, resolve
-from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
 from libra_edge.evaluation.torch_controller import TorchEngines

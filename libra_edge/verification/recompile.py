@@ -20,7 +20,7 @@ from libra_edge.policy.executor import Engines
 
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
-    from libra_edge.compiler.front import Front
+    from libra_edge.compiler.graphs.make_graphs import Front
     from libra_edge.compiler.quantization.calibration_data import CalibrationData
     from libra_edge.compiler.quantization.quantize import Precisions, Quantised
     from libra_edge.policy.checkpoint import Checkpoint
@@ -108,7 +108,11 @@ def with_stages(
     loaded = trained.checkpoint
     if loaded is None:
         return trained
-    from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
+    from libra_edge.compiler.graphs.staged_engines import (
+        exported_engines,
+        fused_engines,
+        split_engines,
+    )
     from libra_edge.evaluation.torch_controller import TorchEngines
 
     policy: tuple[str, Engines] = (POLICY, TorchEngines(loaded.policy))
@@ -138,7 +142,7 @@ def graphs_again(
         InputError: the recipe needs calibration data, and it was not given or is not the release's.
     """
     from libra_edge.compiler.cache import StageCache, default_cache
-    from libra_edge.compiler.front import make_graphs
+    from libra_edge.compiler.graphs.make_graphs import make_graphs
 
     cache = StageCache(sources.cache or default_cache())
     quantised = _quantised_again(manifest, checkpoint, sources, cache)

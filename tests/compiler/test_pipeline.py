@@ -19,9 +19,9 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from libra_edge.bundle.verify import verify_release
-from libra_edge.compiler import front as front_module
 from libra_edge.compiler.build import choose_form, interleaved_medians
 from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.graphs import make_graphs as front_module
 from libra_edge.compiler.pipeline import STAGES, Compiled, compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, LibraError, ParityError

@@ -14,7 +14,7 @@ from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import needs_of
 from libra_edge.bundle.verify import verify_release
 from libra_edge.catalog import load_target
-from libra_edge.compiler.export import from_bytes
+from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx

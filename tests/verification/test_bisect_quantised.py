@@ -11,7 +11,7 @@ import pytest
 
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
-from libra_edge.compiler.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from libra_edge.bundle.manifest import RefinerEngine, TensorSpec
-from libra_edge.compiler.export import from_bytes, to_bytes
-from libra_edge.compiler.front import Front
-from libra_edge.compiler.fuse import FORMS, Form
-from libra_edge.compiler.stages import as_written
+from libra_edge.compiler.graphs.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.fuse import FORMS, Form
+from libra_edge.compiler.graphs.make_graphs import Front
+from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.verification.denoising import DenoisingDetail, denoising_detail

@@ -20,7 +20,7 @@ from libra_edge.bundle.compatibility import this_device
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, parse_manifest
 from libra_edge.bundle.pack import pack_release, write_release
 from libra_edge.cli import app as program
-from libra_edge.compiler.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, IntegrityError

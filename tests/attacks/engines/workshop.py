@@ -14,8 +14,8 @@ from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_release as verify_bytes
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import from_bytes, to_bytes
-from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.graphs.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import engine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from libra_edge.compiler.split import Graph, Split, Tables
+from libra_edge.compiler.graphs.split import Graph, Split, Tables
 from libra_edge.engines.base import Program
 
 

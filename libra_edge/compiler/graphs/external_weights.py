@@ -17,8 +17,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from libra_edge.compiler.export import finish, opset_for, restore_names, torch_program
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.graphs.export import finish, opset_for, restore_names, torch_program
+from libra_edge.compiler.graphs.split import Graph
 
 # Smaller ones stay in the graph, where simplification and the engine's compiler see their values.
 SMALLEST_BYTES = 2**16
@@ -27,7 +27,7 @@ _PAGE_BYTES = 4096
 
 
 def export_apart(graph: Graph, data: Path, smallest_bytes: int = SMALLEST_BYTES) -> onnx.ModelProto:
-    """Export one graph with static shapes; see `libra_edge.compiler.export.export`.
+    """Export one graph with static shapes; see `libra_edge.compiler.graphs.export.export`.
 
     Args:
         graph: what to export.

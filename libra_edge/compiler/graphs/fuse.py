@@ -18,8 +18,8 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from libra_edge.compiler.export import OPSET, finish, opset_of
-from libra_edge.compiler.split import Tables
+from libra_edge.compiler.graphs.export import OPSET, finish, opset_of
+from libra_edge.compiler.graphs.split import Tables
 
 Form = Literal["loop", "unrolled"]
 FORMS: tuple[Form, ...] = ("loop", "unrolled")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from libra_edge.compiler.cache import StageCache, sha256
-from libra_edge.compiler.export import export, from_bytes, to_bytes
-from libra_edge.compiler.fuse import FORMS, Form, fuse
+from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
+from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
+from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.quantize import Precisions, Quantised
-from libra_edge.compiler.split import Split, split
 from libra_edge.policy.checkpoint import Checkpoint
 
 OnStage = Callable[[str, str], None]

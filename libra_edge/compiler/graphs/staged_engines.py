@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from libra_edge.compiler.split import Graph, Split, Tables
+from libra_edge.compiler.graphs.split import Graph, Split, Tables
 from libra_edge.engines.base import Array, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
 

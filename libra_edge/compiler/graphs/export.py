@@ -14,8 +14,8 @@ import onnxsim
 import torch
 from onnx import numpy_helper
 
+from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.quantization import int4_blocks, unbatched_blocks
-from libra_edge.compiler.split import Graph
 from libra_edge.errors import InputError
 
 OPSET = 20
