@@ -33,9 +33,9 @@ from baseline import NAIVE_INPUTS, ROOT, conditions, host_loop, naive_export, wr
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache, default_cache
+from libra_edge.compiler.engines.read_back import integer_layers, require_integers
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
-from libra_edge.compiler.precision import integer_layers, require_integers
 from libra_edge.compiler.quantization.calibration_data import read_calibration_data, require_apart
 from libra_edge.compiler.quantization.quantize import quantise
 from libra_edge.compiler.request import Request

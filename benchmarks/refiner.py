@@ -35,7 +35,7 @@ from baseline import (
 )
 
 from libra_edge.catalog import load_recipe
-from libra_edge.compiler.build import interleaved_medians
+from libra_edge.compiler.engines.build import interleaved_medians
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, fuse
 from libra_edge.compiler.graphs.split import Split, split

@@ -30,10 +30,10 @@ from libra_edge.bundle.manifest import (
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.auto_precision import Found
-from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.engine_plan import EnginePlan
-from libra_edge.compiler.precision import running, shown_name
+from libra_edge.compiler.engines.build import Built
+from libra_edge.compiler.engines.plan import EnginePlan
+from libra_edge.compiler.engines.read_back import running, shown_name
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantised

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from libra_edge.catalog import Target
-from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.request import Job
 from libra_edge.policy.checkpoint import TOKENIZER
 from libra_edge.runtime.build import HEADER, build_library, source_hash

@@ -18,8 +18,9 @@ from libra_edge.bundle.compatibility import device_of, provisioned_needs, requir
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
 from libra_edge.compiler.auto_precision import Found
-from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.engines.build import Built, build_engines
+from libra_edge.compiler.engines.large_policy import compile_large
 from libra_edge.compiler.facts import (
     calibration_decisions,
     calibration_report,
@@ -31,7 +32,6 @@ from libra_edge.compiler.facts import (
 )
 from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
 from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
-from libra_edge.compiler.large import compile_large
 from libra_edge.compiler.members import release_members
 from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.request import Job, Request, resolve

@@ -16,10 +16,10 @@ import torch
 
 from libra_edge.catalog import LayerPrecision, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.engines.read_back import integer_layers, require_integers, running
 from libra_edge.compiler.graphs.export import from_bytes, opset_of
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
-from libra_edge.compiler.precision import integer_layers, require_integers, running
 from libra_edge.compiler.quantization import int4_blocks
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
 from libra_edge.compiler.quantization.quantize import Quantised, in_half, layers, left_out, quantise

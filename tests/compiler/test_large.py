@@ -17,8 +17,8 @@ from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.pack import pack_release, unpack_release
 from libra_edge.bundle.verify import verify_release
 from libra_edge.catalog import load_recipe, load_target
-from libra_edge.compiler import large
-from libra_edge.compiler.engine_plan import plan_engines
+from libra_edge.compiler.engines import large_policy
+from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
 from libra_edge.compiler.graphs.split import Split, split
@@ -133,9 +133,11 @@ def test_products_in_32_bits_are_those_in_16_but_for_rounding(checkpoint: Path) 
 
 
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "LARGEST_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr(large_policy, "LARGEST_WEIGHTS_BYTES", 1000)
     monkeypatch.setattr(
-        large, "export_apart", lambda graph, data: export_apart(graph, data, smallest_bytes=SMALL)
+        large_policy,
+        "export_apart",
+        lambda graph, data: export_apart(graph, data, smallest_bytes=SMALL),
     )
 
 
@@ -169,7 +171,7 @@ def compiled(checkpoint: Path) -> Compiled:
 
 def test_weights_and_engines_are_members_by_fixed_names(compiled: Compiled) -> None:
     members = compiled.manifest.members
-    for name in large.GRAPHS:
+    for name in large_policy.GRAPHS:
         assert members[f"engines/{name}.onnx"].size_bytes > 0
         data = members[f"engines/{name}.data"].size_bytes
         engine = json.loads((compiled.path / f"engines/{name}.engine").read_text())
@@ -233,11 +235,11 @@ def test_an_engine_by_itself_is_no_release(compiled: Compiled, name: str) -> Non
 def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(large, "LARGEST_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr(large_policy, "LARGEST_WEIGHTS_BYTES", 1000)
     config = tiny_config()
-    assert large.is_large(config)
+    assert large_policy.is_large(config)
     rtx, cpu = (plan_engines(load_target(name)) for name in ("rtx4090", "cpu-x86_64"))
-    large.require_drawn(config, FP16, rtx, random=True)
+    large_policy.require_drawn(config, FP16, rtx, random=True)
     for code, arguments, random in (
         ("model-too-large", (config, FP16, rtx), False),
         ("model-too-large", (config, FP16, cpu), True),
@@ -245,4 +247,4 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
         ("large-policy-recipe", (config, load_recipe("fp8"), rtx), True),
     ):
         with pytest.raises(InputError, match=code):
-            large.require_drawn(*arguments, random=random)
+            large_policy.require_drawn(*arguments, random=random)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from libra_edge.catalog import load_recipe, load_target
-from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.engine_plan import plan_engines
+from libra_edge.compiler.engines.build import Built, build_engines
+from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.graphs.staged_engines import fused_engines

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from libra_edge.catalog import HIGH, LayerPrecision, load_recipe, load_target
-from libra_edge.compiler.build import build_engines
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.engine_plan import plan_engines
+from libra_edge.compiler.engines.build import build_engines
+from libra_edge.compiler.engines.plan import plan_engines
+from libra_edge.compiler.engines.read_back import integer_layers, require_integers, running
 from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
-from libra_edge.compiler.precision import integer_layers, require_integers, running
 from libra_edge.compiler.quantization import quantize
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.image_stem import QuantisedImageTokens

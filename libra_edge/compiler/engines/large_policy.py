@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from libra_edge.catalog import Recipe, Target
-from libra_edge.compiler.build import Built, Choice
-from libra_edge.compiler.engine_plan import EnginePlan
+from libra_edge.compiler.engines.build import Built, Choice
+from libra_edge.compiler.engines.plan import EnginePlan
 from libra_edge.compiler.graphs.export import LARGEST_WEIGHTS_BYTES, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
 from libra_edge.compiler.graphs.fuse import Form, fuse
