@@ -16,8 +16,8 @@ from ._parity import gate_changes, parity_table
 from ._render import Output, progress
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.auto_precision import Found
     from libra_edge.compiler.pipeline import Compiled
+    from libra_edge.compiler.search.search import Found
 
 
 def compile_(

@@ -29,7 +29,6 @@ from libra_edge.bundle.manifest import (
     overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
-from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.engines.plan import EnginePlan
@@ -38,6 +37,7 @@ from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.roofline import PolicyWork, count
+from libra_edge.compiler.search.search import Found
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here
 from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured

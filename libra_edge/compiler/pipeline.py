@@ -17,8 +17,6 @@ from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
-from libra_edge.compiler.auto_precision import Found
-from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
 from libra_edge.compiler.engines.build import Built, build_engines
 from libra_edge.compiler.engines.large_policy import compile_large
 from libra_edge.compiler.facts import (
@@ -35,6 +33,8 @@ from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_en
 from libra_edge.compiler.members import release_members
 from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.request import Job, Request, resolve
+from libra_edge.compiler.search.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.search.search import Found
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
 from libra_edge.evaluation.torch_controller import TorchEngines

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from libra_edge.policy.config import ActionDim
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.sensitivity import Sensitivity
+    from libra_edge.compiler.search.sensitivity import Sensitivity
 
 _BAR_WIDTH, _ROW_HEIGHT, _NAME_WIDTH = 360, 18, 330
 

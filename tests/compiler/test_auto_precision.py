@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 
 from libra_edge.catalog import TargetEngine, load_recipe, load_target
 from libra_edge.cli import app as program
-from libra_edge.compiler import candidates
-from libra_edge.compiler import costs as costs_module
-from libra_edge.compiler.auto_precision import SHARES, Found, search
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.costs import Costs, layer_costs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.quantization.quantize import Quantised, quantise
 from libra_edge.compiler.request import Request
-from libra_edge.compiler.sensitivity import Sensitivity
-from libra_edge.compiler.trial import Allowed, Effect
+from libra_edge.compiler.search import candidates
+from libra_edge.compiler.search import layer_costs as costs_module
+from libra_edge.compiler.search.layer_costs import Costs, layer_costs
+from libra_edge.compiler.search.search import SHARES, Found, search
+from libra_edge.compiler.search.sensitivity import Sensitivity
+from libra_edge.compiler.search.simulation import Allowed, Effect
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ParityError
 from libra_edge.policy.checkpoint import load_checkpoint

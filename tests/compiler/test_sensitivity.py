@@ -15,8 +15,8 @@ from libra_edge.catalog import load_recipe
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.quantize import Quantised, convert, quantise
-from libra_edge.compiler.sensitivity import Sensitivity, measure_layers
-from libra_edge.compiler.trial import Allowed, Effect, Trial
+from libra_edge.compiler.search.sensitivity import Sensitivity, measure_layers
+from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from libra_edge.catalog import HIGH, Recipe
-from libra_edge.compiler.costs import Costs
 from libra_edge.compiler.quantization.quantize import Quantised, convert
-from libra_edge.compiler.sensitivity import Sensitivity
-from libra_edge.compiler.trial import Allowed, Effect, Trial
+from libra_edge.compiler.search.layer_costs import Costs
+from libra_edge.compiler.search.sensitivity import Sensitivity
+from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Checkpoint
 

@@ -14,7 +14,7 @@ from libra_edge.catalog import Recipe, load_recipe, load_target, require_support
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.quantization.quantize import quantise, require_calibration_runs_here
-from libra_edge.compiler.trial import Allowed, Effect, Trial
+from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import choose_samples
