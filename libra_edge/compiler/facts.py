@@ -36,8 +36,8 @@ from libra_edge.compiler.engines.read_back import running, shown_name
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantised
-from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.compiler.search.search import Found
+from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here
 from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from libra_edge.bundle.bound import PolicyBound, policy_bound
 from libra_edge.catalog import Recipe, Target
-from libra_edge.compiler.roofline import PolicyWork, count
+from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.policy.config import PolicyConfig
 
 
