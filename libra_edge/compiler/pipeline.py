@@ -19,7 +19,10 @@ from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
 from libra_edge.compiler.engines.build import Built, build_engines
 from libra_edge.compiler.engines.large_policy import compile_large
-from libra_edge.compiler.facts import (
+from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
+from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
+from libra_edge.compiler.quantization.quantize import Quantised
+from libra_edge.compiler.release.facts import (
     calibration_decisions,
     calibration_report,
     layer_decisions,
@@ -28,10 +31,7 @@ from libra_edge.compiler.facts import (
     simulation_decisions,
     unmeasured,
 )
-from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
-from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
-from libra_edge.compiler.members import release_members
-from libra_edge.compiler.quantization.quantize import Quantised
+from libra_edge.compiler.release.files import release_members
 from libra_edge.compiler.request import Job, Request, resolve
 from libra_edge.compiler.search.candidates import Candidate, as_the_recipe_says, seek
 from libra_edge.compiler.search.search import Found

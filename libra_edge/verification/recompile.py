@@ -70,7 +70,7 @@ def read_checkpoint(release: Release, path: Path | None) -> Trained:
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.compiler.facts import policy_facts
+        from libra_edge.compiler.release.facts import policy_facts
         from libra_edge.policy.checkpoint import load_checkpoint
     torch.set_num_threads(1)
     loaded, manifest = load_checkpoint(path), release.manifest
@@ -186,7 +186,7 @@ def _quantised_again(
 
 def _require_same_ranges(manifest: Manifest, recipe: Recipe, quantised: Quantised) -> None:
     """Refuse to hold a release against graphs that another recipe or compiler would have made."""
-    from libra_edge.compiler.facts import range_words
+    from libra_edge.compiler.release.facts import range_words
 
     reasons = {d.subject: d.reason for d in manifest.decisions}
     for name, precision in quantised.precisions.items():

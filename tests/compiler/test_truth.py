@@ -17,11 +17,11 @@ from libra_edge.catalog import load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.engines.read_back import layer_names, running
-from libra_edge.compiler.facts import simulation_decisions
 from libra_edge.compiler.graphs.export import export, from_bytes
 from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.quantization.quantize import layers
+from libra_edge.compiler.release.facts import simulation_decisions
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint
 
