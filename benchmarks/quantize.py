@@ -48,7 +48,7 @@ from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 NAIVE = "refiner, naive fp32 export"
 # Row, row it is compared with, least ratio of engines that run alone, on one thread.

@@ -44,7 +44,7 @@ from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.model import LibraVLA, sampler_step
+from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
 
 NAIVE, EAGER = "naive export, host loop", "PyTorch eager"
 TARGETS = {NAIVE: 2.5, EAGER: 3.5}

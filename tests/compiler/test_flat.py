@@ -13,7 +13,7 @@ from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.quantization.unbatched_blocks import OPSET, FlatEncoderBlock
 from libra_edge.engines.base import Product
 from libra_edge.engines.onnxruntime import ENGINE
-from libra_edge.policy.layers import EncoderBlock
+from libra_edge.policy.libra_vla.layers import EncoderBlock
 
 
 @pytest.mark.parametrize("rows", [0, 5])

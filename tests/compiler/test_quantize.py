@@ -38,7 +38,7 @@ from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.layers import ImageTokens
+from libra_edge.policy.libra_vla.layers import ImageTokens
 from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from libra_edge.policy.checkpoint import build_policy, load_checkpoint
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.planner import intents_and_margins
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.planner import intents_and_margins
 from tests.tiny import tiny_config, tiny_statistics, write_tiny_checkpoint
 
 

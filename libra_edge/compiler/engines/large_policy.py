@@ -42,8 +42,8 @@ from libra_edge.parity.golden import members_of
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.planner import Planner
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.planner import Planner
 
 # Each takes a minute in PyTorch and another in ONNX Runtime.
 SAMPLES = 2

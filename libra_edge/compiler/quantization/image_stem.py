@@ -17,7 +17,7 @@ from libra_edge.compiler.quantization.linear import (
     onnx_node,
 )
 from libra_edge.engines.base import QdqForm
-from libra_edge.policy.layers import ImageTokens
+from libra_edge.policy.libra_vla.layers import ImageTokens
 
 
 class ChannelQuantizer(nn.Module):

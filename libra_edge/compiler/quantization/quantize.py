@@ -38,8 +38,8 @@ from libra_edge.compiler.quantization.unbatched_blocks import flatten_blocks
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.layers import ImageTokens
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.layers import ImageTokens
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 BATCH = 16
 # What passes through a layer is looked at on this part of the calibration data.

@@ -1,6 +1,6 @@
 """Transformer blocks of a quantised policy, written for one observation at a time.
 
-The same arithmetic as `libra_edge.policy.layers` on tensors without the batch axis. A matrix
+The same arithmetic as `libra_edge.policy.libra_vla.layers` on tensors without the batch axis. A matrix
 product of a few rows takes no longer than the operators around it, so these blocks have few: one
 operator for an attention and one product for its query, key and value, adaLN's shift and scale
 inside the normalisation. They count once most products are in integers.
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from libra_edge.compiler.quantization.linear import QuantisedLinear, StoredWeight, onnx_node
-from libra_edge.policy.layers import Attention, EncoderBlock
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
+from libra_edge.policy.libra_vla.layers import Attention, EncoderBlock
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.refiner import Context, DenoiserBlock, Refiner
 
 # The first with an operator for attention.
 OPSET = 23

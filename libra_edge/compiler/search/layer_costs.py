@@ -23,7 +23,7 @@ from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.quantization.quantize import Quantised, quantised_layer
 from libra_edge.engines import engine
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 # Shorter than what can be told apart.
 _SHORTEST_US = 1.0

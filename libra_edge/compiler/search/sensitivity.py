@@ -19,7 +19,7 @@ from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 SAMPLES = 128
 

@@ -22,7 +22,7 @@ from libra_edge.compiler.quantization.quantize import Precisions, choose_precisi
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Statistics, build_policy
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 # Of a number as stored, its share of a block's scale included.
 _BITS: dict[Number, float] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from libra_edge.policy.backbone import make_backbone
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.layers import EncoderBlock
+from libra_edge.policy.libra_vla.backbone import make_backbone
+from libra_edge.policy.libra_vla.layers import EncoderBlock
 
 
 class Planner(nn.Module):

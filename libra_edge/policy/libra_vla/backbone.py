@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.layers import EncoderBlock, ImageTokens
+from libra_edge.policy.libra_vla.layers import EncoderBlock, ImageTokens
 
 
 @runtime_checkable

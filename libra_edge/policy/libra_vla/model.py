@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from libra_edge.policy.actions import Affine
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.planner import Planner, intents_and_margins
-from libra_edge.policy.refiner import Context, Refiner
+from libra_edge.policy.libra_vla.planner import Planner, intents_and_margins
+from libra_edge.policy.libra_vla.refiner import Context, Refiner
 from libra_edge.policy.schedule import StepTable, step_table
 
 

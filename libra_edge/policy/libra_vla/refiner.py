@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from libra_edge.policy.config import PolicyConfig, RefinerConfig
-from libra_edge.policy.layers import (
+from libra_edge.policy.libra_vla.layers import (
     Attention,
     EncoderBlock,
     ImageTokens,
