@@ -19,7 +19,7 @@ from libra_edge.atomic import new_file
 # The packages whose output depends on their version.
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch", "ziglang")
 LARGEST_CACHE_BYTES = 8 * 2**30
-_SOURCES = ("compiler", "data", "engines", "policy")
+_SOURCES = ("compiler", "data", "engines", "evaluation", "parity", "policy")
 _HASH_BYTES = 32
 
 
@@ -39,7 +39,7 @@ def code_sha256() -> str:
     """Hash of this compiler's own sources: a development version has no number to go by."""
     root = Path(libra_edge.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(path for part in _SOURCES for path in (root / part).glob("*.py")):
+    for file in sorted(path for part in _SOURCES for path in (root / part).rglob("*.py")):
         digest.update(f"{file.relative_to(root)}\0".encode() + sha256(file.read_bytes()).encode())
     return digest.hexdigest()
 

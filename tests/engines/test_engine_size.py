@@ -17,7 +17,7 @@ from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from tests.compiler.test_quantize import made_up
+from tests.compiler.quantization.test_quantize import made_up
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
 pytestmark = pytest.mark.long

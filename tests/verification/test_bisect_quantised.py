@@ -18,7 +18,7 @@ from libra_edge.errors import ExitCode, InputError
 from libra_edge.verification.bisect import Culprit, release_culprits
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.surgery import store, tensor, values
-from tests.compiler.test_calibration_data import episodes, write
+from tests.compiler.quantization.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
 GATES = "[gates]\ntokens = 0.9\naction = 0.1\nmargin_percentile = 50\n"

@@ -32,7 +32,7 @@ from libra_edge.verification.verify import (
     Verification,
     verify_release,
 )
-from tests.compiler.test_calibration_data import episodes, write
+from tests.compiler.quantization.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
 

@@ -1,9 +1,9 @@
 """Transformer blocks of a quantised policy, written for one observation at a time.
 
-The same arithmetic as `libra_edge.policy.libra_vla.layers` on tensors without the batch axis. A matrix
-product of a few rows takes no longer than the operators around it, so these blocks have few: one
-operator for an attention and one product for its query, key and value, adaLN's shift and scale
-inside the normalisation. They count once most products are in integers.
+The same arithmetic as `policy.libra_vla.layers` on tensors without the batch axis. A matrix product
+of a few rows takes no longer than the operators around it, so these blocks have few: one operator
+for an attention and one product for its query, key and value, adaLN's shift and scale inside the
+normalisation. They count once most products are in integers.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.report.sensitivities import markdown, svg
-from tests.compiler.test_calibration_data import episodes, write
-from tests.compiler.test_quantize import made_up
+from tests.compiler.quantization.test_calibration_data import episodes, write
+from tests.compiler.quantization.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 
 RECIPE = load_recipe("int4-awq")

@@ -27,8 +27,8 @@ from libra_edge.compiler.search.simulation import Allowed, Effect
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ParityError
 from libra_edge.policy.checkpoint import load_checkpoint
-from tests.compiler.test_calibration_data import episodes, write
-from tests.compiler.test_quantize import made_up
+from tests.compiler.quantization.test_calibration_data import episodes, write
+from tests.compiler.quantization.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 
 ALLOWED = Allowed(tokens=0.98, margin=1.0, action=0.01)

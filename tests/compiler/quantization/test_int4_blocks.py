@@ -32,7 +32,7 @@ from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.libra_vla.model import LibraVLA
-from tests.compiler.test_quantize import made_up
+from tests.compiler.quantization.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 from tests.tiny import write_tiny_checkpoint
 

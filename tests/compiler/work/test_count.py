@@ -25,7 +25,7 @@ from libra_edge.policy.checkpoint import Checkpoint, build_policy, load_checkpoi
 from libra_edge.policy.config import read_config
 from tests.tiny import tiny_config, tiny_statistics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAPER = ROOT / "examples/paper-size"
 Fronts = Callable[[str], tuple[Checkpoint, Front]]
 

@@ -84,7 +84,7 @@ def test_nothing_of_this_machine_is_in_a_graph(fronts: Fronts, name: str) -> Non
         assert model.doc_string == ""
         for trace in (
             str(Path.cwd()),
-            str(Path(__file__).parents[2]),
+            str(Path(__file__).parents[3]),
             "/home",
             ".py",
             "stack_trace",
