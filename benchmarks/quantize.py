@@ -41,8 +41,9 @@ from libra_edge.compiler.quantization.quantize import quantise
 from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.simulator import open_simulator
-from libra_edge.engines.base import BuiltEngine, EnginePair, Session
+from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import EnginePair, Session
 from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines

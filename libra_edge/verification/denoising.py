@@ -12,7 +12,7 @@ import torch
 
 from libra_edge.bundle.manifest import RefinerEngine
 from libra_edge.engines import engine
-from libra_edge.engines.base import Session
+from libra_edge.engines.session import Session
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.verification.differences import DenoisingDetail, StepError, bootstrap

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from libra_edge.catalog import load_target
 from libra_edge.engines import engine, kinds
-from libra_edge.engines.base import Array, EnginePair, Session, TensorSpec
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
 
 CPU = "CPUExecutionProvider"

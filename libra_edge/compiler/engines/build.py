@@ -17,16 +17,8 @@ from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.graphs.torch_programs import programs
 from libra_edge.engines import engine
-from libra_edge.engines.base import (
-    Array,
-    BuiltEngine,
-    Compilation,
-    EnginePair,
-    Product,
-    Program,
-    Session,
-    TensorSpec,
-)
+from libra_edge.engines.base import BuiltEngine, Compilation, Product, Program
+from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
 from libra_edge.errors import InputError
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import compare, require_pass, run_engines

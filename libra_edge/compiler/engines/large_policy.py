@@ -25,8 +25,8 @@ from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.engines import engine
 from libra_edge.engines._tensorrt import TensorRtFamily
-from libra_edge.engines.base import BuiltEngine, EnginePair
-from libra_edge.engines.onnxruntime import open_graph
+from libra_edge.engines.base import BuiltEngine
+from libra_edge.engines.session import EnginePair, open_graph
 from libra_edge.errors import InputError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.limits import Limits

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from libra_edge.compiler.graphs.split import Graph, Split, Tables
-from libra_edge.engines.base import Array, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Array, EnginePair, Session
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 

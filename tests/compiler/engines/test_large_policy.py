@@ -28,7 +28,7 @@ from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_si
 from libra_edge.compiler.request import Request
 from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._tensorrt import TensorRtFamily
-from libra_edge.engines.onnxruntime import open_graph
+from libra_edge.engines.session import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.verification.verify import verify_release as verify_parity

@@ -16,8 +16,8 @@ from libra_edge.compiler.graphs.export import OPSET, export, from_bytes, to_byte
 from libra_edge.compiler.graphs.fuse import FORMS, fuse, sort_step
 from libra_edge.compiler.graphs.split import Graph, Tables
 from libra_edge.compiler.graphs.staged_engines import as_written, exported_engines, split_engines
-from libra_edge.engines.base import EnginePair
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import EnginePair
 from libra_edge.errors import InputError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare_chain, require_pass, run_engines

@@ -23,8 +23,9 @@ from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engin
 from libra_edge.compiler.quantization import int4_blocks
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
 from libra_edge.compiler.quantization.quantize import Quantised, in_half, layers, left_out, quantise
-from libra_edge.engines.base import EnginePair, QdqForm
+from libra_edge.engines.base import QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import EnginePair
 from libra_edge.errors import ParityError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import run_engines

@@ -30,8 +30,9 @@ from libra_edge.compiler.quantization.linear import (
 from libra_edge.compiler.quantization.quantize import Quantised, choose_precisions, convert, layers
 from libra_edge.compiler.quantization.ranges import Seen, of_convolution, search_inputs, watch
 from libra_edge.compiler.quantization.unbatched_blocks import gained
-from libra_edge.engines.base import EnginePair, QdqForm
+from libra_edge.engines.base import QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import EnginePair
 from libra_edge.errors import ExitCode, IncompatibleError, ParityError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines
