@@ -37,7 +37,7 @@ from libra_edge.compiler.engines.read_back import integer_layers, require_intege
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.quantization.calibration_data import read_calibration_data, require_apart
-from libra_edge.compiler.quantization.quantize import quantise
+from libra_edge.compiler.quantization.quantize import quantize
 from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.simulator import open_simulator
@@ -119,8 +119,8 @@ def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> 
     dataset, recipe = Dataset(calibrate), load_recipe("int8")
     require_apart(dataset, Dataset(data))
     found = read_calibration_data(dataset, loaded, recipe.samples)
-    quantised = quantise(loaded, recipe, found, ENGINE.qdq, cache)
-    int8 = make_graphs(loaded, cache, lambda *_: None, quantised)
+    quantized = quantize(loaded, recipe, found, ENGINE.qdq, cache)
+    int8 = make_graphs(loaded, cache, lambda *_: None, quantized)
     return Engines({"fp32": fp32, "int8": int8}, naive_export(loaded.policy, sample))
 
 
@@ -287,7 +287,7 @@ def closed_loop_pairs(
             specs,
         )
     paired = closed_loop.compare(results["fp32"], results["int8"])
-    fp32, int8 = (closed_loop.summarise(r).successes for r in results.values())
+    fp32, int8 = (closed_loop.summarize(r).successes for r in results.values())
     lines = [
         "",
         f"Closed loop: {len(specs)} held-out episodes, the same for both, C runtime, sync mode.",

@@ -212,7 +212,7 @@ def _show_kept(output: Output, found: Found) -> None:
         ],
     )
     output.text(
-        f"{len(found.kept)} of {len(found.kept) + len(found.quantised)} layers kept; the rest "
+        f"{len(found.kept)} of {len(found.kept) + len(found.quantized)} layers kept; the rest "
         f"together uses {found.gate_used:.0%} of the gates in simulation"
     )
 

@@ -155,7 +155,7 @@ class Engine(ABC):
         session_options: Mapping[str, str],
         *,
         threads: int = 1,
-        optimise: bool = True,
+        optimize: bool = True,
     ) -> Session:
         """Load an engine on this machine: engines of every kind are ONNX files.
 
@@ -164,7 +164,7 @@ class Engine(ABC):
             provider: the execution provider it was built for.
             session_options: ONNX Runtime configuration entries.
             threads: intra-op threads.
-            optimise: False runs the graph as written, as a reference.
+            optimize: False runs the graph as written, as a reference.
 
         Raises:
             IncompatibleError: this machine does not have the provider.
@@ -177,4 +177,4 @@ class Engine(ABC):
             )
         from libra_edge.engines.session import open_session
 
-        return open_session(content, provider, session_options, threads, optimise)
+        return open_session(content, provider, session_options, threads, optimize)

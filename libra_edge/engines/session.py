@@ -98,13 +98,13 @@ def open_session(
     provider: str,
     session_options: Mapping[str, str],
     threads: int,
-    optimise: bool,
+    optimize: bool,
 ) -> Session:
     """An ONNX file on a provider that is here; see `Engine.load`."""
     import onnxruntime as ort
 
     options = options_of(session_options, threads)
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
 

@@ -59,7 +59,7 @@ def _session(partial: bytes, facts: RefinerEngine) -> tuple[Session, str]:
     kind = engine("onnxruntime")
     if facts.kind == "onnxruntime" and kind.is_available(facts.provider):
         return kind.load(partial, facts.provider, facts.session_options), facts.provider
-    return kind.load(partial, "CPUExecutionProvider", {}, optimise=False), "CPU, as written"
+    return kind.load(partial, "CPUExecutionProvider", {}, optimize=False), "CPU, as written"
 
 
 def _step(step: int, error: npt.NDArray[np.float64], seed: int) -> StepError:

@@ -40,8 +40,8 @@ def load_graphs(release: Release) -> Engines | None:
     kind = engine("onnxruntime")
     planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
     return EnginePair(
-        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
-        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
+        kind.load(planner.read_bytes(), CPU, {}, optimize=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimize=False),
     )
 
 

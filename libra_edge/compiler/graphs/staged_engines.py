@@ -66,7 +66,7 @@ def fused_engines(planner: bytes, refiner: bytes) -> EnginePair:
 
 def as_written(model: bytes) -> Session:
     """An ONNX graph on the CPU without any optimisation."""
-    return ENGINE.load(model, "CPUExecutionProvider", {}, optimise=False)
+    return ENGINE.load(model, "CPUExecutionProvider", {}, optimize=False)
 
 
 def _torch_run(graph: Graph) -> Run:

@@ -25,9 +25,9 @@ from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.fp16 import HALF, halve
-from libra_edge.compiler.quantization.image_stem import QuantisedImageTokens
+from libra_edge.compiler.quantization.image_stem import QuantizedImageTokens
 from libra_edge.compiler.quantization.int4_blocks import fills_blocks
-from libra_edge.compiler.quantization.linear import QuantisedLinear, Ranges
+from libra_edge.compiler.quantization.linear import QuantizedLinear, Ranges
 from libra_edge.compiler.quantization.ranges import (
     of_convolution,
     search_inputs,
@@ -70,7 +70,7 @@ Precisions = Mapping[str, LayerPrecision]
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """A policy with quantised layers, and why each layer is as it is.
 
     precisions: of every layer that could be quantised; ranges: what calibration found; reasons:
@@ -154,14 +154,14 @@ def require_calibration_runs_here(recipe: Recipe) -> None:
         )
 
 
-def quantise(
+def quantize(
     checkpoint: Checkpoint,
     recipe: Recipe,
     data: CalibrationData,
     form: QdqForm,
     cache: StageCache,
     precisions: Precisions | None = None,
-) -> Quantised:
+) -> Quantized:
     """Calibrate and convert.
 
     Args:
@@ -176,13 +176,13 @@ def quantise(
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions
     policy = convert(checkpoint.policy, ranges, chosen, form)
-    return Quantised(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
+    return Quantized(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
 
 
-def in_half(checkpoint: Checkpoint) -> Quantised:
+def in_half(checkpoint: Checkpoint) -> Quantized:
     """Every layer in 16-bit floats, which needs no ranges."""
     policy = checkpoint.policy
-    return Quantised(halve(policy), dict.fromkeys(layers(policy), HALF), {})
+    return Quantized(halve(policy), dict.fromkeys(layers(policy), HALF), {})
 
 
 def calibrate(
@@ -216,14 +216,14 @@ def convert(
     result = copy.deepcopy(policy).eval()
     for name, precision in precisions.items():
         if not precision.high:
-            new = quantised_layer(policy, name, ranges, precision, form)
+            new = quantized_layer(policy, name, ranges, precision, form)
             replace_layer(result, name, new)
     if form.flat:
         flatten_blocks(result)
     return result.eval()
 
 
-def quantised_layer(
+def quantized_layer(
     policy: LibraVLA,
     name: str,
     ranges: Mapping[str, Ranges],
@@ -235,9 +235,9 @@ def quantised_layer(
     if isinstance(module, ImageTokens):
         stem = [ranges[conv] for conv in _convolutions(name, module)]
         width = policy.config.embodiment.image_width
-        return QuantisedImageTokens(module, stem, form, width).eval()
+        return QuantizedImageTokens(module, stem, form, width).eval()
     assert isinstance(module, nn.Linear)
-    return QuantisedLinear(module, ranges[name], precision, form).eval()
+    return QuantizedLinear(module, ranges[name], precision, form).eval()
 
 
 def replace_layer(policy: LibraVLA, name: str, new: nn.Module) -> None:
@@ -337,9 +337,9 @@ def _floor(policy: LibraVLA, name: str) -> float | None:
 def _read(module: Any, floor: float | None) -> Ranges:
     """What one calibrated ModelOpt module knows."""
 
-    def amax(quantiser: Any) -> Tensor | None:
-        enabled = quantiser is not None and quantiser.is_enabled
-        return quantiser.amax.detach().flatten().clone() if enabled else None
+    def amax(quantizer: Any) -> Tensor | None:
+        enabled = quantizer is not None and quantizer.is_enabled
+        return quantizer.amax.detach().flatten().clone() if enabled else None
 
     given = amax(module.input_quantizer)
     scale = getattr(module.input_quantizer, "pre_quant_scale", None)

@@ -35,7 +35,7 @@ from libra_edge.compiler.engines.plan import EnginePlan
 from libra_edge.compiler.engines.read_back import running, shown_name
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
-from libra_edge.compiler.quantization.quantize import Quantised
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.compiler.search.search import Found
 from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.engines import engine
@@ -56,14 +56,14 @@ def release_facts(
     built: Built,
     checks: Sequence[Check],
     extra: tuple[Decision, ...] = (),
-    quantised: Quantised | None = None,
+    quantized: Quantized | None = None,
 ) -> ReleaseFacts:
     """The manifest without its list of members.
 
     `checks` have all passed, `extra` are decisions beyond the ones every release has, `quantised`
     is what a recipe with calibration, and perhaps a search, made of the policy.
     """
-    precisions = quantised.precisions if quantised else None
+    precisions = quantized.precisions if quantized else None
     work = count(checkpoint.config, recipe, built.plan.qdq, precisions)
     return ReleaseFacts(
         name=name,
@@ -257,7 +257,7 @@ def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
 def search_decisions(found: Found) -> tuple[Decision, ...]:
     """That layers were sought to keep in high precision, and by what rule."""
     by = "measured time, in powers of two" if found.unit == "us" else "weight bytes moved"
-    total = len(found.kept) + len(found.quantised)
+    total = len(found.kept) + len(found.quantized)
     return (
         Decision(
             stage="quantise",
@@ -284,7 +284,7 @@ def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
     )
 
 
-def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple[Decision, ...]:
+def layer_decisions(recipe: Recipe, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
     """What every layer became and why, and what it runs in."""
     runs = running(built.products)
     return tuple(
@@ -292,18 +292,18 @@ def layer_decisions(recipe: Recipe, quantised: Quantised, built: Built) -> tuple
             stage="quantise",
             subject=name,
             choice=str(precision),
-            reason=_why(recipe, quantised, name, precision, runs.get(name)),
+            reason=_why(recipe, quantized, name, precision, runs.get(name)),
         )
-        for name, precision in quantised.precisions.items()
+        for name, precision in quantized.precisions.items()
     )
 
 
 def _why(
-    recipe: Recipe, quantised: Quantised, name: str, precision: LayerPrecision, runs: str | None
+    recipe: Recipe, quantized: Quantized, name: str, precision: LayerPrecision, runs: str | None
 ) -> str:
     as_named = "leaves this part" if precision.high else "for this part"
-    reason = quantised.reasons.get(name) or f"recipe {recipe.name} {as_named}"
-    found = quantised.ranges.get(name)
+    reason = quantized.reasons.get(name) or f"recipe {recipe.name} {as_named}"
+    found = quantized.ranges.get(name)
     if found is not None and precision.activations not in ("fp32", "fp16"):
         reason += f"; {range_words(found, recipe)}"
     return reason + (f"; runs in {runs}" if runs else "")
@@ -314,7 +314,7 @@ def range_words(found: Ranges, recipe: Recipe) -> str:
     return f"input within {found.input_amax:.6g} by {recipe.algorithm}"
 
 
-def calibration_report(quantised: Quantised, data: CalibrationData) -> dict[str, Any]:
+def calibration_report(quantized: Quantized, data: CalibrationData) -> dict[str, Any]:
     """Dataset, frames and ranges, for the build report."""
     return {
         "dataset": data.source,
@@ -322,7 +322,7 @@ def calibration_report(quantised: Quantised, data: CalibrationData) -> dict[str,
         "frames": [list(frame) for frame in data.frames],
         "ranges": {
             name: {"input": [found.input_floor, found.input_amax]}
-            for name, found in quantised.ranges.items()
+            for name, found in quantized.ranges.items()
         },
-        "precisions": {name: str(p) for name, p in quantised.precisions.items()},
+        "precisions": {name: str(p) for name, p in quantized.precisions.items()},
     }

@@ -9,7 +9,7 @@ from libra_edge.catalog import Recipe, Target, TargetEngine
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
-from libra_edge.compiler.quantization.quantize import Quantised, in_half, quantise
+from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
 from libra_edge.compiler.search.layer_costs import layer_costs
 from libra_edge.compiler.search.search import Found, search, with_kept
 from libra_edge.compiler.search.sensitivity import measure_layers
@@ -24,7 +24,7 @@ from libra_edge.policy.checkpoint import Checkpoint
 class Candidate:
     """A policy to compile; None where nothing is quantised, or nothing was sought."""
 
-    quantised: Quantised | None
+    quantized: Quantized | None
     found: Found | None = None
 
 
@@ -54,7 +54,7 @@ def as_the_recipe_says(
         return Candidate(None)
     on_stage("calibrate", f"{recipe.algorithm} on {len(calibration)} samples")
     form = engine(settings.kind).qdq
-    return Candidate(quantise(checkpoint, recipe, calibration, form, cache))
+    return Candidate(quantize(checkpoint, recipe, calibration, form, cache))
 
 
 def seek(
@@ -62,7 +62,7 @@ def seek(
     target: Target,
     settings: TargetEngine,
     recipe: Recipe,
-    quantised: Quantised,
+    quantized: Quantized,
     samples: Sequence[Sample],
     limits: Limits,
     cache: StageCache,
@@ -75,7 +75,7 @@ def seek(
         target: the machine that engines are built for.
         settings: of the engines that it is to run.
         recipe: where the search starts.
-        quantised: the policy with every layer as the recipe has it.
+        quantized: the policy with every layer as the recipe has it.
         samples: what outputs are compared on.
         limits: the gates.
         cache: keeps what layers cost.
@@ -86,10 +86,10 @@ def seek(
         on_stage("calibrate", what)
 
     policy, form = checkpoint.policy, engine(settings.kind).qdq
-    trial = Trial(checkpoint, recipe, quantised, form, samples)
+    trial = Trial(checkpoint, recipe, quantized, form, samples)
     allowed = trial.allowed(limits)
     say("what high precision costs, layer by layer")
-    costs = layer_costs(policy, quantised, target, settings, cache)
+    costs = layer_costs(policy, quantized, target, settings, cache)
     ranked = measure_layers(trial, policy, allowed, lambda name: say(f"alone: {name}"))
     for found in search(trial, ranked, costs, allowed, say):
-        yield Candidate(with_kept(checkpoint, recipe, quantised, form, found), found)
+        yield Candidate(with_kept(checkpoint, recipe, quantized, form, found), found)

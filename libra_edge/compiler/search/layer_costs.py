@@ -21,7 +21,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import interleaved_medians, load_built
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.split import Graph
-from libra_edge.compiler.quantization.quantize import Quantised, quantised_layer
+from libra_edge.compiler.quantization.quantize import Quantized, quantized_layer
 from libra_edge.engines import engine
 from libra_edge.policy.libra_vla.model import LibraVLA
 
@@ -51,13 +51,13 @@ class _Use:
 
 def layer_costs(
     policy: LibraVLA,
-    quantised: Quantised,
+    quantized: Quantized,
     target: Target,
     settings: TargetEngine,
     cache: StageCache,
 ) -> Costs:
     """The cost of each layer that `quantised` rounds, in the engine that `settings` names."""
-    precisions = {name: p for name, p in quantised.precisions.items() if not p.high}
+    precisions = {name: p for name, p in quantized.precisions.items() if not p.high}
     uses = _uses(policy, list(precisions))
     if not engine(settings.kind).is_available(settings.provider):
         saved = {
@@ -69,7 +69,7 @@ def layer_costs(
     first = {key: name for name, key in reversed(keys.items())}
     inputs = {"layers": json.dumps(sorted(first)), "engine": settings.model_dump_json()}
     stored, _ = cache.get_or_make(
-        "layer-costs", inputs, lambda: _measure(policy, quantised, target, settings, first, uses)
+        "layer-costs", inputs, lambda: _measure(policy, quantized, target, settings, first, uses)
     )
     longer_us: dict[str, float] = json.loads(stored["longer_us"])
     return Costs(
@@ -123,7 +123,7 @@ def _uses(policy: LibraVLA, names: list[str]) -> dict[str, _Use]:
 
 def _measure(
     policy: LibraVLA,
-    quantised: Quantised,
+    quantized: Quantized,
     target: Target,
     settings: TargetEngine,
     first: Mapping[str, str],
@@ -133,8 +133,8 @@ def _measure(
     form = engine(settings.kind).qdq
     calls = {}
     for key, name in first.items():
-        precision, x = quantised.precisions[name], uses[name].like
-        low = quantised_layer(policy, name, quantised.ranges, precision, form)
+        precision, x = quantized.precisions[name], uses[name].like
+        low = quantized_layer(policy, name, quantized.ranges, precision, form)
         for kind, module in (("high", policy.get_submodule(name)), ("low", low)):
             graph = Graph("layer", module.eval(), (x,), ("x",), ("y",))
             built = engine(settings.kind).build(to_bytes(export(graph)), settings, target)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from libra_edge.catalog import HIGH, Recipe
-from libra_edge.compiler.quantization.quantize import Quantised, convert
+from libra_edge.compiler.quantization.quantize import Quantized, convert
 from libra_edge.compiler.search.layer_costs import Costs
 from libra_edge.compiler.search.sensitivity import Sensitivity
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
@@ -44,7 +44,7 @@ class Found:
 
     share: float
     kept: tuple[Kept, ...]
-    quantised: tuple[str, ...]
+    quantized: tuple[str, ...]
     effect: Effect
     gate_used: float
     unit: str
@@ -52,14 +52,14 @@ class Found:
 
 
 def with_kept(
-    checkpoint: Checkpoint, recipe: Recipe, quantised: Quantised, form: QdqForm, found: Found
-) -> Quantised:
+    checkpoint: Checkpoint, recipe: Recipe, quantized: Quantized, form: QdqForm, found: Found
+) -> Quantized:
     """The quantised policy with the layers that were found in high precision, and the reasons."""
     kept = {one.layer: one for one in found.kept}
-    chosen = {name: HIGH if name in kept else p for name, p in quantised.precisions.items()}
-    policy = convert(checkpoint.policy, quantised.ranges, chosen, form)
+    chosen = {name: HIGH if name in kept else p for name, p in quantized.precisions.items()}
+    policy = convert(checkpoint.policy, quantized.ranges, chosen, form)
     reasons = {name: _why(one) for name, one in kept.items()}
-    return Quantised(policy, chosen, quantised.ranges, {**quantised.reasons, **reasons})
+    return Quantized(policy, chosen, quantized.ranges, {**quantized.reasons, **reasons})
 
 
 def _why(kept: Kept) -> str:

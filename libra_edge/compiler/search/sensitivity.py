@@ -13,7 +13,7 @@ from torch import nn
 from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
-from libra_edge.compiler.quantization.quantize import quantise, require_calibration_runs_here
+from libra_edge.compiler.quantization.quantize import quantize, require_calibration_runs_here
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
@@ -109,7 +109,7 @@ def measure(
     target, recipe = load_target(request.target), load_recipe(request.recipe)
     require_supported(target, recipe)
     require_calibration_runs_here(recipe)
-    if not recipe.quantises:
+    if not recipe.quantizes:
         raise InputError(
             "recipe-quantises-nothing",
             f"Recipe {recipe.name!r} quantises no layer one by one.",
@@ -131,8 +131,8 @@ def measure(
     on_progress(0, 1, f"{recipe.algorithm} on {len(data)} samples")
     form = engine(target.engines[0].kind).qdq
     cache = StageCache(request.cache or default_cache())
-    quantised = quantise(checkpoint, recipe, data, form, cache)
-    trial = Trial(checkpoint, recipe, quantised, form, samples)
+    quantized = quantize(checkpoint, recipe, data, form, cache)
+    trial = Trial(checkpoint, recipe, quantized, form, samples)
     allowed, count = trial.allowed(recipe.gates), len(trial.layers)
     done = iter(range(count))
     ranked = measure_layers(

@@ -19,8 +19,8 @@ from torch import Tensor
 from libra_edge.catalog import Recipe
 from libra_edge.compiler.quantization.quantize import (
     Precisions,
-    Quantised,
-    quantised_layer,
+    Quantized,
+    quantized_layer,
     replace_layer,
 )
 from libra_edge.engines.base import QdqForm
@@ -89,7 +89,7 @@ class Trial:
     Args:
         checkpoint: the policy.
         recipe: how layers are quantised.
-        quantised: the whole policy quantised, for its ranges and precisions.
+        quantized: the whole policy quantised, for its ranges and precisions.
         form: the engine kind's form.
         samples: what to run; at least one.
     """
@@ -98,17 +98,17 @@ class Trial:
         self,
         checkpoint: Checkpoint,
         recipe: Recipe,
-        quantised: Quantised,
+        quantized: Quantized,
         form: QdqForm,
         samples: Sequence[Sample],
     ) -> None:
-        self.layers: Precisions = {n: p for n, p in quantised.precisions.items() if not p.high}
+        self.layers: Precisions = {n: p for n, p in quantized.precisions.items() if not p.high}
         self._policy = copy.deepcopy(checkpoint.policy).eval()
         self._plain = {name: self._policy.get_submodule(name) for name in self.layers}
         # Flat blocks are for one observation at a time.
         batched = replace(form, flat=False)
-        self._quantised = {
-            name: quantised_layer(checkpoint.policy, name, quantised.ranges, precision, batched)
+        self._quantized = {
+            name: quantized_layer(checkpoint.policy, name, quantized.ranges, precision, batched)
             for name, precision in self.layers.items()
         }
         dims = checkpoint.config.embodiment.actions
@@ -127,7 +127,7 @@ class Trial:
     def effect(self, names: Collection[str]) -> Effect:
         """What quantising these layers, and no others, does."""
         for name in names:
-            replace_layer(self._policy, name, self._quantised[name])
+            replace_layer(self._policy, name, self._quantized[name])
         try:
             return self._compare(self._run({name.split(".")[0] for name in names}))
         finally:

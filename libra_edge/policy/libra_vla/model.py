@@ -30,9 +30,9 @@ class Normalizer(nn.Module):
         """Physical units [..., dims] → unit range."""
         return (physical - self.offset) / self.scale
 
-    def denormalize(self, normalised: Tensor) -> Tensor:
+    def denormalize(self, normalized: Tensor) -> Tensor:
         """Unit range [..., dims] → physical units."""
-        return normalised * self.scale + self.offset
+        return normalized * self.scale + self.offset
 
 
 def sampler_step(

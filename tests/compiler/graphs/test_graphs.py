@@ -44,8 +44,8 @@ def test_every_stage_is_the_policy(fronts: Fronts, name: str) -> None:
     ]
     for form, refiner in front.refiners.items():
         chain.append((form, EnginePair(planner, as_written(refiner))))
-        optimised = ENGINE.load(refiner, "CPUExecutionProvider", {})
-        chain.append((f"{form}, optimised", EnginePair(planner, optimised)))
+        optimized = ENGINE.load(refiner, "CPUExecutionProvider", {})
+        chain.append((f"{form}, optimised", EnginePair(planner, optimized)))
     checks = compare_chain(chain, samples, config.embodiment.actions, load_recipe("fp32").gates)
     require_pass(checks)
     assert len(checks) == 5 * (len(chain) - 1)

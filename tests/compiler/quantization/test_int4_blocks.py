@@ -22,7 +22,7 @@ from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization import int4_blocks
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
-from libra_edge.compiler.quantization.quantize import Quantised, in_half, layers, left_out, quantise
+from libra_edge.compiler.quantization.quantize import Quantized, in_half, layers, left_out, quantize
 from libra_edge.engines.base import QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import EnginePair
@@ -40,7 +40,7 @@ from tests.tiny import write_tiny_checkpoint
 T = onnx.TensorProto
 GPU = QdqForm()
 RECIPES = ("fp16", "fp8", "int4-awq", "w4a8")
-Made = Callable[[str, QdqForm], tuple[Quantised, Front]]
+Made = Callable[[str, QdqForm], tuple[Quantized, Front]]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +55,14 @@ def made(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Ma
     stages = StageCache(tmp_path_factory.mktemp("forms-cache"))
 
     @memory
-    def make(name: str, form: QdqForm) -> tuple[Quantised, Front]:
+    def make(name: str, form: QdqForm) -> tuple[Quantized, Front]:
         recipe = load_recipe(name)
-        quantised = (
+        quantized = (
             in_half(checkpoint)
             if name == "fp16"
-            else quantise(checkpoint, recipe, made_up(checkpoint, 4), form, stages)
+            else quantize(checkpoint, recipe, made_up(checkpoint, 4), form, stages)
         )
-        return quantised, make_graphs(checkpoint, stages, lambda *_: None, quantised)
+        return quantized, make_graphs(checkpoint, stages, lambda *_: None, quantized)
 
     return make
 
@@ -93,10 +93,10 @@ def weights(model: onnx.ModelProto) -> Counter[int]:
 def test_graphs_compute_what_was_simulated(
     name: str, made: Made, checkpoint: Checkpoint, samples: list[Sample]
 ) -> None:
-    quantised, front = made(name, GPU)
+    quantized, front = made(name, GPU)
     dims = checkpoint.config.embodiment.actions
     policy = run_engines(TorchEngines(checkpoint.policy), samples)
-    expected = run_engines(TorchEngines(quantised.policy), samples, policy.intent)
+    expected = run_engines(TorchEngines(quantized.policy), samples, policy.intent)
     assert 0 < action_error(policy.actions, expected.actions, dims).p99 < 0.2, "something rounds"
     assert set(front.refiners) == {"loop"} | ({"unrolled"} if name in ("fp16", "fp8") else set())
     fused = [fused_engines(front.planner, refiner) for refiner in front.refiners.values()]
@@ -192,9 +192,9 @@ def test_blocks_come_back_within_half_a_step() -> None:
 def test_what_has_no_form_stays_in_floats_and_says_why(
     checkpoint: Checkpoint, made: Made, tmp_path: Path
 ) -> None:
-    quantised, _ = made("int4-awq", GPU)
-    assert quantised.precisions["planner.backbone.images"].high
-    assert "no convolutions" in quantised.reasons["planner.backbone.images"]
+    quantized, _ = made("int4-awq", GPU)
+    assert quantized.precisions["planner.backbone.images"].high
+    assert "no convolutions" in quantized.reasons["planner.backbone.images"]
     narrow = load_checkpoint(write_tiny_checkpoint(tmp_path / "narrow"))
     reasons = left_out(narrow.policy, load_recipe("int4-awq"), GPU)
     assert "blocks of 32" in reasons["refiner.blocks.0.mlp.0"]
@@ -206,10 +206,10 @@ def test_4_bit_weights_are_multiplied_by_floats_on_a_cpu(
 ) -> None:
     target = load_target("cpu-x86_64")
     settings = target.engines[0]
-    quantised, front = made("int4-awq", ENGINE.qdq)
+    quantized, front = made("int4-awq", ENGINE.qdq)
     pair = [ENGINE.build(m, settings, target) for m in (front.planner, front.refiners["loop"])]
     products = [product for built in pair for product in ENGINE.products(built)]
-    wanted = integer_layers(quantised.precisions)
+    wanted = integer_layers(quantized.precisions)
     assert len(wanted) > 15
     require_integers(wanted, products)
     assert set(running(products).values()) == {"fp32", "int4 weights, fp32 activations"}
@@ -228,8 +228,8 @@ def test_4_bit_weights_are_multiplied_by_floats_on_a_cpu(
 
 
 def test_half_precision_is_everywhere_but_at_the_edges(made: Made) -> None:
-    quantised, front = made("fp16", GPU)
-    assert set(quantised.precisions.values()) == {
+    quantized, front = made("fp16", GPU)
+    assert set(quantized.precisions.values()) == {
         LayerPrecision(weights="fp16", activations="fp16")
     }
     for content in (front.planner, *front.refiners.values()):

@@ -20,14 +20,14 @@ from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization import quantize
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
-from libra_edge.compiler.quantization.image_stem import QuantisedImageTokens
+from libra_edge.compiler.quantization.image_stem import QuantizedImageTokens
 from libra_edge.compiler.quantization.linear import (
     ActivationQuantizer,
-    QuantisedLinear,
+    QuantizedLinear,
     Ranges,
     StoredWeight,
 )
-from libra_edge.compiler.quantization.quantize import Quantised, choose_precisions, convert, layers
+from libra_edge.compiler.quantization.quantize import Quantized, choose_precisions, convert, layers
 from libra_edge.compiler.quantization.ranges import Seen, of_convolution, search_inputs, watch
 from libra_edge.compiler.quantization.unbatched_blocks import gained
 from libra_edge.engines.base import QdqForm
@@ -78,13 +78,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> StageCache:
 
 
 @pytest.fixture(scope="module")
-def quantised(checkpoint: Checkpoint, cache: StageCache) -> Quantised:
-    return quantize.quantise(checkpoint, load_recipe("int8"), made_up(checkpoint), CPU, cache)
+def quantized(checkpoint: Checkpoint, cache: StageCache) -> Quantized:
+    return quantize.quantize(checkpoint, load_recipe("int8"), made_up(checkpoint), CPU, cache)
 
 
 @pytest.fixture(scope="module")
-def front(checkpoint: Checkpoint, cache: StageCache, quantised: Quantised) -> Front:
-    return make_graphs(checkpoint, cache, lambda *_: None, quantised)
+def front(checkpoint: Checkpoint, cache: StageCache, quantized: Quantized) -> Front:
+    return make_graphs(checkpoint, cache, lambda *_: None, quantized)
 
 
 def test_every_linear_layer_has_a_part_but_those_evaluated_while_compiling(
@@ -138,15 +138,15 @@ def test_merged_layers_compute_the_same() -> None:
     first, second = torch.nn.Linear(8, 4), torch.nn.Linear(8, 6)
     x = torch.randn(5, 8)
 
-    def quantised(linear: torch.nn.Linear, amax: float = 3.0) -> QuantisedLinear:
+    def quantized(linear: torch.nn.Linear, amax: float = 3.0) -> QuantizedLinear:
         found = Ranges(linear.weight.detach(), linear.weight.detach().abs().amax(dim=1), amax)
-        return QuantisedLinear(linear, found, INT8, CPU)
+        return QuantizedLinear(linear, found, INT8, CPU)
 
-    one, two = quantised(first), quantised(second)
+    one, two = quantized(first), quantized(second)
     merged = one.beside(two)
     assert merged is not None
     torch.testing.assert_close(merged(x), torch.cat([one(x), two(x)], dim=1))
-    assert one.beside(quantised(second, amax=2.0)) is None, "they round the input differently"
+    assert one.beside(quantized(second, amax=2.0)) is None, "they round the input differently"
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (15, 22), (17, 21), (16, 23)])
@@ -168,7 +168,7 @@ def test_an_image_stem_in_integers_sees_the_same(height: int, width: int) -> Non
     with torch.no_grad():
         expected = tokens(images)
         for form in (CPU, replace(CPU, flat=False)):
-            found = QuantisedImageTokens(tokens, ranges, form, width)(images)
+            found = QuantizedImageTokens(tokens, ranges, form, width)(images)
             assert found.shape == expected.shape
             error = (found - expected).abs() / expected.abs().mean()
             assert 0 < error.mean() < 0.03
@@ -194,7 +194,7 @@ def test_a_gain_changes_scales_alone() -> None:
     torch.manual_seed(0)
     linear, x, gain = torch.nn.Linear(8, 4), torch.randn(5, 8), torch.rand(4) + 0.5
     weight = linear.weight.detach()
-    layer = QuantisedLinear(linear, Ranges(weight, weight.abs().amax(dim=1), 3.0), INT8, CPU)
+    layer = QuantizedLinear(linear, Ranges(weight, weight.abs().amax(dim=1), 3.0), INT8, CPU)
     torch.testing.assert_close(layer(x, gain), layer(x) * gain)
     torch.testing.assert_close(gained(linear, x, gain), linear(x) * gain)
 
@@ -228,11 +228,11 @@ def test_the_cache_is_keyed_by_everything(checkpoint: Checkpoint, cache: StageCa
 
 
 def test_graphs_compute_what_was_simulated(
-    checkpoint: Checkpoint, quantised: Quantised, front: Front
+    checkpoint: Checkpoint, quantized: Quantized, front: Front
 ) -> None:
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 8, 0, None)
-    expected = run_engines(TorchEngines(quantised.policy), samples)
+    expected = run_engines(TorchEngines(quantized.policy), samples)
     for engines in (
         split_engines(front.split),
         fused_engines(front.planner, front.refiners["loop"]),
@@ -261,12 +261,12 @@ def test_every_asked_for_product_runs_in_integers(front: Front) -> None:
 
 
 def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
-    checkpoint: Checkpoint, cache: StageCache, quantised: Quantised
+    checkpoint: Checkpoint, cache: StageCache, quantized: Quantized
 ) -> None:
     """A float bias: right numbers, but no integer kernel takes them."""
     form = replace(CPU, integer_bias=False)
-    policy = convert(checkpoint.policy, quantised.ranges, quantised.precisions, form)
-    front = make_graphs(checkpoint, cache, lambda *_: None, replace(quantised, policy=policy))
+    policy = convert(checkpoint.policy, quantized.ranges, quantized.precisions, form)
+    front = make_graphs(checkpoint, cache, lambda *_: None, replace(quantized, policy=policy))
     reference = TorchEngines(policy)
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 2, 0, None)

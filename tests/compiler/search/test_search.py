@@ -16,7 +16,7 @@ from libra_edge.catalog import TargetEngine, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.pipeline import compile_checkpoint
-from libra_edge.compiler.quantization.quantize import Quantised, quantise
+from libra_edge.compiler.quantization.quantize import Quantized, quantize
 from libra_edge.compiler.request import Request
 from libra_edge.compiler.search import candidates
 from libra_edge.compiler.search import layer_costs as costs_module
@@ -60,12 +60,12 @@ def test_cheap_layers_that_matter_are_kept_and_no_others() -> None:
     errors = {"refiner.a": 0.006, "refiner.b": 0.006, "refiner.c": 0.001, "planner.d": 0.0}
     first = found_by(errors, {"refiner.a": 64, "refiner.b": 4, "refiner.c": 1, "planner.d": 1})[0]
     assert [kept.layer for kept in first.kept] == ["refiner.b"]
-    assert first.quantised == ("refiner.a", "refiner.c", "planner.d")
+    assert first.quantized == ("refiner.a", "refiner.c", "planner.d")
     assert first.gate_used == pytest.approx(0.7)
     assert (first.kept[0].cost, first.share) == (4, SHARES[0])
 
 
-def test_what_turned_out_not_to_be_needed_is_quantised_again() -> None:
+def test_what_turned_out_not_to_be_needed_is_quantized_again() -> None:
     """By cost the small ones come first, but only the large one helps."""
     errors = {"refiner.a": 0.02, **{f"refiner.{i}": 0.001 for i in range(6)}}
     costs = {"refiner.a": 1024, **{f"refiner.{i}": 1 for i in range(6)}}
@@ -126,8 +126,8 @@ def test_a_recipe_that_fails_ends_in_a_release_that_passes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def alike(policy: object, quantised: Quantised, *_: object) -> Costs:
-        return Costs("us", dict.fromkeys(quantised.precisions, 1))
+    def alike(policy: object, quantized: Quantized, *_: object) -> Costs:
+        return Costs("us", dict.fromkeys(quantized.precisions, 1))
 
     monkeypatch.setattr(candidates, "layer_costs", alike)
     plain = request(checkpoint, dataset, cache, tmp_path / "plain")
@@ -148,12 +148,12 @@ def test_a_recipe_that_fails_ends_in_a_release_that_passes(
         assert "kept by the search" in decisions[kept.layer].reason
         assert "runs in fp32" in decisions[kept.layer].reason
     assert first.found.kept
-    for name in first.found.quantised:
+    for name in first.found.quantized:
         assert "runs in int4 weights, fp32 activations" in decisions[name].reason
     report = json.loads(first.report.read_text())
     assert [row["layer"] for row in report["kept"]] == [kept.layer for kept in first.found.kept]
     alone = {row["layer"]: row["gate_used"] for row in report["sensitivity"]}
-    assert alone.keys() == {one.layer for one in first.found.kept} | set(first.found.quantised)
+    assert alone.keys() == {one.layer for one in first.found.kept} | set(first.found.quantized)
     assert all(alone[kept.layer] == kept.gate_used for kept in first.found.kept)
 
 
@@ -186,12 +186,12 @@ def test_costs_are_measured_where_the_engine_runs_else_counted(
 ) -> None:
     loaded, recipe = load_checkpoint(checkpoint), load_recipe("int4-awq")
     stages = StageCache(tmp_path / "cache")
-    quantised = quantise(loaded, recipe, made_up(loaded, 4), ENGINE.qdq, stages)
+    quantized = quantize(loaded, recipe, made_up(loaded, 4), ENGINE.qdq, stages)
     wanted = {"refiner.blocks.0.mlp.0", "planner.blocks.0.mlp.0"}
-    few = {name: p for name, p in quantised.precisions.items() if name in wanted}
-    quantised = replace(quantised, precisions=few)
+    few = {name: p for name, p in quantized.precisions.items() if name in wanted}
+    quantized = replace(quantized, precisions=few)
     elsewhere = TargetEngine(kind="onnxruntime", provider="CUDAExecutionProvider")
-    counted = layer_costs(loaded.policy, quantised, recipe, elsewhere, stages)
+    counted = layer_costs(loaded.policy, quantized, recipe, elsewhere, stages)
     assert counted.unit == "bytes"
     steps = loaded.config.schedule.denoise_steps
     assert counted.layers["refiner.blocks.0.mlp.0"] == 2 ** round_log2(64 * 256 * 3.5 * steps)
@@ -202,12 +202,12 @@ def test_costs_are_measured_where_the_engine_runs_else_counted(
 
     monkeypatch.setattr(costs_module, "interleaved_medians", exact)
     settings = load_target("cpu-x86_64").engines[0]
-    measured = layer_costs(loaded.policy, quantised, recipe, settings, stages)
+    measured = layer_costs(loaded.policy, quantized, recipe, settings, stages)
     assert (measured.unit, measured.layers.keys()) == ("us", wanted)
     assert measured.layers["refiner.blocks.0.mlp.0"] == 32 * steps
     assert measured.layers["planner.blocks.0.mlp.0"] == 16, "once in two chunks"
     monkeypatch.setattr(costs_module, "interleaved_medians", lambda _: pytest.fail("not cached"))
-    assert layer_costs(loaded.policy, quantised, recipe, settings, stages) == measured
+    assert layer_costs(loaded.policy, quantized, recipe, settings, stages) == measured
 
 
 def round_log2(value: float) -> int:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from libra_edge.catalog import load_recipe
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.quantization.quantize import Quantised, convert, quantise
+from libra_edge.compiler.quantization.quantize import Quantized, convert, quantize
 from libra_edge.compiler.search.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
@@ -38,9 +38,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def quantised(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Quantised:
+def quantized(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Quantized:
     stages = StageCache(tmp_path_factory.mktemp("trial-cache"))
-    return quantise(checkpoint, RECIPE, made_up(checkpoint, 4), FORM, stages)
+    return quantize(checkpoint, RECIPE, made_up(checkpoint, 4), FORM, stages)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def samples(checkpoint: Checkpoint) -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def trial(checkpoint: Checkpoint, quantised: Quantised, samples: list[Sample]) -> Trial:
-    return Trial(checkpoint, RECIPE, quantised, FORM, samples)
+def trial(checkpoint: Checkpoint, quantized: Quantized, samples: list[Sample]) -> Trial:
+    return Trial(checkpoint, RECIPE, quantized, FORM, samples)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def ranked(trial: Trial, checkpoint: Checkpoint) -> list[Sensitivity]:
 
 
 def test_a_trial_judges_as_the_gates_do(
-    trial: Trial, checkpoint: Checkpoint, quantised: Quantised, samples: list[Sample]
+    trial: Trial, checkpoint: Checkpoint, quantized: Quantized, samples: list[Sample]
 ) -> None:
     nothing = trial.effect([])
     assert (nothing.tokens, nothing.margin, nothing.action) == (1.0, 0.0, 0.0)
     limits, dims = load_recipe("int4-awq").gates, checkpoint.config.embodiment.actions
-    policy = convert(checkpoint.policy, quantised.ranges, quantised.precisions, FORM)
+    policy = convert(checkpoint.policy, quantized.ranges, quantized.precisions, FORM)
     expected = run_engines(TorchEngines(checkpoint.policy), samples)
     found = run_engines(TorchEngines(policy), samples, expected.intent)
     checks = {c.metric: c for c in compare("all", expected, found, dims, limits)}
@@ -95,16 +95,16 @@ def test_the_worst_layer_comes_first(
     trial: Trial,
     ranked: list[Sensitivity],
     checkpoint: Checkpoint,
-    quantised: Quantised,
+    quantized: Quantized,
     samples: list[Sample],
 ) -> None:
     assert {one.layer for one in ranked} == trial.layers.keys()
     used = [one.gate_used for one in ranked]
     assert used == sorted(used, reverse=True)
     best = min((one for one in ranked if one.layer.startswith("refiner")), key=_used).layer
-    coarse = {**quantised.ranges}
+    coarse = {**quantized.ranges}
     coarse[best] = replace(coarse[best], weight_amax=coarse[best].weight_amax * 8)
-    spoilt = Trial(checkpoint, RECIPE, replace(quantised, ranges=coarse), FORM, samples)
+    spoilt = Trial(checkpoint, RECIPE, replace(quantized, ranges=coarse), FORM, samples)
     again = measure_layers(spoilt, checkpoint.policy, trial.allowed(load_recipe("int4-awq").gates))
     before = next(one for one in ranked if one.layer == best)
     after = next(one for one in again if one.layer == best)

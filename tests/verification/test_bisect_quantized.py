@@ -105,7 +105,7 @@ def test_nothing_in_a_good_release(work: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_first_wrong_operator_of_a_quantised_graph(
+def test_the_first_wrong_operator_of_a_quantized_graph(
     work: Path,
     tmp_path: Path,
     graph: str,
@@ -158,7 +158,7 @@ def test_ranges_that_were_found_in_another_way_are_no_reference(work: Path, tmp_
         culprits(work, tmp_path / "release", tmp_path / "out")
 
 
-def test_verify_holds_every_stage_of_a_quantised_release(work: Path) -> None:
+def test_verify_holds_every_stage_of_a_quantized_release(work: Path) -> None:
     result = verify_release(
         work / "release",
         work / "checkpoint",
