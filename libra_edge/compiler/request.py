@@ -15,8 +15,8 @@ from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
 from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.quantization.assign import require_calibration_runs_here
 from libra_edge.compiler.quantization.calibration_data import CalibrationData, open_calibration_data
-from libra_edge.compiler.quantization.quantize import require_calibration_runs_here
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates

@@ -21,8 +21,9 @@ from libra_edge.policy.executor import Engines
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
     from libra_edge.compiler.graphs.make_graphs import Front
+    from libra_edge.compiler.quantization.assign import Precisions
     from libra_edge.compiler.quantization.calibration_data import CalibrationData
-    from libra_edge.compiler.quantization.quantize import Precisions, Quantized
+    from libra_edge.compiler.quantization.quantize import Quantized
     from libra_edge.policy.checkpoint import Checkpoint
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
@@ -156,7 +157,8 @@ def graphs_again(
 def _quantized_again(
     manifest: Manifest, checkpoint: Checkpoint, sources: Sources, cache: StageCache
 ) -> Quantized | None:
-    from libra_edge.compiler.quantization.quantize import choose_precisions, in_half, quantize
+    from libra_edge.compiler.quantization.assign import choose_precisions
+    from libra_edge.compiler.quantization.quantize import in_half, quantize
     from libra_edge.engines import engine
 
     recipe = load_recipe(manifest.recipe)

@@ -9,7 +9,8 @@ from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
 from libra_edge.compiler.graphs.split import Split, split
-from libra_edge.compiler.quantization.quantize import Precisions, Quantized
+from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.policy.checkpoint import Checkpoint
 
 OnStage = Callable[[str, str], None]

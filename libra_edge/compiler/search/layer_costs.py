@@ -21,7 +21,8 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import interleaved_medians, load_built
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.split import Graph
-from libra_edge.compiler.quantization.quantize import Quantized, quantized_layer
+from libra_edge.compiler.quantization.convert import quantized_layer
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.engines import engine
 from libra_edge.policy.libra_vla.model import LibraVLA
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from libra_edge.catalog import HIGH, Recipe
-from libra_edge.compiler.quantization.quantize import Quantized, convert
+from libra_edge.compiler.quantization.convert import convert
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.compiler.search.layer_costs import Costs
 from libra_edge.compiler.search.sensitivity import Sensitivity
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial

@@ -17,12 +17,9 @@ import torch
 from torch import Tensor
 
 from libra_edge.catalog import Recipe
-from libra_edge.compiler.quantization.quantize import (
-    Precisions,
-    Quantized,
-    quantized_layer,
-    replace_layer,
-)
+from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.compiler.quantization.convert import quantized_layer, replace_layer
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.engines.base import QdqForm
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import largest_differing_margin

@@ -21,8 +21,9 @@ from libra_edge.compiler.graphs.export import from_bytes, opset_of
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization import int4_blocks
+from libra_edge.compiler.quantization.assign import layers, left_out
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
-from libra_edge.compiler.quantization.quantize import Quantized, in_half, layers, left_out, quantize
+from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
 from libra_edge.engines.base import QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import EnginePair

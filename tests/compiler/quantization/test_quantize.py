@@ -18,8 +18,14 @@ from libra_edge.compiler.engines.read_back import integer_layers, require_intege
 from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
-from libra_edge.compiler.quantization import quantize
+from libra_edge.compiler.quantization.assign import (
+    choose_precisions,
+    layers,
+    require_calibration_runs_here,
+)
+from libra_edge.compiler.quantization.calibrate import calibrate, run
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.convert import convert
 from libra_edge.compiler.quantization.image_stem import QuantizedImageTokens
 from libra_edge.compiler.quantization.linear import (
     ActivationQuantizer,
@@ -27,7 +33,7 @@ from libra_edge.compiler.quantization.linear import (
     Ranges,
     StoredWeight,
 )
-from libra_edge.compiler.quantization.quantize import Quantized, choose_precisions, convert, layers
+from libra_edge.compiler.quantization.quantize import Quantized, quantize
 from libra_edge.compiler.quantization.ranges import Seen, of_convolution, search_inputs, watch
 from libra_edge.compiler.quantization.unbatched_blocks import gained
 from libra_edge.engines.base import QdqForm
@@ -79,7 +85,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> StageCache:
 
 @pytest.fixture(scope="module")
 def quantized(checkpoint: Checkpoint, cache: StageCache) -> Quantized:
-    return quantize.quantize(checkpoint, load_recipe("int8"), made_up(checkpoint), CPU, cache)
+    return quantize(checkpoint, load_recipe("int8"), made_up(checkpoint), CPU, cache)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +211,7 @@ def test_calibration_sees_the_whole_loop(checkpoint: Checkpoint, cache: StageCac
     policy = checkpoint.policy
     assert policy.refiner is not None
     hook = policy.refiner.noisy.register_forward_hook(lambda *_: calls.append(1))
-    quantize.run(policy, made_up(checkpoint, 4))
+    run(policy, made_up(checkpoint, 4))
     hook.remove()
     steps, parts = checkpoint.config.schedule.denoise_steps, checkpoint.config.chunks_per_plan
     assert len(calls) == steps * parts * 2, "every step, every slice, true and predicted intents"
@@ -215,14 +221,14 @@ def test_the_cache_is_keyed_by_everything(checkpoint: Checkpoint, cache: StageCa
     recipe, data = load_recipe("int8"), made_up(checkpoint)
     wanted = choose_precisions(checkpoint.policy, recipe, CPU)
     before = {p.name for p in cache.root.iterdir()}
-    quantize.calibrate(checkpoint, recipe, wanted, data, cache)
+    calibrate(checkpoint, recipe, wanted, data, cache)
     first = {p.name for p in cache.root.iterdir()}
-    quantize.calibrate(checkpoint, recipe, wanted, data, cache)
+    calibrate(checkpoint, recipe, wanted, data, cache)
     assert {p.name for p in cache.root.iterdir()} == first
     other = replace(data, noise=data.noise + 1e-3)
-    quantize.calibrate(checkpoint, recipe, wanted, other, cache)
+    calibrate(checkpoint, recipe, wanted, other, cache)
     tighter = recipe.model_copy(update={"algorithm": "percentile", "percentile": 99.0})
-    quantize.calibrate(checkpoint, tighter, wanted, data, cache)
+    calibrate(checkpoint, tighter, wanted, data, cache)
     assert len({p.name for p in cache.root.iterdir()} - first) == 2
     assert before <= first
 
@@ -326,7 +332,7 @@ def test_what_cannot_be_carried_out_is_refused(monkeypatch: pytest.MonkeyPatch) 
     for gpu, code in ((False, "recipe-needs-gpu"), (True, "recipe-not-compiled")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=gpu: there)
         with pytest.raises(IncompatibleError) as caught:
-            quantize.require_calibration_runs_here(load_recipe("nvfp4"))
+            require_calibration_runs_here(load_recipe("nvfp4"))
         assert caught.value.code == code
 
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from libra_edge.catalog import load_recipe
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.quantization.quantize import Quantized, convert, quantize
+from libra_edge.compiler.quantization.convert import convert
+from libra_edge.compiler.quantization.quantize import Quantized, quantize
 from libra_edge.compiler.search.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm

@@ -16,8 +16,8 @@ from libra_edge.bundle.manifest import Work
 from libra_edge.catalog import HIGH, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.graphs.make_graphs import Front
+from libra_edge.compiler.quantization.assign import choose_precisions
 from libra_edge.compiler.quantization.fp16 import HALF
-from libra_edge.compiler.quantization.quantize import choose_precisions
 from libra_edge.compiler.work.count import count
 from libra_edge.compiler.work.estimate import estimate
 from libra_edge.engines.base import QdqForm
