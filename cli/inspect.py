@@ -12,7 +12,7 @@ import typer
 from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Engine, Manifest
-from libra_edge.bundle.verify import is_release, verify_release
+from libra_edge.bundle.verify import is_release, verify_integrity
 from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
@@ -39,7 +39,7 @@ def inspect(
 
 
 def _inspect_release(output: Output, path: Path) -> None:
-    manifest = verify_release(path)
+    manifest = verify_integrity(path)
     policy = manifest.policy
     output.facts(
         f"release {manifest.name}",

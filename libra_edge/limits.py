@@ -6,23 +6,28 @@ Loosening one is refused unless it is asked for by name, and then it is recorded
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.models import Strict
 
+Verdict = Literal["pass", "fail", "not measured"]
 Share = Annotated[float, Field(gt=0, le=1)]
 _LARGER_IS_STRICTER = frozenset({"tokens", "action_percentile"})
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict for many: a failure counts before a gap, a gap before success; none is a gap."""
+    ranked: tuple[Verdict, ...] = ("fail", "not measured", "pass")
+    return min(verdicts, key=ranked.index, default="not measured")
 
 
-class Limits(_Facts):
+class Limits(Strict, strict=True):
     """What every compiled stage has to pass.
 
     tokens: smallest fraction of equal intent tokens; margin: largest error of a margin in logits,
@@ -44,7 +49,7 @@ class Limits(_Facts):
         return self
 
 
-class ChangedLimit(_Facts):
+class ChangedLimit(Strict, strict=True):
     """A limit that is not the recipe's; `default` is None where the recipe has none."""
 
     name: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -22,16 +21,17 @@ from pydantic import (
 
 from libra_edge.bundle.members import APART, COMPILED, MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.errors import IncompatibleError, IntegrityError
-from libra_edge.limits import ChangedLimit
-from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
+from libra_edge.limits import ChangedLimit, Verdict, overall
+from libra_edge.models import Strict
+from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler
 
 SCHEMA_VERSION = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=4096)]
-Verdict = Literal["pass", "fail", "not measured"]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class _Grown(Strict):
@@ -172,6 +172,31 @@ class Decision(Strict):
     reason: Text
 
 
+class CalibratedLayer(Strict):
+    """What became of one layer that could be quantised.
+
+    precision: of its weights, and of its inputs where that is another; input_amax: the largest
+    input that calibration found, to six digits; null where inputs are not rounded.
+    """
+
+    precision: Text
+    input_amax: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class Calibration(Strict):
+    """What ranges were found on and what was found, so that calibrating again can be compared.
+
+    dataset: the fingerprint of its files; sha256: of the samples themselves; frames: episode and
+    step of each.
+    """
+
+    dataset: Text
+    sha256: Sha256
+    algorithm: Name
+    frames: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1, max_length=4096)]
+    layers: Annotated[dict[Text, CalibratedLayer], Field(max_length=8192)]
+
+
 class Layer(Strict):
     """One matrix product or convolution with weights, read off the built engine.
 
@@ -210,12 +235,6 @@ class Parity(Strict):
         return self
 
 
-def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict for many: a failure counts before a gap, a gap before success."""
-    ranked: tuple[Verdict, ...] = ("fail", "not measured", "pass")
-    return min(verdicts, key=ranked.index)
-
-
 class Member(Strict):
     """Size and hash of one file of the release."""
 
@@ -226,11 +245,19 @@ class Member(Strict):
 class ReleaseFacts(_Grown):
     """Everything a manifest says except the list of members: what the compiler knows.
 
-    random_weights: the policy was never trained; such a release is for measuring alone; gates: the
-    limits that it was compiled under, where they are not the recipe's.
+    calibration: where a recipe found ranges; random_weights: the policy was never trained; such a
+    release is for measuring alone; gates: the limits that it was compiled under, where they are not
+    the recipe's.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("device", "gates", "layers", "provision", "random_weights")
+    later: ClassVar[tuple[str, ...]] = (
+        "calibration",
+        "device",
+        "gates",
+        "layers",
+        "provision",
+        "random_weights",
+    )
 
     schema_version: Literal[1] = 1
     name: Name
@@ -245,6 +272,7 @@ class ReleaseFacts(_Grown):
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
     layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
 
+    calibration: Calibration | None = None
     device: DeviceNeeds | None = None
     provision: Provision | None = None
     random_weights: bool = False

@@ -11,7 +11,7 @@ from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 
 
@@ -49,7 +49,7 @@ def write_release(
             else:
                 shutil.copyfile(source, partial / name)
         (partial / MANIFEST).write_bytes(manifest.to_bytes())
-        verify_release(partial)
+        verify_integrity(partial)
     return manifest
 
 
@@ -61,12 +61,12 @@ def pack_release(directory: Path, destination: Path, *, replace: bool = False) -
         IntegrityError: the release is not what its manifest says.
         LibraError: the disk is full.
     """
-    manifest = verify_release(directory)
+    manifest = verify_integrity(directory)
     if _already_there(destination, manifest, replace=replace):
         return manifest
     with new_file(destination) as stream:
         write_container(stream, directory, manifest)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
 def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> Manifest:
@@ -82,7 +82,7 @@ def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> M
         return manifest
     with new_directory(destination) as partial:
         read_container(file, into=partial)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
 def _measure(name: str, source: Path | bytes) -> Member:
@@ -105,7 +105,7 @@ def _already_there(destination: Path, manifest: Manifest, *, replace: bool) -> b
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     try:
-        if verify_release(destination) == manifest:
+        if verify_integrity(destination) == manifest:
             return True
     except (InputError, IncompatibleError, IntegrityError):
         pass  # not this release, whatever it is

@@ -34,7 +34,7 @@ def is_release(path: Path) -> bool:
     return (path / MANIFEST).is_file() or path.is_file()
 
 
-def verify_release(path: Path) -> Manifest:
+def verify_integrity(path: Path) -> Manifest:
     """Check every byte of a release, directory or one file.
 
     Raises:
@@ -59,9 +59,9 @@ def open_release(path: Path) -> Release:
     verified each time, so neither a stale nor a damaged entry is ever used.
 
     Raises:
-        LibraError: as `verify_release`, or the disk is full.
+        LibraError: as `verify_integrity`, or the disk is full.
     """
-    manifest = verify_release(path)
+    manifest = verify_integrity(path)
     if path.is_dir():
         return Release(path, manifest)
     cached = _cache_folder() / manifest.release_id
@@ -75,7 +75,7 @@ def open_release(path: Path) -> Release:
 
 def _is_intact(directory: Path, manifest: Manifest) -> bool:
     try:
-        return verify_release(directory) == manifest
+        return verify_integrity(directory) == manifest
     except (InputError, IntegrityError):
         return False
 

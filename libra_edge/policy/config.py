@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -21,6 +19,7 @@ from pydantic import (
 )
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.models import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -28,12 +27,6 @@ Normalization = Literal["quantiles", "min_max", "mean_std", "identity"]
 PredictionType = Literal["epsilon", "sample", "velocity"]
 Scheduler = Literal["ddim", "dpm_solver_pp", "flow_euler"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
-
-
-class Strict(BaseModel):
-    """Base of every configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StateDim(Strict):

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from libra_edge.errors import InputError
-from libra_edge.policy.config import Embodiment, PolicyConfig, Strict
+from libra_edge.models import Strict
+from libra_edge.policy.config import Embodiment, PolicyConfig
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import LibraError
+from libra_edge.models import Strict
 from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.policy.config import ActionDim, PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Images, Instruction, State
@@ -31,11 +31,7 @@ PLANNER_DELAY_STEPS, REFINER_DELAY_STEPS = 2, 1
 _STANDING = 1e-3
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrajectoryRun(_Facts):
+class TrajectoryRun(Strict):
     """One way to run, over all episodes; 95 % bootstrap intervals over episodes.
 
     engines: the release's, or the policy's own in PyTorch; jerk: mean length of the path's third
@@ -54,7 +50,7 @@ class TrajectoryRun(_Facts):
     held_steps: int
 
 
-class TrajectoryDetail(_Facts):
+class TrajectoryDetail(Strict):
     """Paths of executed actions on recorded episodes, each dimension scaled by its range.
 
     Delta dimensions are summed up to a path, grippers are left out. The release's sync run stands

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from libra_edge.bundle.diff import Change, diff_releases, read_build_report
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -31,14 +31,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_release_does_not_differ_from_itself(work: Path) -> None:
-    manifest = verify_release(work / "loop")
+    manifest = verify_integrity(work / "loop")
     report = read_build_report(work / "loop", manifest)
     assert report is not None
     assert diff_releases(manifest, manifest, report, report) == []
 
 
 def test_forms_differ_in_what_they_should(work: Path) -> None:
-    loop, unrolled = (verify_release(work / form) for form in ("loop", "unrolled"))
+    loop, unrolled = (verify_integrity(work / form) for form in ("loop", "unrolled"))
     changes = {(c.section, c.subject): c for c in diff_releases(loop, unrolled)}
     form = changes["graph", "refiner form"]
     assert (form.before, form.after) == ("loop", "unrolled")
@@ -180,7 +180,7 @@ def test_every_value_is_whole_at_80_columns(pair: tuple[Path, Path], more: list[
 
 
 def _changes(pair: tuple[Path, Path]) -> dict[tuple[str, str], Change]:
-    manifests = [verify_release(path) for path in pair]
+    manifests = [verify_integrity(path) for path in pair]
     reports = [read_build_report(*each) for each in zip(pair, manifests, strict=True)]
     return {(c.section, c.subject): c for c in diff_releases(*manifests, *reports)}
 
@@ -190,7 +190,7 @@ def _size(manifest) -> int:
 
 
 def test_a_report_of_another_release_is_not_read(work: Path, tmp_path: Path) -> None:
-    manifest = verify_release(work / "loop")
+    manifest = verify_integrity(work / "loop")
     other = json.loads((work / "unrolled.build.json").read_text())
     (tmp_path / "loop.build.json").write_text(json.dumps(other))
     assert read_build_report(tmp_path / "loop", manifest) is None

@@ -79,6 +79,31 @@ def quantize(
     return Quantized(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
 
 
+def as_the_recipe_says(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    data: CalibrationData | None,
+    form: QdqForm,
+    cache: StageCache,
+    precisions: Precisions | None = None,
+) -> Quantized | None:
+    """The policy that a recipe makes of a checkpoint; None where no layer changes.
+
+    Args:
+        checkpoint: the policy as trained.
+        recipe: what its layers become.
+        data: what ranges are found on; for recipes that quantise.
+        form: the engine kind's way to write quantised layers.
+        cache: keeps the ranges.
+        precisions: of each layer; None as the recipe says.
+    """
+    if recipe.precision == "fp16":
+        return in_half(checkpoint)
+    if not recipe.quantizes or data is None:
+        return None
+    return quantize(checkpoint, recipe, data, form, cache, precisions)
+
+
 def in_half(checkpoint: Checkpoint) -> Quantized:
     """Every layer in 16-bit floats, which needs no ranges."""
     policy = checkpoint.policy

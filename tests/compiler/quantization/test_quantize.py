@@ -13,7 +13,6 @@ import torch
 from libra_edge.catalog import HIGH, LayerPrecision, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import build_engines
-from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.engines.read_back import integer_layers, require_integers, running
 from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
@@ -46,6 +45,7 @@ from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.libra_vla.layers import ImageTokens
+from tests.compiler.variants import job_for
 from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")
@@ -276,17 +276,10 @@ def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
     reference = TorchEngines(policy)
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 2, 0, None)
+    target, recipe = load_target("cpu-x86_64"), load_recipe("int8")
+    job = job_for(checkpoint, target, recipe, cache, samples=samples)
     with pytest.raises(ParityError, match=r"planner\.blocks\.0\.mlp\.0") as caught:
-        build_engines(
-            front,
-            load_target("cpu-x86_64"),
-            plan_engines(load_target("cpu-x86_64")),
-            load_recipe("int8").gates,
-            None,
-            cache,
-            reference,
-            samples,
-        )
+        build_engines(job, front, reference)
     assert caught.value.code == "precision-fallback"
     assert caught.value.exit_code is ExitCode.PARITY
 
