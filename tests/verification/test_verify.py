@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +48,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def verify(work: Path, release: Path, **options: object) -> Verification:
+def verify(
+    work: Path,
+    release: Path,
+    on_stage: Callable[[str], None] = lambda _: None,
+    **options: object,
+) -> Verification:
     settings = {"checkpoint": work / "checkpoint", "cache": work / "cache", "samples": 10}
-    return verify_release(VerifyRequest(release, **{**settings, **options}))
+    return verify_release(VerifyRequest(release, **{**settings, **options}), on_stage)
 
 
 def failed(result: Verification) -> set[str]:
