@@ -16,12 +16,12 @@
 #include <memory>
 #include <vector>
 
-#include "async.h"
-#include "clock.h"
+#include "control/async.h"
+#include "control/clock.h"
+#include "control/threads.h"
+#include "engine/ort_engines.h"
 #include "error.h"
-#include "ort_engines.h"
-#include "release.h"
-#include "threads.h"
+#include "release/release.h"
 
 namespace {
 

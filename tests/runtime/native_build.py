@@ -92,7 +92,7 @@ def core_program(name: str, folder: Path) -> Path:
     out, root = folder / name, build.SOURCE_ROOT
     without = ("api", "engine", "json", "manifest", "ort", "ort_engines", "policy", "release")
     without += ("sha256", "tensor", "threads")
-    core = sorted(path for path in (root / "src").glob("*.cc") if path.stem not in without)
+    core = [path for path in build.native_sources() if path.stem not in without]
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
         *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),

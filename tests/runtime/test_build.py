@@ -52,6 +52,20 @@ def test_exports_only_the_interface_and_needs_only_libc(library: Path) -> None:
     assert max(glibc) <= (2, 35)
 
 
+def test_a_source_that_moves_changes_nothing(library: Path, tmp_path: Path) -> None:
+    names = [path.name for path in build.native_sources()]
+    assert names == sorted(set(names))
+    moved = tmp_path / "sources"
+    shutil.copytree(build.SOURCE_ROOT, moved, ignore=shutil.ignore_patterns("__pycache__"))
+    (moved / "src/elsewhere").mkdir()
+    for room in ("engine", "release"):
+        for source in (moved / "src" / room).glob("*.cc"):
+            source.rename(moved / "src/elsewhere" / source.name)
+    assert build.build_library(tmp_path / "out", source_root=moved).read_bytes() == (
+        library.read_bytes()
+    )
+
+
 def test_warnings_are_errors(tmp_path: Path) -> None:
     broken = tmp_path / "sources"
     shutil.copytree(build.SOURCE_ROOT, broken)
@@ -102,7 +116,7 @@ def test_source_hash_sees_every_source(tmp_path: Path) -> None:
 def test_sources_are_formatted() -> None:
     folders = [build.SOURCE_ROOT / "src", build.SOURCE_ROOT / "include", C_SOURCES]
     files = [
-        str(p) for folder in folders for p in folder.iterdir() if p.suffix in (".c", ".cc", ".h")
+        str(p) for folder in folders for p in folder.rglob("*") if p.suffix in (".c", ".cc", ".h")
     ]
     program = clang_format.get_executable("clang-format")
     command = [program, "--style=file", "--dry-run", "-Werror", *files]

@@ -7,12 +7,12 @@
 #include <new>
 #include <string>
 
+#include "control/noise.h"
+#include "control/policy.h"
+#include "engine/ort_engines.h"
 #include "error.h"
 #include "libra_edge.h"
-#include "noise.h"
-#include "ort_engines.h"
-#include "policy.h"
-#include "release.h"
+#include "release/release.h"
 
 using le::Error;
 using le::fail;

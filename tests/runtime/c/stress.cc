@@ -12,7 +12,7 @@
 #include <memory>
 #include <thread>
 
-#include "policy.h"
+#include "control/policy.h"
 
 namespace {
 

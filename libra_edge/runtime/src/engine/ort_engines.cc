@@ -1,0 +1,49 @@
+#include "engine/ort_engines.h"
+
+namespace le {
+namespace {
+
+constexpr int kLogFatal = 4;  // every error comes back as a status; nothing is to reach stderr
+
+OrtHandle<OrtEnv> create_env(const Ort &ort) {
+  OrtEnv *env = nullptr;
+  ort.check(ort.create_env(kLogFatal, "libra_edge", &env), "ONNX Runtime");
+  return {env, ort.release_env};
+}
+
+class OrtSessions final : public Session {
+ public:
+  OrtSessions(const Sizes &sizes, const Engine &planner, const Engine &refiner)
+      : Session(sizes),
+        planner_(planner),
+        refiner_(refiner),
+        plan_binding_(planner.bind({io.images.data(), io.instruction.data(), io.state.data()},
+                                   {io.plan_intent.data(), io.margin.data()})),
+        chunk_binding_(refiner.bind(
+            {io.images.data(), io.state.data(), io.chunk_intent.data(), io.noise.data()},
+            {io.actions.data()})) {}
+
+  void plan() override { planner_.run(plan_binding_); }
+  void refine() override { refiner_.run(chunk_binding_); }
+
+ private:
+  const Engine &planner_, &refiner_;
+  Binding plan_binding_, chunk_binding_;
+};
+
+}  // namespace
+
+OrtEngines::OrtEngines(const Release &release, uint32_t threads)
+    : sizes_(release.manifest.sizes),
+      ort_(release.onnxruntime_path, release.manifest.onnxruntime_version),
+      env_(create_env(ort_)),
+      planner_(ort_, *env_, kPlannerMember, release.planner, planner_signature(sizes_),
+               release.manifest.planner_options, threads),
+      refiner_(ort_, *env_, kRefinerMember, release.refiner, refiner_signature(sizes_),
+               release.manifest.refiner_options, threads) {}
+
+std::unique_ptr<Session> OrtEngines::session() const {
+  return std::make_unique<OrtSessions>(sizes_, planner_, refiner_);
+}
+
+}  // namespace le
