@@ -9,22 +9,24 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from libra_edge.bundle.manifest import (
+from libra_edge.bundle.engine_facts import (
     Compiled,
+    Engines,
+    PlannerEngine,
+    RefinerEngine,
+    TensorSpec,
+    Work,
+)
+from libra_edge.bundle.manifest import (
     Decision,
     DeviceNeeds,
-    Engines,
     Layer,
     Parity,
     ParityCheck,
-    PlannerEngine,
     PolicyFacts,
     Provision,
-    RefinerEngine,
     ReleaseFacts,
     RuntimeFacts,
-    TensorSpec,
-    Work,
     overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target

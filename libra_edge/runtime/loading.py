@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import platform
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from libra_edge.bundle.manifest import Manifest, parse_manifest
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError, LibraError
 from libra_edge.runtime import native
 
 LIBRARY_MEMBER = "lib/liblibra_edge.so"
-_MOST_MANIFEST_BYTES = 1 << 20
 _REMEDIES = {
     native.ABI_MISMATCH: "Use the libra-edge version that made the release.",
     native.INCOMPATIBLE: "Compile the policy for this target and version.",
@@ -73,17 +73,17 @@ def load_release_library(release_dir: Path) -> ctypes.CDLL:
         IntegrityError: the manifest is damaged, or the library is not the one it names.
         IncompatibleError: the release is for another architecture or ABI version.
     """
-    runtime, sha256 = _read_manifest(release_dir)
+    manifest = _read_manifest(release_dir)
     here = f"{platform.machine()}-linux-gnu"
-    if runtime.get("arch") != here:
+    if manifest.runtime.arch != here:
         raise IncompatibleError(
             "arch-mismatch",
-            f"{release_dir} is compiled for {runtime.get('arch')}, this machine is {here}.",
+            f"{release_dir} is compiled for {manifest.runtime.arch}, this machine is {here}.",
             "Compile the policy for a target of this architecture.",
         )
     library = release_dir / LIBRARY_MEMBER
     found = hashlib.sha256(library.read_bytes()).hexdigest() if library.is_file() else "missing"
-    if found != sha256:
+    if found != manifest.members[LIBRARY_MEMBER].sha256:
         raise IntegrityError(
             "member-changed",
             f"{LIBRARY_MEMBER} of {release_dir} is not the file its manifest names.",
@@ -92,25 +92,16 @@ def load_release_library(release_dir: Path) -> ctypes.CDLL:
     return load_library(library)
 
 
-def _read_manifest(release_dir: Path) -> tuple[dict[str, Any], str]:
-    """The `runtime` section, and the library's SHA-256."""
-    path = release_dir / "manifest.json"
+def _read_manifest(release_dir: Path) -> Manifest:
+    path = release_dir / MANIFEST
     if not path.is_file():
         raise InputError(
             "not-a-release",
-            f"{release_dir} has no manifest.json.",
+            f"{release_dir} has no {MANIFEST}.",
             "Name a release directory; unpack a .libra file first.",
         )
-    try:
-        with path.open("rb") as file:
-            manifest = json.loads(file.read(_MOST_MANIFEST_BYTES))
-        return dict(manifest["runtime"]), str(manifest["members"][LIBRARY_MEMBER]["sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(
-            "manifest-malformed",
-            f"{path} is not a release manifest ({type(error).__name__}).",
-            "Copy the release again.",
-        ) from None
+    with path.open("rb") as file:
+        return parse_manifest(file.read(MAX_BYTES[MANIFEST] + 1))
 
 
 def raise_status(status: int, name: str, text: str) -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from libra_edge.bundle.manifest import RefinerEngine, TensorSpec
+from libra_edge.bundle.engine_facts import RefinerEngine, TensorSpec
 from libra_edge.compiler.export import from_bytes, to_bytes
 from libra_edge.compiler.front import Front
 from libra_edge.compiler.fuse import FORMS, Form

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "release/manifest_table.h"
 
 namespace le {
 namespace {
@@ -102,13 +103,6 @@ void verify_member(const std::string &directory, const Member &member,
   if (content != nullptr) *content = std::move(buffer);
 }
 
-void require_member(const Manifest &manifest, const char *name) {
-  for (const Member &member : manifest.members) {
-    if (std::strcmp(member.name, name) == 0) return;
-  }
-  fail(LE_MALFORMED, "manifest.json: members has no %s.", name);
-}
-
 }  // namespace
 
 Release read_release(const char *directory) {
@@ -118,9 +112,6 @@ Release read_release(const char *directory) {
   Release release;
   release.manifest = parse_manifest(reinterpret_cast<const char *>(text.data()), text.size());
   release.manifest_sha256 = sha256(text.data(), text.size());
-  for (const char *name : {kPlannerMember, kRefinerMember, kOnnxRuntimeMember}) {
-    require_member(release.manifest, name);
-  }
   for (const Member &member : release.manifest.members) {
     const bool planner = std::strcmp(member.name, kPlannerMember) == 0;
     const bool refiner = std::strcmp(member.name, kRefinerMember) == 0;
