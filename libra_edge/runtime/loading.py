@@ -47,8 +47,8 @@ def load_library(path: Path) -> ctypes.CDLL:
         ) from None
     for name, (result, arguments) in native.PROTOTYPES.items():
         function = getattr(library, name, None)
-        if function is None and name in native.ADDED_WITH_ASYNC:
-            continue  # a release from before still runs in sync mode
+        if function is None and name in native.ADDED_LATER:
+            continue  # a release from before still runs with what it has
         if function is None:
             raise IncompatibleError(
                 "library-not-loadable",

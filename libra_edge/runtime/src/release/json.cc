@@ -49,6 +49,10 @@ bool Json::has(const char *key) const {
   return member != nullptr && !yyjson_is_null(member);
 }
 
+bool Json::is_list() const {
+  return yyjson_is_arr(value_);
+}
+
 bool Json::is(const char *canonical) const {
   std::string written;
   return write_canonical(value_, &written) == nullptr && written == canonical;

@@ -19,6 +19,7 @@ class Json {
   Json at(const char *key) const;
   // Whether an object has this member, and not as null.
   bool has(const char *key) const;
+  bool is_list() const;
   // Whether it is the value whose canonical form this is.
   bool is(const char *canonical) const;
   // A whole number from 0 on, written as one.

@@ -249,9 +249,10 @@ void require_runtime(const Json &runtime) {
 }
 
 // All that makes bytes a manifest, as bundle/manifest.py has it.
-Manifest read_valid(const Json &root) {
+Manifest read_valid(const Json &root, const Digest &sha256) {
   const Json embodiment = root.at("embodiment"), actions = embodiment.at("actions");
   Manifest m = {};
+  m.sha256 = sha256;
   m.name = root.at("name").text();
   m.target = root.at("target").text();
   m.recipe = root.at("recipe").text();
@@ -291,14 +292,20 @@ const char *own_arch() {
 
 Manifest read_manifest(const char *data, size_t size) {
   const JsonDocument document("manifest.json", data, size);
-  return read_valid(checked_root(document, data, size));
+  return read_valid(checked_root(document, data, size), sha256(data, size));
 }
 
 Manifest parse_manifest(const char *data, size_t size) {
   const JsonDocument document("manifest.json", data, size);
   const Json root = checked_root(document, data, size);
   require_runtime(root.at("runtime"));
-  Manifest m = read_valid(root);
+  Manifest m = read_valid(root, sha256(data, size));
+  for (const char *weights : {"engines/planner.data", "engines/refiner.data"}) {
+    if (has_member(m.members, weights)) {
+      fail(LE_INCOMPATIBLE, "%s: this library runs graphs that hold their weights themselves.",
+           weights);
+    }
+  }
   const Json engines = root.at("engines");
   m.planner_options =
       require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));

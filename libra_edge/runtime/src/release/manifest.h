@@ -12,6 +12,7 @@ namespace le {
 
 constexpr const char *kPlannerMember = "engines/planner.onnx";
 constexpr const char *kRefinerMember = "engines/refiner.onnx";
+constexpr const char *kTokenizerMember = "tokenizer.json";
 constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
 
 struct Member {
@@ -36,6 +37,7 @@ struct ActionLimit {
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;
 
 struct Manifest {
+  Digest sha256;  // of its own bytes: it names the release
   std::string name, target, recipe, onnxruntime_version;
   Sizes sizes;
   double control_hz;
