@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.split import Graph
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.model import LibraVLA

@@ -16,13 +16,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from libra_edge.binding.live_policy import LivePolicy, summary_rows
+from libra_edge.binding.values import RunOptions
 from libra_edge.bundle.verify import open_release
 from libra_edge.data.simulator import open_simulator
-from libra_edge.parity import closed_loop
-from libra_edge.parity.closed_loop import EpisodeResult, EpisodeSpec, Summary
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.closed_loop import EpisodeResult, EpisodeSpec, Summary
 from libra_edge.policy.checkpoint import checkpoint_sha256
-from libra_edge.runtime.live import LivePolicy, summary_rows
-from libra_edge.runtime.structs import RunOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 OPPOSITE = {"faucet-open": "faucet-close", "faucet-close": "faucet-open"}

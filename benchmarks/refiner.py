@@ -36,9 +36,9 @@ from baseline import (
 
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.build import interleaved_medians
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.fuse import FORMS, fuse
-from libra_edge.compiler.split import Split, split
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.fuse import FORMS, fuse
+from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.engines.base import Session
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.parity.metrics import action_error

@@ -27,10 +27,10 @@ from baseline import ROOT, cpu_model, write_page
 
 from libra_edge.catalog import Recipe, list_targets, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache, default_cache, tool_versions
-from libra_edge.compiler.calibration_data import CalibrationData, read_calibration_data
 from libra_edge.compiler.estimate import Estimate, estimate
-from libra_edge.compiler.front import Front, make_graphs
-from libra_edge.compiler.quantize import Quantised, in_half, quantise
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
+from libra_edge.compiler.quantization.calibration_data import CalibrationData, read_calibration_data
+from libra_edge.compiler.quantization.quantize import Quantised, in_half, quantise
 from libra_edge.data.lerobot import Dataset
 from libra_edge.engines import engine
 from libra_edge.engines._layers import stored_bytes

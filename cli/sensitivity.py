@@ -90,7 +90,7 @@ def _title(measured: Measured) -> str:
 
 
 def _write(out: Path, measured: Measured) -> None:
-    from libra_edge.compiler.sensitivity_page import markdown, svg
+    from libra_edge.report.sensitivities import markdown, svg
 
     title, dims = _title(measured), measured.checkpoint.config.embodiment.actions
     about = [

@@ -15,9 +15,9 @@ import pytest
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.data.simulator import open_simulator
-from libra_edge.parity import closed_loop
-from libra_edge.parity.closed_loop import EpisodeResult, open_controller, plan_episodes
-from libra_edge.parity.verify import verify_release
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.closed_loop import EpisodeResult, open_controller, plan_episodes
+from libra_edge.verification.verify import verify_release
 from tests.runtime.native_build import golden_program, run_golden
 
 ROOT = Path(__file__).parents[1]

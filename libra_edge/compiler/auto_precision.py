@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from libra_edge.catalog import HIGH, Recipe
 from libra_edge.compiler.costs import Costs
-from libra_edge.compiler.quantize import Quantised, convert
+from libra_edge.compiler.quantization.quantize import Quantised, convert
 from libra_edge.compiler.sensitivity import Sensitivity
 from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm

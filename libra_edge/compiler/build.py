@@ -12,10 +12,10 @@ from functools import partial
 from libra_edge.catalog import Target
 from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.engine_plan import EnginePlan
-from libra_edge.compiler.front import Front
-from libra_edge.compiler.fuse import Form
+from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.graphs.make_graphs import Front
+from libra_edge.compiler.graphs.torch_programs import programs
 from libra_edge.compiler.precision import integer_layers, require_integers
-from libra_edge.compiler.programs import programs
 from libra_edge.engines import engine
 from libra_edge.engines.base import (
     Array,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from libra_edge.catalog import Recipe, Target, TargetEngine
 from libra_edge.compiler.auto_precision import Found, search, with_kept
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.costs import layer_costs
-from libra_edge.compiler.front import OnStage
-from libra_edge.compiler.quantize import Quantised, in_half, quantise
+from libra_edge.compiler.graphs.make_graphs import OnStage
+from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.quantize import Quantised, in_half, quantise
 from libra_edge.compiler.sensitivity import measure_layers
 from libra_edge.compiler.trial import Trial
 from libra_edge.engines import engine

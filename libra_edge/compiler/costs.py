@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from libra_edge.catalog import LayerPrecision, Target, TargetEngine
 from libra_edge.compiler.build import interleaved_medians, load_built
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.quantize import Quantised, quantised_layer
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.split import Graph
+from libra_edge.compiler.quantization.quantize import Quantised, quantised_layer
 from libra_edge.engines import engine
 from libra_edge.policy.model import LibraVLA
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from libra_edge.binding.abi import ABI_VERSION
 from libra_edge.bundle.engine_facts import (
     Compiled,
     Engines,
@@ -33,11 +34,11 @@ from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.auto_precision import Found
 from libra_edge.compiler.build import Built
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.engine_plan import EnginePlan
 from libra_edge.compiler.precision import running, shown_name
-from libra_edge.compiler.qlayers import Ranges
-from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.linear import Ranges
+from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.roofline import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here
@@ -45,7 +46,6 @@ from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
-from libra_edge.runtime.native import ABI_VERSION
 
 _LONGEST_TEXT = 4000
 

@@ -15,20 +15,20 @@ import torch
 from torch import nn
 
 from libra_edge.catalog import Recipe, Target
-from libra_edge.compiler.apart import export_apart
 from libra_edge.compiler.build import Built, Choice
 from libra_edge.compiler.engine_plan import EnginePlan
-from libra_edge.compiler.export import LARGEST_WEIGHTS_BYTES, to_bytes
-from libra_edge.compiler.front import OnStage
-from libra_edge.compiler.fuse import Form, fuse
-from libra_edge.compiler.golden import members_of
-from libra_edge.compiler.half import halve_in_place, products_in_single
-from libra_edge.compiler.split import Split, split
+from libra_edge.compiler.graphs.export import LARGEST_WEIGHTS_BYTES, to_bytes
+from libra_edge.compiler.graphs.external_weights import export_apart
+from libra_edge.compiler.graphs.fuse import Form, fuse
+from libra_edge.compiler.graphs.make_graphs import OnStage
+from libra_edge.compiler.graphs.split import Split, split
+from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.engines import engine
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import BuiltEngine, EnginePair
 from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import InputError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import (
     FUSED,
@@ -38,12 +38,12 @@ from libra_edge.parity.gates import (
     require_pass,
     run_engines,
 )
+from libra_edge.parity.golden import members_of
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.model import LibraVLA
 from libra_edge.policy.planner import Planner
-from libra_edge.policy.torch_controller import TorchEngines
 
 # Each takes a minute in PyTorch and another in ONNX Runtime.
 SAMPLES = 2

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_file
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
@@ -28,15 +29,15 @@ from libra_edge.compiler.facts import (
     simulation_decisions,
     unmeasured,
 )
-from libra_edge.compiler.front import Front, OnStage, make_graphs
-from libra_edge.compiler.golden import golden_members
+from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
+from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
 from libra_edge.compiler.large import compile_large
 from libra_edge.compiler.members import release_members
-from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.quantization.quantize import Quantised
 from libra_edge.compiler.request import Job, Request, resolve
-from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import (
     ENGINE,
     FUSED,
@@ -47,10 +48,9 @@ from libra_edge.parity.gates import (
     compare_end_to_end,
     require_pass,
 )
+from libra_edge.parity.golden import golden_members
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.executor import Engines
-from libra_edge.policy.torch_controller import TorchEngines
-from libra_edge.runtime import Policy
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 REPORT_SCHEMA_VERSION = 1

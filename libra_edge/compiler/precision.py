@@ -11,10 +11,10 @@ from libra_edge.errors import ParityError
 
 # Graph names: `policy.` or `context/` and `step/`, then the layer's, then what is kept of it.
 _WEIGHT = re.compile(r"(?:policy\.|context/|step/)*(?P<layer>.+?)\.weight(?:\.stored)?")
-# One product of several layers, see `libra_edge.compiler.export.restore_names`.
+# One product of several layers, see `libra_edge.compiler.graphs.export.restore_names`.
 _BRACES = re.compile(r"(.*)\{(.+)\}(.*)")
 _STEM = re.compile(r"(?P<tokens>.+\.images)\.stem\.\d+")
-# Query, key and value are one product or three, see `libra_edge.compiler.flat`.
+# Query, key and value are one product or three, see `quantization.unbatched_blocks`.
 _PARTS = {".all": (".query", ".key_value"), ".key": (".key_value",), ".value": (".key_value",)}
 
 

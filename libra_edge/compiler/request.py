@@ -11,12 +11,12 @@ import torch
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
 from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
-from libra_edge.compiler.fuse import Form
+from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.large import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.large import is_large, require_drawn
-from libra_edge.compiler.quantize import require_calibration_runs_here
+from libra_edge.compiler.quantization.calibration_data import CalibrationData, open_calibration_data
+from libra_edge.compiler.quantization.quantize import require_calibration_runs_here
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates

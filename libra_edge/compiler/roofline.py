@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import HIGH, LayerPrecision, Number, Recipe
-from libra_edge.compiler.quantize import Precisions, choose_precisions
-from libra_edge.compiler.split import ContextGraph, PlannerGraph, StepGraph
+from libra_edge.compiler.graphs.split import ContextGraph, PlannerGraph, StepGraph
+from libra_edge.compiler.quantization.quantize import Precisions, choose_precisions
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Statistics, build_policy
 from libra_edge.policy.config import PolicyConfig

@@ -12,8 +12,8 @@ from torch import nn
 
 from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import open_calibration_data
-from libra_edge.compiler.quantize import quantise, require_calibration_runs_here
+from libra_edge.compiler.quantization.calibration_data import open_calibration_data
+from libra_edge.compiler.quantization.quantize import quantise, require_calibration_runs_here
 from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError

@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from libra_edge.catalog import Recipe
-from libra_edge.compiler.quantize import Precisions, Quantised, quantised_layer, replace_layer
+from libra_edge.compiler.quantization.quantize import (
+    Precisions,
+    Quantised,
+    quantised_layer,
+    replace_layer,
+)
 from libra_edge.engines.base import QdqForm
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import largest_differing_margin

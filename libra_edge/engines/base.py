@@ -32,7 +32,7 @@ class QdqForm:
 
     unsigned_activations: uint8 with zero point 128 in place of int8 with 0; integer_bias: int32 in
     units of both scales; images_in_integers: the image stem too, on the camera's own bytes;
-    flat: few operators around each product, see `libra_edge.compiler.flat`.
+    flat: few operators around each product, `compiler.quantization.unbatched_blocks`.
     """
 
     unsigned_activations: bool = False

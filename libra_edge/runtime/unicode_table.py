@@ -1,4 +1,4 @@
-"""Writes what C++ needs to know of Unicode, asked of the `tokenizers` library character by character.
+"""Writes what C++ needs of Unicode, asked of the `tokenizers` library character by character.
 
 Run as a module it renews `src/release/unicode_table.h`; a test says when that is needed.
 """

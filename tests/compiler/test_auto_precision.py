@@ -20,7 +20,7 @@ from libra_edge.compiler.auto_precision import SHARES, Found, search
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.costs import Costs, layer_costs
 from libra_edge.compiler.pipeline import compile_checkpoint
-from libra_edge.compiler.quantize import Quantised, quantise
+from libra_edge.compiler.quantization.quantize import Quantised, quantise
 from libra_edge.compiler.request import Request
 from libra_edge.compiler.sensitivity import Sensitivity
 from libra_edge.compiler.trial import Allowed, Effect

@@ -12,24 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from libra_edge.compiler.calibration_data import (
+from libra_edge.compiler.pipeline import compile_checkpoint
+from libra_edge.compiler.quantization.calibration_data import (
     PHASES,
     choose_frames,
     open_calibration_data,
     read_calibration_data,
     require_apart,
 )
-from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity.trained import STAGES_BETWEEN
-from libra_edge.parity.verify import verify_release
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.config import ActionDim
+from libra_edge.verification.recompile import STAGES_BETWEEN
+from libra_edge.verification.verify import verify_release
 from tests.tiny import INSTRUCTIONS, tiny_embodiment, write_tiny_checkpoint
 
 LENGTH, SWITCH = 40, 25

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from libra_edge.compiler.export import export, opset_of, to_bytes
-from libra_edge.compiler.flat import OPSET, FlatEncoderBlock
+from libra_edge.compiler.graphs.export import export, opset_of, to_bytes
+from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.precision import layer_names
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.quantization.unbatched_blocks import OPSET, FlatEncoderBlock
 from libra_edge.engines.base import Product
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.policy.layers import EncoderBlock

@@ -15,23 +15,23 @@ import pytest
 import torch
 
 from libra_edge.catalog import LayerPrecision, load_recipe, load_target
-from libra_edge.compiler import blocks
-from libra_edge.compiler.blocks import BlockWeight, fills_blocks
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import from_bytes, opset_of
-from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.graphs.export import from_bytes, opset_of
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
+from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.precision import integer_layers, require_integers, running
-from libra_edge.compiler.quantize import Quantised, in_half, layers, left_out, quantise
-from libra_edge.compiler.stages import fused_engines, split_engines
+from libra_edge.compiler.quantization import int4_blocks
+from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
+from libra_edge.compiler.quantization.quantize import Quantised, in_half, layers, left_out, quantise
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 from tests.tiny import write_tiny_checkpoint
@@ -153,7 +153,7 @@ def test_blocks_lie_along_the_inputs_alone(made: Made) -> None:
         attributes = {a.name: a.i for a in node.attribute}
         (inputs, outputs), scale = shapes[node.input[0]], shapes[node.input[1]]
         assert attributes["axis"] == 0
-        assert attributes[blocks.BLOCK_SIZE] == 32
+        assert attributes[int4_blocks.BLOCK_SIZE] == 32
         assert list(scale) == [inputs // 32, outputs]
 
 

@@ -11,27 +11,27 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import require_trained
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.pack import pack_release, unpack_release
 from libra_edge.bundle.verify import verify_release
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler import large
-from libra_edge.compiler.apart import export_apart
 from libra_edge.compiler.engine_plan import plan_engines
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.half import halve_in_place, products_in_single
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.external_weights import export_apart
+from libra_edge.compiler.graphs.split import Split, split
+from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
+from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.compiler.request import Request
-from libra_edge.compiler.split import Split, split
-from libra_edge.compiler.stages import as_written
 from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.onnxruntime import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
-from libra_edge.parity.verify import verify_release as verify_parity
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.runtime import Policy
+from libra_edge.verification.verify import verify_release as verify_parity
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 RTX4090 = load_target("rtx4090")

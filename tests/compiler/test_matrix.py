@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.cli import app as program
-from libra_edge.compiler import matrix
+from libra_edge.compiler import many
 from libra_edge.errors import ExitCode, InputError
 from tests.tiny import write_tiny_checkpoint
 
@@ -35,21 +35,21 @@ print(json.dumps({"ok": True, "result": {"path": sys.argv[1]}}))
 
 
 def test_pairs_that_make_no_sense_say_why() -> None:
-    found = {pair.name: pair.why_not for pair in matrix.pairs(TARGETS, RECIPES)}
+    found = {pair.name: pair.why_not for pair in many.pairs(TARGETS, RECIPES)}
     assert len(found) == 6
     assert found["rtx4090-fp8"] == found["cpu-x86_64-fp32"] == ""
     assert found["jetson-agx-orin-fp8"] == "jetson-agx-orin has no fp8"
     with pytest.raises(InputError, match="matrix-empty"):
-        matrix.pairs(TARGETS[:1], RECIPES[1:])
+        many.pairs(TARGETS[:1], RECIPES[1:])
 
 
 @pytest.mark.parametrize(
     ("jobs", "budget", "expected"), [(4, 100, 3), (2, 100, 2), (4, 25, 2), (4, 5, 1)]
 )
 def test_as_many_run_as_fit(tmp_path: Path, jobs: int, budget: int, expected: int) -> None:
-    wanted = matrix.pairs(TARGETS, RECIPES[:1])
+    wanted = many.pairs(TARGETS, RECIPES[:1])
 
-    def command(pair: matrix.Pair) -> list[str]:
+    def command(pair: many.Pair) -> list[str]:
         return [sys.executable, "-c", JOB, str(tmp_path / pair.name), "ok"]
 
     most = 0
@@ -58,7 +58,7 @@ def test_as_many_run_as_fit(tmp_path: Path, jobs: int, budget: int, expected: in
         nonlocal most
         most = max(most, len(running.split(", ")) if running else 0)
 
-    found = matrix.run(
+    found = many.run(
         wanted, command, jobs=jobs, budget_bytes=budget, each_bytes=10, on_change=on_change
     )
     assert [outcome.status for outcome in found] == ["ok"] * 3
@@ -66,10 +66,10 @@ def test_as_many_run_as_fit(tmp_path: Path, jobs: int, budget: int, expected: in
 
 
 def test_one_that_fails_takes_no_other_down(tmp_path: Path) -> None:
-    wanted = matrix.pairs(TARGETS, RECIPES)
+    wanted = many.pairs(TARGETS, RECIPES)
     kinds = {"cpu-x86_64-fp32": "bad", "rtx4090-fp32": "crash"}
 
-    def command(pair: matrix.Pair) -> list[str]:
+    def command(pair: many.Pair) -> list[str]:
         kind = kinds.get(pair.name, "ok")
         return [sys.executable, "-c", JOB, str(tmp_path / pair.name), kind]
 
@@ -81,7 +81,7 @@ def test_one_that_fails_takes_no_other_down(tmp_path: Path) -> None:
 
     found = {
         o.pair.name: o
-        for o in matrix.run(
+        for o in many.run(
             wanted, command, jobs=8, budget_bytes=8, each_bytes=1, on_change=on_change
         )
     }
@@ -95,7 +95,7 @@ def test_one_that_fails_takes_no_other_down(tmp_path: Path) -> None:
 
 
 def test_processes_are_ended_when_we_are(tmp_path: Path) -> None:
-    def command(pair: matrix.Pair) -> list[str]:
+    def command(pair: many.Pair) -> list[str]:
         return [sys.executable, "-c", "import time; time.sleep(60)"]
 
     def stop(done: int, running: str) -> None:
@@ -104,8 +104,8 @@ def test_processes_are_ended_when_we_are(tmp_path: Path) -> None:
 
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        matrix.run(
-            matrix.pairs(TARGETS, RECIPES[:1]),
+        many.run(
+            many.pairs(TARGETS, RECIPES[:1]),
             command,
             jobs=3,
             budget_bytes=3,
@@ -156,11 +156,11 @@ def test_every_option_reaches_every_compilation(
     assert known - own == {*given, *flags}
     seen: list[list[str]] = []
 
-    def run(wanted: list[matrix.Pair], command: Any, **_: Any) -> list[matrix.Outcome]:
+    def run(wanted: list[many.Pair], command: Any, **_: Any) -> list[many.Outcome]:
         seen.extend(command(pair) for pair in wanted)
         return []
 
-    monkeypatch.setattr(matrix, "run", run)
+    monkeypatch.setattr(many, "run", run)
     checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint")
     words = [word for pair in given.items() for word in pair] + flags
     arguments = ["compile", str(checkpoint), "--target", "cpu-x86_64,rtx4090", "--recipe", "fp32"]

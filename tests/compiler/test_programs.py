@@ -13,14 +13,14 @@ from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.build import Built, build_engines
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engine_plan import plan_engines
-from libra_edge.compiler.front import Front
-from libra_edge.compiler.fuse import Form
-from libra_edge.compiler.programs import programs
-from libra_edge.compiler.stages import fused_engines
+from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.graphs.make_graphs import Front
+from libra_edge.compiler.graphs.staged_engines import fused_engines
+from libra_edge.compiler.graphs.torch_programs import programs
 from libra_edge.errors import InputError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.engines.test_torch_tensorrt import Library
 
 Fronts = Callable[[str], tuple[Checkpoint, Front]]

@@ -11,34 +11,34 @@ import pytest
 import torch
 
 from libra_edge.catalog import HIGH, LayerPrecision, load_recipe, load_target
-from libra_edge.compiler import quantize
 from libra_edge.compiler.build import build_engines
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.calibration_data import CalibrationData
 from libra_edge.compiler.engine_plan import plan_engines
-from libra_edge.compiler.export import from_bytes
-from libra_edge.compiler.flat import gained
-from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.graphs.export import from_bytes
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
+from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.precision import integer_layers, require_integers, running
-from libra_edge.compiler.qlayers import (
+from libra_edge.compiler.quantization import quantize
+from libra_edge.compiler.quantization.calibration_data import CalibrationData
+from libra_edge.compiler.quantization.image_stem import QuantisedImageTokens
+from libra_edge.compiler.quantization.linear import (
     ActivationQuantizer,
     QuantisedLinear,
     Ranges,
     StoredWeight,
 )
-from libra_edge.compiler.qstem import QuantisedImageTokens
-from libra_edge.compiler.quantize import Quantised, choose_precisions, convert, layers
-from libra_edge.compiler.ranges import Seen, of_convolution, search_inputs, watch
-from libra_edge.compiler.stages import fused_engines, split_engines
+from libra_edge.compiler.quantization.quantize import Quantised, choose_precisions, convert, layers
+from libra_edge.compiler.quantization.ranges import Seen, of_convolution, search_inputs, watch
+from libra_edge.compiler.quantization.unbatched_blocks import gained
 from libra_edge.engines.base import EnginePair, QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.errors import ExitCode, IncompatibleError, ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.layers import ImageTokens
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")

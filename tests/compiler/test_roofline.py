@@ -16,9 +16,9 @@ from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import HIGH, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.estimate import estimate
-from libra_edge.compiler.front import Front
-from libra_edge.compiler.half import HALF
-from libra_edge.compiler.quantize import choose_precisions
+from libra_edge.compiler.graphs.make_graphs import Front
+from libra_edge.compiler.quantization.fp16 import HALF
+from libra_edge.compiler.quantization.quantize import choose_precisions
 from libra_edge.compiler.roofline import count
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Checkpoint, build_policy, load_checkpoint

@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 from libra_edge.catalog import load_recipe
 from libra_edge.cli import app as program
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.quantize import Quantised, convert, quantise
+from libra_edge.compiler.quantization.quantize import Quantised, convert, quantise
 from libra_edge.compiler.sensitivity import Sensitivity, measure_layers
-from libra_edge.compiler.sensitivity_page import markdown, svg
 from libra_edge.compiler.trial import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.torch_controller import TorchEngines
+from libra_edge.report.sensitivities import markdown, svg
 from tests.compiler.test_calibration_data import episodes, write
 from tests.compiler.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint

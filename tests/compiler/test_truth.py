@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from libra_edge.catalog import load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.engine_plan import plan_engines
-from libra_edge.compiler.export import export, from_bytes
 from libra_edge.compiler.facts import simulation_decisions
+from libra_edge.compiler.graphs.export import export, from_bytes
+from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.precision import layer_names, running
-from libra_edge.compiler.quantize import layers
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.quantization.quantize import layers
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint
 

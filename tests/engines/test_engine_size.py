@@ -11,8 +11,8 @@ from torch import Tensor
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.front import make_graphs
-from libra_edge.compiler.quantize import quantise
+from libra_edge.compiler.graphs.make_graphs import make_graphs
+from libra_edge.compiler.quantization.quantize import quantise
 from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from libra_edge.binding import abi
 from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.errors import IncompatibleError, IntegrityError
-from libra_edge.runtime import build, manifest_table, native
+from libra_edge.runtime import build, manifest_table
 from tests.runtime import broken_manifests as broken
 from tests.runtime.native_build import C_SOURCES, STRICT, TARGET, zig
 
@@ -33,7 +34,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     shim.read_manifest.argtypes = (ctypes.c_char_p, ctypes.c_uint64) * 2
 
     def read(data: bytes) -> tuple[int, str]:
-        text = ctypes.create_string_buffer(native.ERROR_SIZE)
+        text = ctypes.create_string_buffer(abi.ERROR_SIZE)
         status = shim.read_manifest(data, len(data), text, len(text))
         return status, text.value.decode(errors="replace")
 
@@ -44,19 +45,19 @@ def in_python(data: bytes) -> tuple[int, str]:
     try:
         parse_manifest(data)
     except IncompatibleError as error:
-        return native.INCOMPATIBLE, str(error)
+        return abi.INCOMPATIBLE, str(error)
     except IntegrityError as error:
-        return native.MALFORMED, str(error)
-    return native.OK, ""
+        return abi.MALFORMED, str(error)
+    return abi.OK, ""
 
 
 def compare(reader: Reader, cases: Iterable[tuple[str, bytes]]) -> tuple[int, int]:
     """How many were taken and refused, by both alike."""
     taken = refused = 0
     for name, data in cases:
-        python, native_one = in_python(data), reader(data)
-        assert python[0] == native_one[0], f"{name}: {python} in Python, {native_one} in C++"
-        taken, refused = taken + (python[0] == native.OK), refused + (python[0] != native.OK)
+        python, cpp = in_python(data), reader(data)
+        assert python[0] == cpp[0], f"{name}: {python} in Python, {cpp} in C++"
+        taken, refused = taken + (python[0] == abi.OK), refused + (python[0] != abi.OK)
     return taken, refused
 
 
