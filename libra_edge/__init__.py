@@ -1,3 +1,8 @@
 """Libra Edge: compile a trained Libra-VLA policy into a release that a robot can run."""
 
+import os
+
+# ONNX Runtime sends telemetry unless this is set before it is imported, by whomever.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 __version__ = "0.1.0"

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import platform
 from pathlib import Path
 from typing import NoReturn
 
 from libra_edge.binding import abi
+from libra_edge.bundle.compatibility import (
+    CPU,
+    needs_of,
+    require_compatible,
+    require_trained,
+    this_device,
+)
 from libra_edge.bundle.manifest import Manifest, parse_manifest
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES
-from libra_edge.errors import IncompatibleError, InputError, IntegrityError, LibraError
+from libra_edge.errors import (
+    IncompatibleError,
+    InputError,
+    IntegrityError,
+    LibraError,
+    ParityError,
+)
 
 LIBRARY_MEMBER = "lib/liblibra_edge.so"
 _REMEDIES = {
@@ -65,21 +77,27 @@ def load_library(path: Path) -> ctypes.CDLL:
     return library
 
 
-def load_release_library(release_dir: Path) -> ctypes.CDLL:
+def load_release_library(
+    release_dir: Path, *, allow_failed: bool = False, allow_random_weights: bool = False
+) -> ctypes.CDLL:
     """Load a release's own library, after checking its SHA-256 against the manifest.
 
     Raises:
         InputError: the folder is not a release.
         IntegrityError: the manifest is damaged, or the library is not the one it names.
-        IncompatibleError: the release is for another architecture or ABI version.
+        IncompatibleError: the release is not for this machine, or it was never trained.
+        ParityError: it failed its parity checks.
     """
     manifest = _read_manifest(release_dir)
-    here = f"{platform.machine()}-linux-gnu"
-    if manifest.runtime.arch != here:
-        raise IncompatibleError(
-            "arch-mismatch",
-            f"{release_dir} is compiled for {manifest.runtime.arch}, this machine is {here}.",
-            "Compile the policy for a target of this architecture.",
+    # The library in a release runs what ONNX Runtime's own library does.
+    require_compatible(needs_of(manifest), this_device(frozenset({CPU})))
+    if not allow_random_weights:
+        require_trained(manifest)
+    if manifest.parity.verdict == "fail" and not allow_failed:
+        raise ParityError(
+            "parity-failed",
+            f"{release_dir} failed its own parity checks: it is not the trained policy.",
+            "Compile the policy again; `libra-edge inspect` shows what failed.",
         )
     library = release_dir / LIBRARY_MEMBER
     found = hashlib.sha256(library.read_bytes()).hexdigest() if library.is_file() else "missing"
@@ -94,6 +112,12 @@ def load_release_library(release_dir: Path) -> ctypes.CDLL:
 
 def _read_manifest(release_dir: Path) -> Manifest:
     path = release_dir / MANIFEST
+    if release_dir.is_file():
+        raise InputError(
+            "not-a-release",
+            f"{release_dir} is a file; a release is run from its directory.",
+            "Unpack it with `libra-edge unpack` and name the directory.",
+        )
     if not path.is_file():
         raise InputError(
             "not-a-release",
@@ -111,6 +135,8 @@ def raise_status(status: int, name: str, text: str) -> NoReturn:
         raise InputError(code, text, "Match the sizes and ranges that the release names.")
     if status in _INCOMPATIBLE:
         raise IncompatibleError(code, text, _REMEDIES[status])
+    if status == abi.UNPROVEN:
+        raise ParityError(code, text, "Compile the policy again, or open it by name of the flag.")
     if status in (abi.IO, abi.MALFORMED, abi.INTEGRITY):
         raise IntegrityError(code, text, "Copy the release again; do not run this one.")
     if status == abi.INTERNAL:

@@ -506,5 +506,5 @@ def test_limits_that_make_no_sense_are_refused(
     copy: Callable[[], Path], key: dict[str, Any]
 ) -> None:
     release, _ = changed(copy, lambda content: content["embodiment"]["actions"][1].update(key))
-    with pytest.raises(IntegrityError, match="malformed"):
+    with pytest.raises(IntegrityError, match="manifest-invalid"):
         Policy(release)

@@ -21,7 +21,7 @@ Reader = Callable[[bytes], tuple[int, str]]
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """`read_manifest` of the runtime: status and sentence."""
     out, root = tmp_path_factory.mktemp("manifest") / "shim.so", build.SOURCE_ROOT
-    names = ("canonical", "error", "json", "manifest", "rules", "tensor")
+    names = ("canonical", "error", "json", "manifest", "rules", "sha256", "tensor")
     sources = [str(path) for path in build.native_sources() if path.stem in names]
     yyjson = root / "third_party/yyjson"
     zig("cc", *TARGET, "-O1", "-fPIC", "-c", str(yyjson / "yyjson.c"), "-o", f"{out}.o")

@@ -42,7 +42,7 @@ def read(release: Path) -> Any:
     return json.loads((release / "manifest.json").read_text(encoding="utf-8"))
 
 
-def try_open(release: Path, library: Path) -> tuple[int, str]:
+def try_open(release: Path, library: Path, flags: int = 0) -> tuple[int, str]:
     """Status and text of le_open through a trusted library; the handle stays untouched."""
     loaded = load_library(library)
     handle = ctypes.c_void_p(0xABCD)
@@ -52,6 +52,7 @@ def try_open(release: Path, library: Path) -> tuple[int, str]:
         abi_version=1,
         release_dir=os.fsencode(release),
         threads=1,
+        flags=flags,
     )
     status = loaded.le_open(ctypes.byref(options), ctypes.byref(handle), error, len(error))
     if status == abi.OK:
@@ -311,8 +312,13 @@ def test_an_onnxruntime_that_is_none(copy: Copy, library: Path) -> None:
 def test_no_release_at_all(library: Path, tmp_path: Path) -> None:
     assert try_open(tmp_path / "nowhere", library)[0] == abi.INVALID_ARGUMENT
     assert try_open(tmp_path, library) == (abi.INTEGRITY, "manifest.json is missing.")
-    (tmp_path / "file").touch()
-    assert try_open(tmp_path / "file", library)[0] == abi.INTEGRITY
+    for name, text in (("file", "not a directory"), ("x.libra", "unpack it first")):
+        (tmp_path / name).touch()
+        status, found = try_open(tmp_path / name, library)
+        assert status == abi.INVALID_ARGUMENT
+        assert text in found
+        with pytest.raises(InputError, match="libra-edge unpack"):
+            Policy(tmp_path / name)
     with pytest.raises(InputError) as caught:
         Policy(tmp_path)
     assert caught.value.code == "not-a-release"

@@ -203,8 +203,7 @@ typedef struct le_open_options {
 /* le_policy_info.flags. */
 #define LE_INFO_PARITY_FAILED 1u       /* opened with LE_OPEN_ALLOW_FAILED */
 #define LE_INFO_RANDOM_WEIGHTS 2u      /* opened with LE_OPEN_ALLOW_RANDOM_WEIGHTS */
-#define LE_INFO_PARITY_NOT_MEASURED 4u /* a parity check could not be made where it was compiled \
-                                        */
+#define LE_INFO_PARITY_NOT_MEASURED 4u /* a check could not be made where it was compiled */
 
 /* What a release is. Strings belong to the policy and live until le_destroy. */
 typedef struct le_policy_info {

@@ -2,8 +2,13 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <link.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <string>
@@ -14,6 +19,7 @@
 namespace le {
 namespace {
 
+constexpr size_t kMostTries = 100;
 constexpr const char *kName = "lib/libonnxruntime.so";
 #if defined(__x86_64__)
 constexpr uint16_t kMachine = EM_X86_64;
@@ -54,12 +60,40 @@ void check_segments(const MemoryFile &file) {
   if (!loads) fail(LE_ENGINE, "%s holds nothing to load.", kName);
 }
 
-// The loader takes two files of one name for one. The descriptor's number may be used again, so
-// each library gets a name of its own.
-std::string unused_name(const MemoryFile &file, size_t number) {
-  std::string name = "/proc/self/fd/";
-  for (size_t i = 0; i < number; ++i) name += "./";
-  return name + std::to_string(file.descriptor());
+// Whether the library's pages are those of the file: what /proc/self/maps says of one of them.
+bool is_of(void *library, const MemoryFile &file) {
+  link_map *map = nullptr;
+  struct stat status;
+  if (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || fstat(file.descriptor(), &status) != 0) {
+    return false;
+  }
+  const auto wanted = reinterpret_cast<uintptr_t>(map->l_ld);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long start, end, inode;
+    unsigned major_number, minor_number;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %*s %x:%x %lu", &start, &end, &major_number,
+                    &minor_number, &inode) != 5 ||
+        wanted < start || wanted >= end) {
+      continue;
+    }
+    return inode == status.st_ino && makedev(major_number, minor_number) == status.st_dev;
+  }
+  return false;
+}
+
+// The loader takes two files of one name for one, and the number of a descriptor is used again; so
+// a name that stands for another library by now is made longer.
+void *load(const MemoryFile &file) {
+  std::string folder = "/proc/self/fd/";
+  for (size_t tries = 0; tries < kMostTries; ++tries, folder += "./") {
+    const std::string name = folder + std::to_string(file.descriptor());
+    void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (library == nullptr) fail(LE_ENGINE, "ONNX Runtime cannot be loaded: %s.", dlerror());
+    if (is_of(library, file)) return library;
+    dlclose(library);
+  }
+  fail(LE_ENGINE, "%s cannot be loaded: other libraries have taken its names.", kName);
 }
 
 }  // namespace
@@ -70,10 +104,7 @@ void *load_library(const MemoryFile &file, const Digest &sha256) {
   const std::scoped_lock locked(lock);
   if (const auto found = loaded->find(sha256); found != loaded->end()) return found->second;
   check_segments(file);
-  const std::string name = unused_name(file, loaded->size());
-  void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  if (library == nullptr) fail(LE_ENGINE, "ONNX Runtime cannot be loaded: %s.", dlerror());
-  return loaded->emplace(sha256, library).first->second;
+  return loaded->emplace(sha256, load(file)).first->second;
 }
 
 }  // namespace le
