@@ -31,7 +31,7 @@ def compile_matrix(
 ) -> None:
     """Compile every pair that makes sense; leaves with 1 if one of them failed."""
     from libra_edge.compiler import many
-    from libra_edge.compiler.roofline import count
+    from libra_edge.compiler.work.count import count
 
     config = read_config(checkpoint / "config.json")
     targets = [load_target(one) for one in target.split(",")]

@@ -169,8 +169,8 @@ def _show_runtime(output: Output, stats: dict[str, Any]) -> None:
 def _report(
     output: Output, settings: Mapping[str, object], results: list[closed_loop.EpisodeResult]
 ) -> None:
-    summaries = closed_loop.summarise_tasks(results)
-    overall = closed_loop.summarise(results)
+    summaries = closed_loop.summarize_tasks(results)
+    overall = closed_loop.summarize(results)
     output.table(
         ("task", "success", "rate", "95 % interval", "mean steps"),
         [

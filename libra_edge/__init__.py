@@ -2,7 +2,9 @@
 
 import os
 
+from libra_edge.version import __version__
+
 # ONNX Runtime sends telemetry unless this is set before it is imported, by whomever.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]

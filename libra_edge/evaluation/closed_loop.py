@@ -216,13 +216,13 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
     if episodes == 0:
         raise NotMeasuredError("no-episodes", "no episode was run.", "Run at least one.")
     rate, z2 = successes / episodes, _Z_95**2
-    centre = rate + z2 / (2 * episodes)
+    center = rate + z2 / (2 * episodes)
     spread = _Z_95 * math.sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
     scale = 1 + z2 / episodes
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
 
 
-def summarise(results: Sequence[EpisodeResult], name: str = "all") -> Summary:
+def summarize(results: Sequence[EpisodeResult], name: str = "all") -> Summary:
     """Success and its interval over all of `results`."""
     successes = sum(result.success for result in results)
     low, high = wilson(successes, len(results))
@@ -231,10 +231,10 @@ def summarise(results: Sequence[EpisodeResult], name: str = "all") -> Summary:
     return Summary(name, len(results), successes, rate, low, high, steps)
 
 
-def summarise_tasks(results: Sequence[EpisodeResult]) -> list[Summary]:
+def summarize_tasks(results: Sequence[EpisodeResult]) -> list[Summary]:
     """One summary per task, in the order the tasks came."""
     tasks = dict.fromkeys(result.task for result in results)
-    return [summarise([r for r in results if r.task == task], task) for task in tasks]
+    return [summarize([r for r in results if r.task == task], task) for task in tasks]
 
 
 def compare(a: Sequence[EpisodeResult], b: Sequence[EpisodeResult]) -> Paired:

@@ -65,9 +65,9 @@ def difference(paired: Paired) -> tuple[float, float]:
     cells = [paired.both, paired.only_a, paired.only_b, paired.neither]
     count = sum(cells)
     lost, won, total = paired.only_a + 0.5, paired.only_b + 0.5, count + 2.0
-    centre = (won - lost) / total
+    center = (won - lost) / total
     spread = math.sqrt(max(won + lost - (won - lost) ** 2 / total, 0.0)) / total
-    return (paired.only_b - paired.only_a) / count, centre - _Z_95_ONE_SIDED * spread
+    return (paired.only_b - paired.only_a) / count, center - _Z_95_ONE_SIDED * spread
 
 
 def judge(tasks: Mapping[str, Paired], margin: float = MARGIN) -> list[Check]:

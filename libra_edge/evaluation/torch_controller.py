@@ -11,7 +11,7 @@ import torch
 from libra_edge.data.types import Observation
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.executor import Executor, Floats, Images, Instruction, StepInfo, Tokens
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 
 class TorchEngines:

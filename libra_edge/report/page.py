@@ -47,7 +47,7 @@ def html(report: Report) -> str:
         headline=_headline(report, manifest),
         blocks=layer_blocks(manifest.layers),
         shares=shares,
-        colour=_colours([share.precision for share in shares]),
+        color=_colors([share.precision for share in shares]),
         paired_total=_total(report.closed_loop),
         css=_CSS.__getitem__,
         number=_number,
@@ -102,7 +102,7 @@ def _episodes(task: PairedTask) -> int:
     return task.both + task.only_checkpoint + task.only_release + task.neither
 
 
-def _colours(precisions: list[str]) -> Mapping[str, str]:
+def _colors(precisions: list[str]) -> Mapping[str, str]:
     """A style per precision: floats grey, the rest in turn."""
     narrow = [name for name in precisions if name != "fp32"]
     return {"fp32": "k0"} | {name: f"k{1 + i % 5}" for i, name in enumerate(narrow)}

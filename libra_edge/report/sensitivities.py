@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from libra_edge.policy.config import ActionDim
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.sensitivity import Sensitivity
+    from libra_edge.compiler.search.sensitivity import Sensitivity
 
 _BAR_WIDTH, _ROW_HEIGHT, _NAME_WIDTH = 360, 18, 330
 
@@ -102,12 +102,12 @@ def svg(title: str, ranked: Sequence[Sensitivity]) -> str:
 def _bar(place: int, one: Sensitivity, largest: float) -> str:
     top = (place + 2) * _ROW_HEIGHT
     length = max(_BAR_WIDTH * one.gate_used / largest, 0.5)
-    colour = "#2a6fb0" if one.layer.startswith("planner") else "#d08020"
+    color = "#2a6fb0" if one.layer.startswith("planner") else "#d08020"
     middle = top + _ROW_HEIGHT - 6
     return (
         f'<text x="{_NAME_WIDTH - 6}" y="{middle}" text-anchor="end">{_escaped(one.layer)}</text>'
         f'<rect x="{_NAME_WIDTH}" y="{top + 2}" width="{length:.1f}" '
-        f'height="{_ROW_HEIGHT - 5}" fill="{colour}"/>'
+        f'height="{_ROW_HEIGHT - 5}" fill="{color}"/>'
         f'<text x="{_NAME_WIDTH + length + 5:.1f}" y="{middle}">{one.gate_used:.1%}</text>'
     )
 

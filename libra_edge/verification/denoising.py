@@ -12,9 +12,9 @@ import torch
 
 from libra_edge.bundle.engine_facts import RefinerEngine
 from libra_edge.engines import engine
-from libra_edge.engines.base import Session
+from libra_edge.engines.session import Session
 from libra_edge.parity.samples import Sample
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.verification.differences import DenoisingDetail, StepError, bootstrap
 from libra_edge.verification.unrolled_graphs import with_partial_samples
 
@@ -59,7 +59,7 @@ def _session(partial: bytes, facts: RefinerEngine) -> tuple[Session, str]:
     kind = engine("onnxruntime")
     if facts.kind == "onnxruntime" and kind.is_available(facts.provider):
         return kind.load(partial, facts.provider, facts.session_options), facts.provider
-    return kind.load(partial, "CPUExecutionProvider", {}, optimise=False), "CPU, as written"
+    return kind.load(partial, "CPUExecutionProvider", {}, optimize=False), "CPU, as written"
 
 
 def _step(step: int, error: npt.NDArray[np.float64], seed: int) -> StepError:

@@ -8,7 +8,7 @@ from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_devi
 from libra_edge.bundle.members import APART
 from libra_edge.bundle.verify import Release
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair
+from libra_edge.engines.session import EnginePair
 from libra_edge.policy.executor import Engines
 
 
@@ -40,8 +40,8 @@ def load_graphs(release: Release) -> Engines | None:
     kind = engine("onnxruntime")
     planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
     return EnginePair(
-        kind.load(planner.read_bytes(), CPU, {}, optimise=False),
-        kind.load(refiner.read_bytes(), CPU, {}, optimise=False),
+        kind.load(planner.read_bytes(), CPU, {}, optimize=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimize=False),
     )
 
 

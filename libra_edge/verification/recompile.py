@@ -21,8 +21,9 @@ from libra_edge.policy.executor import Engines
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
     from libra_edge.compiler.graphs.make_graphs import Front
+    from libra_edge.compiler.quantization.assign import Precisions
     from libra_edge.compiler.quantization.calibration_data import CalibrationData
-    from libra_edge.compiler.quantization.quantize import Precisions, Quantised
+    from libra_edge.compiler.quantization.quantize import Quantized
     from libra_edge.policy.checkpoint import Checkpoint
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
@@ -70,7 +71,7 @@ def read_checkpoint(release: Release, path: Path | None) -> Trained:
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.compiler.facts import policy_facts
+        from libra_edge.compiler.release.facts import policy_facts
         from libra_edge.policy.checkpoint import load_checkpoint
     torch.set_num_threads(1)
     loaded, manifest = load_checkpoint(path), release.manifest
@@ -118,14 +119,14 @@ def with_stages(
     policy: tuple[str, Engines] = (POLICY, TorchEngines(loaded.policy))
     if quick:
         return replace(trained, stages=(policy,), left_out=(STAGES_BETWEEN,))
-    if load_recipe(manifest.recipe).quantises and sources.calibrate is None:
+    if load_recipe(manifest.recipe).quantizes and sources.calibrate is None:
         # They depend on calibration data; the policy itself is the one that counts.
         why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
         return replace(trained, stages=(policy,), left_out=(why,))
-    quantised, front = graphs_again(manifest, loaded, sources, on_stage)
+    quantized, front = graphs_again(manifest, loaded, sources, on_stage)
     stages: tuple[tuple[str, Engines], ...] = (
         policy,
-        *((("quantised", TorchEngines(quantised.policy)),) if quantised else ()),
+        *((("quantised", TorchEngines(quantized.policy)),) if quantized else ()),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         (FUSED, fused_engines(front.planner, front.refiners[manifest.engines.refiner.form])),
@@ -135,7 +136,7 @@ def with_stages(
 
 def graphs_again(
     manifest: Manifest, checkpoint: Checkpoint, sources: Sources, on_stage: Callable[[str], None]
-) -> tuple[Quantised | None, Front]:
+) -> tuple[Quantized | None, Front]:
     """The policy as the recipe rounds it, None where it does not, and the plain graphs of that.
 
     Raises:
@@ -145,24 +146,25 @@ def graphs_again(
     from libra_edge.compiler.graphs.make_graphs import make_graphs
 
     cache = StageCache(sources.cache or default_cache())
-    quantised = _quantised_again(manifest, checkpoint, sources, cache)
+    quantized = _quantized_again(manifest, checkpoint, sources, cache)
 
     def say(stage: str, note: str) -> None:
         on_stage(f"{stage}: {note}")
 
-    return quantised, make_graphs(checkpoint, cache, say, quantised)
+    return quantized, make_graphs(checkpoint, cache, say, quantized)
 
 
-def _quantised_again(
+def _quantized_again(
     manifest: Manifest, checkpoint: Checkpoint, sources: Sources, cache: StageCache
-) -> Quantised | None:
-    from libra_edge.compiler.quantization.quantize import choose_precisions, in_half, quantise
+) -> Quantized | None:
+    from libra_edge.compiler.quantization.assign import choose_precisions
+    from libra_edge.compiler.quantization.quantize import in_half, quantize
     from libra_edge.engines import engine
 
     recipe = load_recipe(manifest.recipe)
     if recipe.precision == "fp16":
         return in_half(checkpoint)
-    if not recipe.quantises:
+    if not recipe.quantizes:
         return None
     if sources.calibrate is None:
         raise InputError(
@@ -179,18 +181,18 @@ def _quantised_again(
         name: precision if str(precision) == decided.get(name) else HIGH
         for name, precision in wanted.items()
     }
-    quantised = quantise(checkpoint, recipe, data, form, cache, kept)
-    _require_same_ranges(manifest, recipe, quantised)
-    return quantised
+    quantized = quantize(checkpoint, recipe, data, form, cache, kept)
+    _require_same_ranges(manifest, recipe, quantized)
+    return quantized
 
 
-def _require_same_ranges(manifest: Manifest, recipe: Recipe, quantised: Quantised) -> None:
+def _require_same_ranges(manifest: Manifest, recipe: Recipe, quantized: Quantized) -> None:
     """Refuse to hold a release against graphs that another recipe or compiler would have made."""
-    from libra_edge.compiler.facts import range_words
+    from libra_edge.compiler.release.facts import range_words
 
     reasons = {d.subject: d.reason for d in manifest.decisions}
-    for name, precision in quantised.precisions.items():
-        found = quantised.ranges.get(name)
+    for name, precision in quantized.precisions.items():
+        found = quantized.ranges.get(name)
         if found is None or precision.activations in ("fp32", "fp16"):
             continue
         if range_words(found, recipe) not in reasons.get(name, ""):

@@ -19,7 +19,8 @@ from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx
 from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
-from libra_edge.engines.base import BuiltEngine, TensorSpec
+from libra_edge.engines.base import BuiltEngine
+from libra_edge.engines.session import TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
 from libra_edge.verification.verify import verify_release as verify_parity
 from tests.tiny import write_tiny_checkpoint

@@ -10,8 +10,8 @@ from libra_edge.evaluation.closed_loop import (
     open_controller,
     plan_episodes,
     run,
-    summarise,
-    summarise_tasks,
+    summarize,
+    summarize_tasks,
     wilson,
 )
 from libra_edge.policy.config import ActionDim
@@ -82,11 +82,11 @@ def _results(outcomes: dict[int, bool], task: str = "left") -> list[EpisodeResul
 
 def test_summaries_per_task_and_over_all():
     results = _results({0: True, 1: False}) + _results({0: True}, "right")
-    assert [(s.name, s.successes, s.episodes) for s in summarise_tasks(results)] == [
+    assert [(s.name, s.successes, s.episodes) for s in summarize_tasks(results)] == [
         ("left", 1, 2),
         ("right", 1, 1),
     ]
-    overall = summarise(results)
+    overall = summarize(results)
     assert overall.rate == pytest.approx(2 / 3)
     assert overall.low < overall.rate < overall.high
 

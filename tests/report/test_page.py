@@ -113,11 +113,11 @@ def test_browser_test_sees_what_it_is_for(shown: Browser, tmp_path: Path) -> Non
 def test_dark_mode_is_dark_and_print_is_not(shown: Browser, page: Path) -> None:
     def brightness(**how: object) -> tuple[float, float]:
         shown.open(page, width=1280, **how)
-        colours = [
+        colors = [
             shown.value(f"getComputedStyle(document.querySelector({where!r})).{what}")
             for where, what in (("body", "backgroundColor"), ("svg text", "fill"))
         ]
-        return tuple(np.mean([int(n) for n in re.findall(r"\d+", c)[:3]]) for c in colours)
+        return tuple(np.mean([int(n) for n in re.findall(r"\d+", c)[:3]]) for c in colors)
 
     light, dark = brightness(), brightness(dark=True)
     assert light[0] > 240 > 128 > light[1]

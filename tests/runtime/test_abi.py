@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libra_edge import __version__
 from libra_edge.binding import abi
 from libra_edge.binding.library import load_library
+from libra_edge.version import __version__
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_MARGIN, D, H, L, P, T
 

@@ -32,7 +32,7 @@ from libra_edge.verification.verify import (
     Verification,
     verify_release,
 )
-from tests.compiler.test_calibration_data import episodes, write
+from tests.compiler.quantization.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -172,8 +172,8 @@ def test_a_machine_without_the_architecture_measures_nothing_in_silence(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(this_device(), arch="riscv64-linux-gnu")
-    for module in ("verify", "loading"):
-        monkeypatch.setattr(f"libra_edge.parity.{module}.this_device", lambda: other)
+    for module in ("verify", "open_engines"):
+        monkeypatch.setattr(f"libra_edge.verification.{module}.this_device", lambda: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
     gap = next(check for check in result.checks if check.verdict == "not measured")

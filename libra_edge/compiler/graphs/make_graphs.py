@@ -9,7 +9,8 @@ from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
 from libra_edge.compiler.graphs.split import Split, split
-from libra_edge.compiler.quantization.quantize import Precisions, Quantised
+from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.policy.checkpoint import Checkpoint
 
 OnStage = Callable[[str, str], None]
@@ -39,7 +40,7 @@ def make_graphs(
     checkpoint: Checkpoint,
     cache: StageCache,
     on_stage: OnStage,
-    quantised: Quantised | None = None,
+    quantized: Quantized | None = None,
 ) -> Front:
     """Split, export and fuse a checkpoint.
 
@@ -47,15 +48,15 @@ def make_graphs(
         checkpoint: what to compile.
         cache: where stage outputs are kept.
         on_stage: called with each stage's name and what is going on.
-        quantised: the checkpoint's policy with quantised layers, to be compiled in its place.
+        quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
     """
     on_stage("split", "policy into graphs")
-    parts = split(quantised.policy if quantised else checkpoint.policy)
+    parts = split(quantized.policy if quantized else checkpoint.policy)
     inputs = {"checkpoint": checkpoint.sha256}
-    if quantised:
-        inputs["quantised"] = quantised.sha256
+    if quantized:
+        inputs["quantised"] = quantized.sha256
     on_stage("export", ", ".join(graph.name for graph in parts.graphs))
-    in_blocks = any(p.weights == "int4" for p in quantised.precisions.values()) if quantised else ()
+    in_blocks = any(p.weights == "int4" for p in quantized.precisions.values()) if quantized else ()
     exported, _ = cache.get_or_make(
         "export",
         inputs,
@@ -67,7 +68,7 @@ def make_graphs(
     forms: tuple[Form, ...] = ("loop",) if in_blocks else FORMS
     fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
     refiners = {form: fused[form] for form in FORMS if form in fused}
-    return Front(parts, exported, refiners, quantised.precisions if quantised else {})
+    return Front(parts, exported, refiners, quantized.precisions if quantized else {})
 
 
 def _fuse(parts: Split, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.model import LibraVLA, sampler_step
-from libra_edge.policy.refiner import Context, Refiner
+from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
+from libra_edge.policy.libra_vla.refiner import Context, Refiner
 
 Floats = npt.NDArray[np.float32]
 

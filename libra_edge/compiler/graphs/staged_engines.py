@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from libra_edge.compiler.graphs.split import Graph, Split, Tables
-from libra_edge.engines.base import Array, EnginePair, Session
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Array, EnginePair, Session
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -66,7 +66,7 @@ def fused_engines(planner: bytes, refiner: bytes) -> EnginePair:
 
 def as_written(model: bytes) -> Session:
     """An ONNX graph on the CPU without any optimisation."""
-    return ENGINE.load(model, "CPUExecutionProvider", {}, optimise=False)
+    return ENGINE.load(model, "CPUExecutionProvider", {}, optimize=False)
 
 
 def _torch_run(graph: Graph) -> Run:

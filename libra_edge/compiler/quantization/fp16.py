@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.planner import Planner
-from libra_edge.policy.refiner import Context, Refiner
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.planner import Planner
+from libra_edge.policy.libra_vla.refiner import Context, Refiner
 
 HALF = LayerPrecision(weights="fp16", activations="fp16")
 # Its results become the rows of a table.

@@ -17,7 +17,7 @@ from libra_edge.compiler.quantization.linear import (
     onnx_node,
 )
 from libra_edge.engines.base import QdqForm
-from libra_edge.policy.layers import ImageTokens
+from libra_edge.policy.libra_vla.layers import ImageTokens
 
 
 class ChannelQuantizer(nn.Module):
@@ -57,7 +57,7 @@ class ChannelQuantizer(nn.Module):
         return scaled.clamp(0, 255) - zero
 
 
-class QuantisedConv(nn.Module):
+class QuantizedConv(nn.Module):
     """A convolution between an already quantised input and a quantised output.
 
     ONNX Runtime's integer convolution gives 8-bit results in one scale, so the output is rounded
@@ -147,7 +147,7 @@ class FlatGroupNorm(nn.Module):
         )
 
 
-class QuantisedImageTokens(nn.Module):
+class QuantizedImageTokens(nn.Module):
     """`ImageTokens` in integers: camera bytes are 8-bit already and enter without rounding.
 
     The normalisation of pixels moves into the first convolution. Its zero padding then stands for
@@ -193,7 +193,7 @@ class QuantisedImageTokens(nn.Module):
             if not stages:
                 own, bias = _on_bytes(own, layer.bias, mean, tokens.std.flatten())
                 own, bias = _at_once(own, bias, self.together)
-                stages.append(QuantisedConv(own, bias, one, (2, 1), (0, 0, 0, 0)))
+                stages.append(QuantizedConv(own, bias, one, (2, 1), (0, 0, 0, 0)))
                 continue
             stride, padding = (2, 2), (1, 1, 1, 1)
             if len(stages) == 3 and self.together == 2:
@@ -202,7 +202,7 @@ class QuantisedImageTokens(nn.Module):
             rounded = ChannelQuantizer(own.input_floor or 0.0, own.input_high)
             weight = own.weight * rounded.scale[:, None, None]
             own = replace(own, weight=weight, weight_amax=weight.abs().amax(dim=(1, 2, 3)))
-            stages += [rounded, QuantisedConv(own, layer.bias, one, stride, padding)]
+            stages += [rounded, QuantizedConv(own, layer.bias, one, stride, padding)]
         self.stem = nn.Sequential(*stages)
         self.norm = tokens.norm
         self.position = tokens.position

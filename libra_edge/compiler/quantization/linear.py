@@ -178,7 +178,7 @@ class StoredBias(nn.Module):
         return self.stored.float() * scale
 
 
-class QuantisedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """y = x W + b with quantised weights and, unless weight-only, a quantised input.
 
     Args:
@@ -213,7 +213,7 @@ class QuantisedLinear(nn.Module):
         self.bias = StoredBias(bias, bias_scale)
         self.biased = True
 
-    def halved(self, which: int, *, biased: bool = True) -> QuantisedLinear:
+    def halved(self, which: int, *, biased: bool = True) -> QuantizedLinear:
         """The layer with the first half of its outputs alone, or the second."""
         result = copy.deepcopy(self)
         result.biased = biased
@@ -223,7 +223,7 @@ class QuantisedLinear(nn.Module):
                     setattr(part, name, buffer.chunk(2, dim=-1)[which].contiguous())
         return result
 
-    def beside(self, other: QuantisedLinear) -> QuantisedLinear | None:
+    def beside(self, other: QuantizedLinear) -> QuantizedLinear | None:
         """One layer with the outputs of both; None unless both round the same input alike."""
         if self.smooth is not None or other.smooth is not None or self.precision != other.precision:
             return None

@@ -1,9 +1,9 @@
 """Transformer blocks of a quantised policy, written for one observation at a time.
 
-The same arithmetic as `libra_edge.policy.layers` on tensors without the batch axis. A matrix
-product of a few rows takes no longer than the operators around it, so these blocks have few: one
-operator for an attention and one product for its query, key and value, adaLN's shift and scale
-inside the normalisation. They count once most products are in integers.
+The same arithmetic as `policy.libra_vla.layers` on tensors without the batch axis. A matrix product
+of a few rows takes no longer than the operators around it, so these blocks have few: one operator
+for an attention and one product for its query, key and value, adaLN's shift and scale inside the
+normalisation. They count once most products are in integers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.compiler.quantization.linear import QuantisedLinear, StoredWeight, onnx_node
-from libra_edge.policy.layers import Attention, EncoderBlock
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.refiner import Context, DenoiserBlock, Refiner
+from libra_edge.compiler.quantization.linear import QuantizedLinear, StoredWeight, onnx_node
+from libra_edge.policy.libra_vla.layers import Attention, EncoderBlock
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.refiner import Context, DenoiserBlock, Refiner
 
 # The first with an operator for attention.
 OPSET = 23
@@ -171,7 +171,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def gained(layer: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
     """What the layer gives, times `gain` [out]; integer products take it into their scales."""
-    integers = isinstance(layer, QuantisedLinear) and isinstance(layer.weight, StoredWeight)
+    integers = isinstance(layer, QuantizedLinear) and isinstance(layer.weight, StoredWeight)
     if integers and layer.input is not None:
         return layer(x, gain)
     y: Tensor = layer(x)
@@ -183,7 +183,7 @@ def key_and_value(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
 
     Keys have no bias: it adds the same to all scores of a query, which softmax ignores.
     """
-    if isinstance(layer, QuantisedLinear):
+    if isinstance(layer, QuantizedLinear):
         return layer.halved(0, biased=False), layer.halved(1)
     assert isinstance(layer, nn.Linear)
     width = layer.out_features // 2
@@ -198,7 +198,7 @@ def key_and_value(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def side_by_side(first: nn.Module, second: nn.Module) -> nn.Module | None:
     """One layer for two that read the same input; None where they read it differently."""
-    if isinstance(first, QuantisedLinear) and isinstance(second, QuantisedLinear):
+    if isinstance(first, QuantizedLinear) and isinstance(second, QuantizedLinear):
         return first.beside(second)
     if not (isinstance(first, nn.Linear) and isinstance(second, nn.Linear)):
         return None

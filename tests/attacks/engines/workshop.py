@@ -19,7 +19,7 @@ from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair
+from libra_edge.engines.session import EnginePair
 from libra_edge.parity.golden import golden_members
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
