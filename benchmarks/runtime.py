@@ -47,7 +47,7 @@ def compile_program(folder: Path) -> Path:
     includes += [str(root / "third_party/yyjson"), f'-DLE_VERSION="{__version__}"']
     json_object = str(folder / "yyjson.o")
     yyjson = str(root / "third_party/yyjson/yyjson.c")
-    sources = [str(path) for path in sorted((root / "src").glob("*.cc"))]
+    sources = [str(path) for path in build.native_sources()]
     sources += [str(Path(__file__).with_suffix(".cc")), json_object]
     for command in (
         ["cc", *common, "-std=c11", "-c", yyjson, "-o", json_object],

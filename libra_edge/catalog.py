@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 from libra_edge.limits import Limits
+from libra_edge.session_options import SessionOption
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 # What a target's engines can run: the arithmetic of a policy's matrix products.
@@ -56,7 +57,7 @@ class TargetEngine(_Part):
 
     kind: Name
     provider: str
-    session_options: dict[str, str] = {}
+    session_options: dict[SessionOption, str] = {}
     build: Literal["host", "device"] = "host"
     options: dict[str, str] = {}
 

@@ -49,6 +49,10 @@ class PolicyInfo:
     instruction_length: int
     threads: int
     control_hz: float
+    vocabulary: int
+    parity_failed: bool
+    parity_not_measured: bool
+    random_weights: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class StepInfo:
     slowed: bool
     no_command: bool
     observation_timestamp_ns: int
+    observation_age_ns: int
     planner_duration_ns: int
     refiner_duration_ns: int
 
@@ -121,6 +126,20 @@ class TickInfo:
     chunks_seen: int
     realtime_asked: frozenset[str]
     realtime_got: frozenset[str]
+
+
+def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:
+    """The structure as the library filled it in."""
+    names = {field.name for field in fields(PolicyInfo)}
+    found = {name: getattr(raw, name) for name, *_ in raw._fields_ if name in names}
+    found |= {name: text.decode() for name, text in found.items() if isinstance(text, bytes)}
+    return PolicyInfo(
+        **found | {"manifest_sha256": bytes(raw.manifest_sha256).hex()},
+        library_version=library_version,
+        parity_failed=bool(raw.flags & abi.PARITY_FAILED),
+        parity_not_measured=bool(raw.flags & abi.PARITY_NOT_MEASURED),
+        random_weights=bool(raw.flags & abi.RANDOM_WEIGHTS),
+    )
 
 
 def run_options(options: RunOptions) -> abi.RunOptions:

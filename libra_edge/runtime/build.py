@@ -81,11 +81,10 @@ def build_library(
         yyjson = ["third_party/yyjson/yyjson.c", "-c", "-o", str(json_object)]
         _zig(["cc", *target, *_COMMON, *_YYJSON, *yyjson], source_root, cache)
         arguments = ["c++", *target, *_COMMON, "-std=c++20", "-shared", "-s"]
-        arguments += ["-Iinclude", "-isystem", "third_party/yyjson"]
+        arguments += ["-Iinclude", "-Isrc", "-isystem", "third_party/yyjson"]
         arguments += [f'-DLE_VERSION="{__version__}"', "-Wl,--version-script=src/exports.map"]
         arguments += [f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,--build-id=none"]
-        sources = sorted(path.name for path in (source_root / "src").glob("*.cc"))
-        arguments += [f"src/{name}" for name in sources]
+        arguments += [str(path.relative_to(source_root)) for path in native_sources(source_root)]
         _zig([*arguments, str(json_object), "-o", str(linked)], source_root, cache)
         content = linked.read_bytes()
     partial = library.with_suffix(".partial")
@@ -93,6 +92,11 @@ def build_library(
     partial.chmod(0o755)
     partial.replace(library)
     return library
+
+
+def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
+    """The C++ files, by name: their order, and so the library's bytes, knows no folders."""
+    return sorted((source_root / "src").rglob("*.cc"), key=lambda path: path.name)
 
 
 def default_cache_dir() -> Path:

@@ -123,8 +123,9 @@ def test_destroying_nothing_is_fine(library: Path) -> None:
         ({"release_dir": None}, abi.INVALID_ARGUMENT),
         ({"threads": 0}, abi.INVALID_ARGUMENT),
         ({"threads": 257}, abi.INVALID_ARGUMENT),
-        ({"flags": 1}, abi.INVALID_ARGUMENT),
-        ({"reserved": (0, 0, 0, 1)}, abi.INVALID_ARGUMENT),
+        ({"flags": 4}, abi.INVALID_ARGUMENT),
+        ({"max_observation_age_ns": 2**63}, abi.INVALID_ARGUMENT),
+        ({"reserved": (0, 0, 1)}, abi.INVALID_ARGUMENT),
     ],
 )
 def test_open_refuses_bad_options(

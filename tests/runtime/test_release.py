@@ -42,7 +42,7 @@ def read(release: Path) -> Any:
     return json.loads((release / "manifest.json").read_text(encoding="utf-8"))
 
 
-def try_open(release: Path, library: Path) -> tuple[int, str]:
+def try_open(release: Path, library: Path, flags: int = 0) -> tuple[int, str]:
     """Status and text of le_open through a trusted library; the handle stays untouched."""
     loaded = load_library(library)
     handle = ctypes.c_void_p(0xABCD)
@@ -52,6 +52,7 @@ def try_open(release: Path, library: Path) -> tuple[int, str]:
         abi_version=1,
         release_dir=os.fsencode(release),
         threads=1,
+        flags=flags,
     )
     status = loaded.le_open(ctypes.byref(options), ctypes.byref(handle), error, len(error))
     if status == abi.OK:
@@ -134,13 +135,13 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
     ),
     (("runtime", "onnxruntime_version"), "1.0.0", abi.INCOMPATIBLE, "1.0.0"),
     (("runtime",), None, abi.MALFORMED, "runtime"),
-    (("name",), "a\u0000b", abi.MALFORMED, "printable"),
+    (("name",), "a\u0000b", abi.MALFORMED, "name"),
     (("name",), "x" * 300, abi.MALFORMED, "name"),
-    ((POLICY, "type"), "other", abi.INCOMPATIBLE, "other"),
+    ((POLICY, "type"), "other", abi.MALFORMED, "other"),
     ((POLICY, "bins"), 1, abi.MALFORMED, "bins"),
     ((POLICY, "bins"), 10.0, abi.MALFORMED, "bins"),
     ((POLICY, "chunk"), -3, abi.MALFORMED, "chunk"),
-    ((POLICY, "chunk"), 2**64, abi.MALFORMED, "chunk"),
+    ((POLICY, "chunk"), 2**64, abi.MALFORMED, "canonical"),
     ((POLICY, "plan_steps"), 7, abi.MALFORMED, "plan_steps"),
     ((POLICY, "denoise_steps"), None, abi.MALFORMED, "denoise_steps"),
     (("embodiment", "control_hz"), 0, abi.MALFORMED, "control_hz"),
@@ -148,7 +149,7 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
     (("embodiment", "image_width"), 65536 * 2, abi.MALFORMED, "image_width"),
     ((*ACTION, "kind"), "relative", abi.MALFORMED, "relative"),
     ((*ACTION, "lower"), 0.5, abi.MALFORMED, "below upper"),
-    ((*ACTION, "upper"), 1e300, abi.MALFORMED, "below upper"),
+    ((*ACTION, "upper"), 1e300, abi.MALFORMED, "1e+30"),
     ((*PLANNER, "kind"), "tensorrt", abi.INCOMPATIBLE, "tensorrt"),
     (
         (*PLANNER, "provider"),
@@ -157,18 +158,23 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
         "engines/planner.onnx needs the execution provider CUDAExecutionProvider; this library has "
         "only CPUExecutionProvider.",
     ),
-    ((*PLANNER, "member"), "../planner.onnx", abi.INCOMPATIBLE, "../planner.onnx"),
-    ((*PLANNER, "member"), "engines/refiner.onnx", abi.INCOMPATIBLE, "planner: member"),
-    ((*PLANNER, "session_options"), {"x.file_path": "/"}, abi.INCOMPATIBLE, "x.file_path"),
-    ((*PLANNER, "session_options"), {"x": 1}, abi.MALFORMED, "is not text"),
-    ((*PLANNER, "inputs", 0, "dtype"), "float32", abi.MALFORMED, "images uint8"),
-    ((*PLANNER, "inputs", 0, "shape", 0), 3, abi.MALFORMED, "images uint8"),
+    ((*PLANNER, "member"), "../planner.onnx", abi.MALFORMED, "../planner.onnx"),
+    ((*PLANNER, "member"), "engines/refiner.onnx", abi.MALFORMED, "planner: member"),
+    ((*PLANNER, "session_options"), {"x.file_path": "/"}, abi.MALFORMED, "x.file_path"),
+    (
+        (*PLANNER, "session_options"),
+        {"session.disable_prepacking": 1},
+        abi.MALFORMED,
+        "is not text",
+    ),
+    ((*PLANNER, "inputs", 0, "dtype"), "float32", abi.INCOMPATIBLE, "images uint8"),
+    ((*PLANNER, "inputs", 0, "shape", 0), 3, abi.INCOMPATIBLE, "images uint8"),
     ((*PLANNER, "inputs", 0, "shape", 0), -1, abi.MALFORMED, "shape"),
-    ((*PLANNER, "inputs", 1, "name"), "images", abi.MALFORMED, "instruction"),
-    ((*PLANNER, "outputs", 1), None, abi.MALFORMED, "outputs"),
+    ((*PLANNER, "inputs", 1, "name"), "images", abi.INCOMPATIBLE, "instruction int64"),
+    ((*PLANNER, "outputs", 1), None, abi.INCOMPATIBLE, "outputs"),
     ((*MEMBER, "sha256"), "0" * 64, abi.INTEGRITY, "SHA-256"),
-    ((*MEMBER, "sha256"), "A" * 64, abi.MALFORMED, "hex"),
-    ((*MEMBER, "sha256"), "0" * 63, abi.MALFORMED, "hex"),
+    ((*MEMBER, "sha256"), "A" * 64, abi.MALFORMED, "sha256"),
+    ((*MEMBER, "sha256"), "0" * 63, abi.MALFORMED, "sha256"),
     ((*MEMBER, "size_bytes"), 2**40, abi.MALFORMED, "size_bytes"),
     (MEMBER, None, abi.MALFORMED, "engines/planner.onnx"),
     (("members", "lib/libonnxruntime.so"), None, abi.MALFORMED, "lib/libonnxruntime.so"),
@@ -306,8 +312,13 @@ def test_an_onnxruntime_that_is_none(copy: Copy, library: Path) -> None:
 def test_no_release_at_all(library: Path, tmp_path: Path) -> None:
     assert try_open(tmp_path / "nowhere", library)[0] == abi.INVALID_ARGUMENT
     assert try_open(tmp_path, library) == (abi.INTEGRITY, "manifest.json is missing.")
-    (tmp_path / "file").touch()
-    assert try_open(tmp_path / "file", library)[0] == abi.INTEGRITY
+    for name, text in (("file", "not a directory"), ("x.libra", "unpack it first")):
+        (tmp_path / name).touch()
+        status, found = try_open(tmp_path / name, library)
+        assert status == abi.INVALID_ARGUMENT
+        assert text in found
+        with pytest.raises(InputError, match="libra-edge unpack"):
+            Policy(tmp_path / name)
     with pytest.raises(InputError) as caught:
         Policy(tmp_path)
     assert caught.value.code == "not-a-release"
@@ -325,7 +336,7 @@ def test_a_symbolic_link_to_a_release_opens(release: Path, library: Path, tmp_pa
         (("runtime", "abi_version"), 2, "abi-mismatch", ExitCode.INCOMPATIBLE),
         ((*PLANNER, "provider"), "CUDA", "provider-unavailable", ExitCode.INCOMPATIBLE),
         (LIBRARY, "0" * 64, "member-changed", ExitCode.INTEGRITY),
-        (LIBRARY[:2], None, "manifest-malformed", ExitCode.INTEGRITY),
+        (LIBRARY[:2], None, "manifest-invalid", ExitCode.INTEGRITY),
         (("members", "tokenizer.json", "sha256"), "0" * 64, "integrity", ExitCode.INTEGRITY),
     ],
 )

@@ -9,23 +9,25 @@ from math import isfinite
 from typing import Any
 
 from libra_edge.binding.abi import ABI_VERSION
+from libra_edge.bundle.engine_facts import (
+    Compiled,
+    Engines,
+    PlannerEngine,
+    RefinerEngine,
+    TensorSpec,
+    Work,
+)
 from libra_edge.bundle.manifest import (
     CalibratedLayer,
     Calibration,
-    Compiled,
     DeviceNeeds,
-    Engines,
     Layer,
     Parity,
     ParityCheck,
-    PlannerEngine,
     PolicyFacts,
     Provision,
-    RefinerEngine,
     ReleaseFacts,
     RuntimeFacts,
-    TensorSpec,
-    Work,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.cache import tool_versions

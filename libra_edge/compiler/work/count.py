@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from libra_edge.bundle.manifest import Work
+from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import HIGH, LayerPrecision, Number, Recipe
 from libra_edge.compiler.graphs.split import ContextGraph, PlannerGraph, StepGraph
 from libra_edge.compiler.quantization.assign import Precisions, choose_precisions
