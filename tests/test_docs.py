@@ -6,6 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydantic import BaseModel
+
+from libra_edge.catalog import Recipe, Target, parse_entry
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -23,6 +26,29 @@ def generator() -> ModuleType:
 def test_generated_pages_are_fresh() -> None:
     for path, text in generator().pages().items():
         assert path.read_text("utf-8") == text, f"{path.name} is stale: run `make docs`"
+
+
+@pytest.mark.parametrize("root", [Target, Recipe])
+def test_every_key_of_a_file_is_described(root: type[BaseModel]) -> None:
+    for model in generator()._models(root):
+        assert model.__doc__
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+
+def test_the_reference_tells_bounds_and_defaults() -> None:
+    recipes = generator().recipe_page()
+    assert "| `samples` | `int` | `256` | ≥ 1, ≤ 4096 |" in recipes
+    assert "| `action` | `float` | required | > 0, ≤ 1 |" in recipes
+    targets = generator().target_page()
+    assert "| `build` | `'host' \\| 'device'` | `\"host\"` |" in targets
+    assert "| `software` | `Software` | its own defaults |" in targets
+
+
+def test_the_recipe_that_is_shown_is_one() -> None:
+    page = (ROOT / "docs/how-to/add-a-recipe.md").read_text("utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert parse_entry(Recipe, "int8-refiner", text).quantises
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -141,10 +141,10 @@ def require_calibration_runs_here(recipe: Recipe) -> None:
             f"Recipe {recipe.name!r} is calibrated on a CUDA GPU, and this machine has none.",
             "Compile on a machine with one, or choose --recipe int8 or fp8.",
         )
-    if recipe.precision not in _WRITTEN:
+    if missing := ", ".join(sorted(recipe.needs - _WRITTEN)):
         raise IncompatibleError(
             "recipe-not-compiled",
-            f"Recipe {recipe.name!r} ({recipe.precision}) cannot be written as a graph yet.",
+            f"Recipe {recipe.name!r} ({missing}) cannot be written as a graph yet.",
             f"Choose a recipe of {', '.join(sorted(_WRITTEN))}.",
         )
 

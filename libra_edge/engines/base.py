@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.errors import IncompatibleError
+from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
 Array = npt.NDArray[Any]
 # Makes the `torch.export` program of a graph; this file does without PyTorch.
@@ -144,6 +144,22 @@ class Engine(ABC):
     kernels: ClassVar[frozenset[str]] = frozenset()
     # Whether it compiles the PyTorch program, in which the denoising steps are unrolled.
     from_program: ClassVar[bool] = False
+    # Options of the build that a target's profile may set.
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @final
+    def require_known_options(self, settings: TargetEngine, target: Target) -> None:
+        """Refuse an option that the build would not read.
+
+        Raises:
+            InputError: the target's profile sets one.
+        """
+        for name in sorted(settings.options.keys() - set(self.options)):
+            raise InputError(
+                "engine-option-unknown",
+                f"target {target.name!r}: engines of kind {self.kind} have no option {name!r}.",
+                did_you_mean(name, self.options) if self.options else "Leave `options` out.",
+            )
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
