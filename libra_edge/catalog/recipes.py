@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Collection
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from libra_edge.catalog.entries import Entry, Number, Precision, Table
+from libra_edge.errors import InputError
 from libra_edge.limits import Limits
 
 Algorithm = Literal["none", "max", "percentile", "entropy", "mse", "smoothquant", "awq"]
@@ -150,3 +155,42 @@ class Recipe(Entry):
         if any(fnmatchcase(name, pattern) for pattern in self.keep):
             return HIGH
         return self.parts.get(part, HIGH)
+
+    def require_layers(self, names: Collection[str]) -> None:
+        """Refuse a policy without a layer that this recipe keeps.
+
+        Args:
+            names: of the policy's layers.
+
+        Raises:
+            InputError: a pattern of `keep` matches none; the remedy has the nearest that does.
+        """
+        for pattern in self.keep:
+            if not _matches(pattern, names):
+                raise InputError(
+                    "recipe-layer-unknown",
+                    f"Recipe {self.name!r} keeps {pattern!r} in high precision, and no layer of "
+                    "this policy is called so.",
+                    _nearest(pattern, names),
+                )
+
+
+def _matches(pattern: str, names: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _nearest(pattern: str, names: Collection[str]) -> str:
+    """The remedy for a pattern that matches nothing: the nearest that does, else where to look."""
+    parts = pattern.split(".")
+    found = set() if "*" in pattern else set(names)
+    for name in names:
+        own = name.split(".")
+        # A pattern that begins with `*` is laid along a name's end, others along its beginning.
+        some = own[-len(parts) :] if parts[0] == "*" else own[: len(parts)]
+        pairs = zip_longest(parts, some, fillvalue="*")
+        found.add(".".join(part if "*" in part else word for part, word in pairs))
+    known = sorted(like for like in found if _matches(like, names))
+    if near := difflib.get_close_matches(pattern, known, n=1):
+        return f"Did you mean {near[0]!r}?"
+    roots = sorted({re.sub(r"^(\w+\.\w+)\..*", r"\1.*", name) for name in names})
+    return f"Layers are called {', '.join(roots)}; `libra-edge sensitivity` ranks them."

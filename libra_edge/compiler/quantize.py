@@ -104,7 +104,12 @@ def _part(name: str) -> PartName | None:
 
 
 def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precisions:
-    """What the recipe makes of every layer that it can be made of."""
+    """What the recipe makes of every layer that it can be made of.
+
+    Raises:
+        InputError: the recipe keeps a layer that is not there.
+    """
+    recipe.require_layers(layers(policy))
     left = left_out(policy, recipe, form)
     parts = layers(policy).items()
     return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}

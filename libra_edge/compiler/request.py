@@ -16,12 +16,12 @@ from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
 from libra_edge.compiler.fuse import Form
 from libra_edge.compiler.large import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.large import is_large, require_drawn
-from libra_edge.compiler.quantize import require_calibration_runs_here
+from libra_edge.compiler.quantize import layers, require_calibration_runs_here
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint
+from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 
 GATE_SAMPLES = 32
@@ -114,6 +114,7 @@ def resolve(request: Request) -> Job:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
+    recipe.require_layers(layers(outline(config)))
     large = is_large(config)
     if large:
         require_drawn(config, recipe, plan, random=request.random_weights)
