@@ -187,3 +187,15 @@ def test_limits_end_exactly_where_they_say(name: str, least: float, largest: flo
     for bad in (0.0, -least, nextafter(largest, inf), nan):
         with pytest.raises(ValueError, match=name):
             Limits.model_validate(values | {name: bad})
+
+
+def test_nothing_is_loosened_unless_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_text("[gates]\ntokens = 0.5\n")
+    with pytest.raises(InputError, match="gates-loose"):
+        read_gates(path, FP32)
+
+
+def test_a_bad_limit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no gates: tokens: Input should be"):
+        read(tmp_path, "[gates]\ntokens = 2.0\n")

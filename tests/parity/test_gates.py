@@ -170,7 +170,10 @@ def test_a_wrong_planner_does_not_hide_in_its_refiner() -> None:
     checks = compare_chain([("a", Fixed()), ("b", Fixed(token=1))], samples(), DIMS, FP32)
     failed = {c.metric for c in checks if c.verdict == "fail"}
     assert failed == {"tokens equal", "margin of differing tokens"}
-    end = compare_end_to_end(("a", Fixed()), ("b", Fixed(token=1)), samples(), DIMS, FP32)
+    told: list[str] = []
+    pair = ("a", Fixed()), ("b", Fixed(token=1))
+    end = compare_end_to_end(*pair, samples(), DIMS, FP32, told.append)
+    assert told == ["b vs a, end to end"]
     assert "action error / range" in {c.metric for c in end if c.verdict == "fail"}
 
 
