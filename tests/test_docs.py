@@ -48,7 +48,7 @@ def test_the_reference_tells_bounds_and_defaults() -> None:
 def test_the_recipe_that_is_shown_is_one() -> None:
     page = (ROOT / "docs/how-to/add-a-recipe.md").read_text("utf-8")
     (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    assert parse_entry(Recipe, "int8-refiner", text).quantises
+    assert parse_entry(Recipe, "int8-refiner", text).quantizes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -137,7 +137,7 @@ class Recipe(Entry):
         return self
 
     @property
-    def quantises(self) -> bool:
+    def quantizes(self) -> bool:
         """Whether any layer changes."""
         return bool(self.parts)
 

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from libra_edge import __version__
 from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.version import __version__
 
 LIBRARY_NAME = "liblibra_edge.so"
 SOURCE_ROOT = Path(__file__).parent

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from libra_edge.catalog import Recipe, list_recipes, load_recipe, load_target
 from libra_edge.cli import app as program
-from libra_edge.compiler import request, sensitivity
-from libra_edge.compiler.estimate import estimate
-from libra_edge.compiler.quantize import choose_precisions, layers
+from libra_edge.compiler import request
+from libra_edge.compiler.quantization.assign import choose_precisions, layers
+from libra_edge.compiler.search import sensitivity
+from libra_edge.compiler.work.estimate import estimate
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.policy.checkpoint import outline

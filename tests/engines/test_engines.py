@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from libra_edge.catalog import list_targets, load_target
-from libra_edge.compiler.engine_plan import plan_engines
+from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.engines import engine, kinds
-from libra_edge.engines.base import Array, EnginePair, Session, TensorSpec
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
 
 CPU = "CPUExecutionProvider"
@@ -38,7 +38,7 @@ def feeds() -> dict[str, Array]:
 
 def test_kinds_are_the_files_of_the_folder() -> None:
     folder = Path(__file__).parents[2] / "libra_edge/engines"
-    files = {path.stem for path in folder.glob("[!_]*.py")} - {"base"}
+    files = {path.stem for path in folder.glob("[!_]*.py")} - {"base", "session"}
     assert set(kinds()) == files
     for kind in kinds():
         assert engine(kind).kind == kind
@@ -89,9 +89,9 @@ def test_building_keeps_the_graph_and_says_what_it_takes() -> None:
     np.testing.assert_array_equal(session.run(feeds())["y"], 2 * feeds()["x"])
 
 
-@pytest.mark.parametrize("optimise", [True, False])
-def test_loading_takes_arrays_that_are_not_contiguous(optimise: bool) -> None:
-    session = ENGINE.load(doubling(), CPU, {}, optimise=optimise)
+@pytest.mark.parametrize("optimize", [True, False])
+def test_loading_takes_arrays_that_are_not_contiguous(optimize: bool) -> None:
+    session = ENGINE.load(doubling(), CPU, {}, optimize=optimize)
     x = np.arange(6, dtype=np.float32).reshape(3, 2).T
     found = session.run({**feeds(), "x": x})["y"]
     np.testing.assert_array_equal(found, 2 * x)

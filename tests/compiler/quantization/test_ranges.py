@@ -8,9 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libra_edge.compiler import ranges
-from libra_edge.compiler.qlayers import Ranges
-from libra_edge.compiler.ranges import Seen, of_convolution, search_inputs, watch, whole_inputs
+from libra_edge.compiler.quantization import ranges
+from libra_edge.compiler.quantization.linear import Ranges
+from libra_edge.compiler.quantization.ranges import (
+    Seen,
+    of_convolution,
+    search_inputs,
+    watch,
+    whole_inputs,
+)
 
 
 def found(amax: float, floor: float | None = None, weight: Tensor | None = None) -> Ranges:
