@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from libra_edge.catalog import Recipe, Target, parse_entry
+from tests.test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -56,6 +57,27 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), link
+
+
+def test_the_architecture_page_has_every_room_in_the_order_of_its_floor() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert len(page.splitlines()) < 80
+    rooms = re.findall(r"`([\w./]+?)(?:/|\.py)?`", "".join(re.findall(r"^\| (.*?) \|", page, re.M)))
+    floors = [room for room in rooms if room in FLOORS]
+    assert floors == list(FLOORS)
+    inner = {
+        init.parent.relative_to(ROOT / "libra_edge").as_posix()
+        for init in (ROOT / "libra_edge").rglob("__init__.py")
+    }
+    named = set(rooms) | {"compiler/quantization/algorithms", "."}
+    assert not inner - named
+
+
+def test_every_page_is_listed_in_its_index() -> None:
+    for folder in ("how-to", "explanation", "reference"):
+        index = (ROOT / "docs" / folder / "README.md").read_text("utf-8")
+        for page in (ROOT / "docs" / folder).glob("*.*"):
+            assert page.name == "README.md" or page.suffix == ".svg" or f"({page.name})" in index
 
 
 def test_every_decision_is_listed() -> None:
