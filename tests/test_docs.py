@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -73,11 +74,44 @@ def test_the_architecture_page_has_every_room_in_the_order_of_its_floor() -> Non
     assert not inner - named
 
 
+def test_a_decision_that_was_replaced_says_by_which() -> None:
+    folder = ROOT / "docs/decisions"
+    index = (folder / "README.md").read_text("utf-8")
+    pairs = re.findall(r"\[(\d{4})\]\(\S+\) \|[^|\n]*\(replaces [^|\n]*?(\d{4})\)", index)
+    assert pairs
+    for new, old in pairs:
+        (page,) = folder.glob(f"{old}-*.md")
+        title, _, second, *_ = page.read_text("utf-8").splitlines()
+        assert title.startswith(f"# {old}")
+        assert second.startswith("*Replaced")
+        assert f"[{new}](" in page.read_text("utf-8").split("**Context.**")[0]
+
+
 def test_every_page_is_listed_in_its_index() -> None:
     for folder in ("how-to", "explanation", "reference"):
         index = (ROOT / "docs" / folder / "README.md").read_text("utf-8")
         for page in (ROOT / "docs" / folder).glob("*.*"):
             assert page.name == "README.md" or page.suffix == ".svg" or f"({page.name})" in index
+
+
+# Decisions are history: they name files as they were.
+TODAY = [page for page in PAGES if page.parent.name not in ("decisions", "measurements")]
+
+
+@pytest.mark.parametrize("page", TODAY, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_and_names_that_a_page_shows_are_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    folders = "libra_edge|cli|tests|targets|calibration|benchmarks|examples|docs"
+    for path in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*\w", text):
+        assert (ROOT / path).exists() or "NAME" in path or "int8-refiner" in path, path
+    for module, names in re.findall(r"^from (libra_edge[\w.]*) import ([\w, ]+)$", text, re.M):
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+    for path in re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)+\.(?:py|toml))`", text):
+        assert any((base / path).exists() for base in (ROOT, ROOT / "libra_edge")), path
+    for module, name in re.findall(r"`(libra_edge(?:\.[a-z_]{2,})+)(?:\.([A-Z]\w+))?`", text):
+        found = importlib.import_module(module)
+        assert not name or hasattr(found, name), f"{module}.{name}"
 
 
 def test_every_decision_is_listed() -> None:

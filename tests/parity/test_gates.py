@@ -60,6 +60,8 @@ def changed(outputs: Outputs, field: str, index: tuple[int, ...], value: float) 
 def test_equal_outputs_pass() -> None:
     assert failing(outputs(), outputs()) == set()
     assert len(verdicts(outputs(), outputs())) == 5
+    (finite, *_) = compare("stage", outputs(), outputs(), DIMS, FP32)
+    assert (finite.metric, finite.value, finite.threshold) == ("finite", 1.0, 1.0)
 
 
 def test_errors_are_judged_by_each_dimensions_range() -> None:
@@ -202,6 +204,7 @@ def test_junit_counts_what_was_not_measured_as_an_error() -> None:
 
 def test_json_has_no_numbers_that_json_does_not_know() -> None:
     assert not_measured("c", "why").to_json()["value"] is None
+    assert not_measured("c", "why").samples == 0
     assert Check("b", "m", 0.5, 1.0, 8, "fail").to_json()["value"] == 0.5
 
 
@@ -236,6 +239,24 @@ def test_edges_hold_at_both_ends_of_the_bins(engines: Given, failed: set[str]) -
     assert {c.metric for c in checks if c.verdict == "fail"} == failed
     assert {(c.stage, c.samples) for c in checks} == {("engine on edge observations", 4)}
     assert {c.value for c in checks if c.verdict == "fail"} <= {0.0}
+    assert {c.threshold for c in checks} == {1.0}
+
+
+def test_one_number_that_is_none_is_enough() -> None:
+    class Once(Given):
+        def plan(self, images, instruction, state):
+            tokens, margin = super().plan(images, instruction, state)
+            margin[L - 1, 1] = self._margin
+            return tokens, np.where(np.arange(L * 2).reshape(L, 2) == L * 2 - 1, margin, 1.0)
+
+        def refine(self, images, state, intent, noise):
+            actions = np.zeros((H, 2), np.float32)
+            actions[H - 1, 1] = self._action
+            return actions
+
+    for engines in (Once(margin=np.nan), Once(action=np.nan)):
+        finite, tokens = compare_edges("engine", engines, samples(), bins=10)
+        assert (finite.verdict, tokens.verdict) == ("fail", "pass")
 
 
 class Refusing(Fixed):
@@ -263,6 +284,7 @@ def test_engines_that_refuse_are_measured_as_not_finite_sample_by_sample() -> No
     assert np.isfinite(found.margin).all(axis=(1, 2)).tolist() == [True, True, True, False]
     assert np.isfinite(found.actions).all(axis=(1, 2)).tolist() == [True, True, False, False]
     assert (found.intent[3] == 0).all()
+    assert found.intent.dtype == np.int32
 
 
 @pytest.mark.parametrize(
