@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from libra_edge.catalog import Recipe, Target, parse_entry
+from libra_edge.cli import app
 from tests.test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +115,28 @@ def test_files_and_names_that_a_page_shows_are_there(page: Path) -> None:
     for module, name in re.findall(r"`(libra_edge(?:\.[a-z_]{2,})+)(?:\.([A-Z]\w+))?`", text):
         found = importlib.import_module(module)
         assert not name or hasattr(found, name), f"{module}.{name}"
+
+
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """The words of every `libra-edge` line in a block of commands."""
+    text = re.sub(r" *\\\n *", " ", page.read_text("utf-8"))
+    for block in re.findall(r"^ *```(?:sh)?\n(.*?)^ *```", text, re.M | re.DOTALL):
+        for line in block.splitlines():
+            if line.strip().startswith("libra-edge "):
+                yield shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("page", TODAY, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_that_a_page_shows_have_their_flags(page: Path) -> None:
+    for name, *words in shown_commands(page):
+        if name.startswith("--"):
+            continue
+        options = [p for p in app.load_command(name).params if p.param_type_name == "option"]
+        known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+        used = {word for word in words if word.startswith("-")}
+        assert used <= known | {"--help"}, (name, words)
+        needed = [option.opts for option in options if option.required]
+        assert all(used & set(flags) for flags in needed), (name, words, needed)
 
 
 def test_every_decision_is_listed() -> None:
