@@ -27,20 +27,26 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=ranked.index, default="not measured")
 
 
-class Limits(Strict, strict=True):
-    """What every compiled stage has to pass.
+class Limits(Strict, strict=True, use_attribute_docstrings=True):
+    """What every compiled stage has to pass; a margin is the top-1 minus top-2 logit of a token.
 
-    tokens: smallest fraction of equal intent tokens; margin: largest error of a margin in logits,
-    or None; margin_percentile: or None. Tokens may differ only where the reference's margin is
-    below `margin` and below this percentile of its margins. action: largest error of
-    `action_percentile` percent of the action values, as a fraction of the dimension's range.
+    `margin` or `margin_percentile` must be given, or both: tokens may differ only where the
+    reference was undecided.
     """
 
     tokens: Share
+    """Smallest share of equal intent tokens."""
     action: Share
+    """Largest action error, as a share of the dimension's range."""
     action_percentile: Literal[99, 100] = 100
+    """The percentage of the action values that `action` is for. The default allows no exception;
+    recipes that round allow one value in a hundred."""
     margin: Annotated[float, Field(gt=0)] | None = None
+    """Every margin's error, and every margin at which tokens differ, must be below it, in logits.
+    None where rounding is meant: it moves margins by design."""
     margin_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Tokens may differ only at margins below this percentile of the reference's. None leaves them
+    to `margin`."""
 
     @model_validator(mode="after")
     def _margins_are_bounded(self) -> Limits:

@@ -12,14 +12,14 @@ from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import plan_engines
-from libra_edge.compiler.quantization.assign import require_calibration_runs_here
+from libra_edge.compiler.quantization.assign import layers, require_calibration_runs_here
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import choose_samples
-from libra_edge.policy.checkpoint import CONFIG, load_checkpoint
+from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 
 GATE_SAMPLES = 32
@@ -46,6 +46,7 @@ def resolve(request: Request) -> Job:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
+    recipe.require_layers(layers(outline(config)))
     large = is_large(config)
     if large:
         require_drawn(config, recipe, plan, random=request.random_weights)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines.session import Session, TensorSpec
-from libra_edge.errors import IncompatibleError
+from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
 # Makes the `torch.export` program of a graph; this file does without PyTorch.
 Program = Callable[[], Any]
@@ -105,6 +105,22 @@ class Engine(ABC):
     from_program: ClassVar[bool] = False
     # Whether it builds from a graph whose weights lie in a file of their own: `build_from_files`.
     from_files: ClassVar[bool] = False
+    # Options of the build that a target's profile may set.
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @final
+    def require_known_options(self, settings: TargetEngine, target: Target) -> None:
+        """Refuse an option that the build would not read.
+
+        Raises:
+            InputError: the target's profile sets one.
+        """
+        for name in sorted(settings.options.keys() - set(self.options)):
+            raise InputError(
+                "engine-option-unknown",
+                f"target {target.name!r}: engines of kind {self.kind} have no option {name!r}.",
+                did_you_mean(name, self.options) if self.options else "Leave `options` out.",
+            )
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.

@@ -167,6 +167,22 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
     return LibraVLA(config, state, action)
 
 
+def outline(config: PolicyConfig) -> LibraVLA:
+    """A policy's layers with names and shapes, and nothing allocated for their weights."""
+
+    def units(dims: int) -> dict[str, list[float]]:
+        low, high = [-1.0] * dims, [1.0] * dims
+        names = {"q01": low, "q99": high, "min": low, "max": high, "mean": [0.0] * dims}
+        return {**names, "std": high}
+
+    statistics: Statistics = {
+        "observation.state": units(config.state_dim),
+        "action": units(config.action_dim),
+    }
+    with torch.device("meta"):
+        return build_policy(config, statistics).to("meta").eval().requires_grad_(False)
+
+
 def load_checkpoint(
     path: Path, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:

@@ -34,8 +34,8 @@ def estimate(
 
 def _pair(config: PolicyConfig, target: Target, recipe: Recipe, work: PolicyWork) -> Estimate:
     memory = work.memory_bytes
-    if recipe.precision not in target.precisions:
-        return Estimate(target, recipe, None, memory, f"has no {recipe.precision}")
+    if missing := recipe.needs - set(target.precisions):
+        return Estimate(target, recipe, None, memory, f"has no {', '.join(sorted(missing))}")
     if target.memory_bytes is not None and memory > target.memory_bytes:
         return Estimate(target, recipe, None, memory, "does not fit its memory")
     bound = policy_bound(work.planner, work.refiner, config.chunks_per_plan, target)
