@@ -6,6 +6,7 @@ import json
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from libra_edge.errors import ExitCode, LibraError
+from libra_edge.errors import ExitCode, LibraError, LibraWarning
 
 SCHEMA_VERSION = 1
 PLAIN_INTERVAL_S = 10.0
@@ -34,6 +35,27 @@ def _print_json(envelope: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """Print one line of narration on stderr."""
     _console(stderr=True).print(text, soft_wrap=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Around a command: our own warnings become narration, once each; others stay as they are."""
+    plain = warnings.showwarning
+    said: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not isinstance(message, LibraWarning):
+            plain(message, category, *rest, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            say(f"warning[{message.code}]: {message.fact}")
+            if message.remedy:
+                say(f"  remedy: {message.remedy}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LibraWarning)
+        warnings.showwarning = show
+        yield
 
 
 @dataclass(frozen=True)
@@ -180,15 +202,21 @@ def _bar(description: str, total: float) -> Iterator[Callable[..., None]]:
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(description, total=total, note="", rate="")
 
         def advance(amount: float = 1, note: str = "") -> None:
-            bar.update(task, advance=amount, note=note)
+            pace = bar.tasks[task].speed
+            bar.update(task, advance=amount, note=note, rate=_rate(pace) if pace else "")
 
         yield advance
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.3g} per s" if per_s >= 1 else f"{1 / per_s:.3g} s each"
 
 
 def _plain_lines(description: str, total: float) -> Callable[..., None]:
@@ -203,7 +231,9 @@ def _plain_lines(description: str, total: float) -> Callable[..., None]:
             return
         last = now
         eta_s = (now - started) / done * max(total - done, 0) if done else 0.0
+        pace = done / (now - started) if now > started else 0.0
+        rate = f", {_rate(pace)}" if pace else ""
         tail = f", {note}" if note else ""
-        say(f"{description}: {done:g}/{total:g}, {eta_s:.0f} s left{tail}")
+        say(f"{description}: {done:g}/{total:g}{rate}, {eta_s:.0f} s left{tail}")
 
     return advance

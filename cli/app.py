@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
 from libra_edge.version import __version__
 
-from ._render import Output
+from ._render import Output, warnings_said
 
 
 class Entry(NamedTuple):
@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
+    "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
@@ -58,7 +59,10 @@ def load_command(name: str) -> Any:
     """Import the module of command `name` and build its parser."""
     entry = COMMANDS[name]
     module = importlib.import_module(f".{entry.module}", __package__)
-    return _single_command(name, getattr(module, entry.function))
+    found = getattr(module, entry.function)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    return _single_command(name, found)
 
 
 def _summary_only(name: str) -> Any:
@@ -104,7 +108,8 @@ class LazyGroup(TyperGroup):
         output = Output(command, json="--json" in options)
         extra.update(prog_name="libra-edge", standalone_mode=False)
         try:
-            status = super().main(words, **extra)
+            with warnings_said():
+                status = super().main(words, **extra)
         except LibraError as error:
             output.fail(error)
         except (_Interrupted, typer.Abort):

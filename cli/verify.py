@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,7 @@ from libra_edge.verification.request import (
 from libra_edge.verification.smoothness import TrajectoryDetail
 from libra_edge.verification.verify import Verification, verify_release
 
+from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
@@ -124,6 +125,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Check that a release is still the same policy.
@@ -153,7 +155,8 @@ def verify(
         closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
     )
-    result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
+    with doubts_shown(strict=strict) as doubts:
+        result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
     if junit is not None:
         with new_file(junit) as stream:
             suite = f"libra-edge verify {result.manifest.name}"
@@ -176,7 +179,7 @@ def verify(
         culprits = _bisect(request, bisect)
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
-    _finish(output, release, result, culprits)
+    _finish(output, release, result, culprits, doubts)
 
 
 def _bisect(request: Request, out: Path) -> list[str]:
@@ -226,7 +229,13 @@ def _write_report(folder: Path, record: Report) -> None:
             stream.write(content)
 
 
-def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
+def _finish(
+    output: Output,
+    release: Path,
+    result: Verification,
+    culprits: list[str],
+    doubts: list[dict[str, Any]],
+) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
     again = f"libra-edge verify {release} --checkpoint CHECKPOINT"
@@ -250,6 +259,7 @@ def _finish(output: Output, release: Path, result: Verification, culprits: list[
                 change.model_dump(mode="json") for change in result.manifest.gates
             ],
             "samples": result.samples,
+            "dataset_doubts": doubts,
             "seed": result.seed,
             "behind": result.behind.to_json(),
         },

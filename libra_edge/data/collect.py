@@ -52,7 +52,7 @@ class CollectConfig:
 def collect(
     simulator: str,
     config: CollectConfig,
-    out: Path,
+    out: str | Path,
     jobs: int = 1,
     codec: Codec = "lossless",
     on_episode: Callable[[Episode], None] = lambda _: None,

@@ -55,12 +55,13 @@ class DatasetWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         embodiment: Embodiment,
         codec: Codec = "av1",
         recipe: dict[str, Any] | None = None,
         episodes_per_file: int = 1000,
     ) -> None:
+        path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(
                 "output-exists", f"{path} exists already.", "Choose another folder or remove it."

@@ -75,14 +75,19 @@ class TorchController:
         self._engines = (ShuffledIntents if shuffle_intents else TorchEngines)(checkpoint.policy)
         self._executor = Executor(self._engines, checkpoint.config)
         self.step_info: StepInfo | None = None
+        self._told: str | None = None
 
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode; `seed` fixes the refiner's noise."""
         if isinstance(self._engines, ShuffledIntents):
             self._engines.seed(seed)
         self._executor.reset(seed, self._tokenizer.encode(instruction))
+        self._told = instruction
 
     def act(self, observation: Observation) -> Floats:
         """One control step: the action float32 [D] in physical units."""
+        if observation.instruction != self._told:
+            self._executor.instruction = self._tokenizer.encode(observation.instruction)
+            self._told = observation.instruction
         action, self.step_info = self._executor.step(observation.images, observation.state)
         return action

@@ -55,7 +55,7 @@ def choose_samples(
     tokenizer: Tokenizer,
     count: int,
     seed: int,
-    data: Path | None,
+    data: str | Path | None,
 ) -> list[Sample]:
     """`count` samples: of the LeRobot dataset `data`, else made up.
 
@@ -65,8 +65,8 @@ def choose_samples(
     if data is None:
         return synthetic_samples(embodiment, contract, tokenizer, count, seed)
     with needs_extra("train", "Reading a dataset"):
-        from libra_edge.data.lerobot import Dataset
-    dataset = Dataset(data)
+        from libra_edge.data.examine import open_dataset
+    dataset = open_dataset(data, embodiment, tokenizer)
     return dataset_samples(dataset, embodiment, contract, tokenizer, count, seed)
 
 

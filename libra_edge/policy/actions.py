@@ -80,12 +80,13 @@ def affine_from_statistics(
     return Affine(offset.astype(np.float32), scale.astype(np.float32))
 
 
-def read_statistics(path: Path) -> dict[str, dict[str, list[float]]]:
+def read_statistics(path: str | Path) -> dict[str, dict[str, list[float]]]:
     """Read a checkpoint's `stats.json`.
 
     Raises:
         InputError: missing file, not JSON, or not feature → statistic → numbers.
     """
+    path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,12 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from libra_edge.atomic import new_file
-from libra_edge.errors import InputError
+from libra_edge.errors import InputError, LibraWarning
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.policy.wrapped import unwrapped
 
 CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (
     "config.json",
@@ -94,8 +96,9 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def checkpoint_sha256(path: Path, *, random_weights: bool = False) -> str:
+def checkpoint_sha256(path: str | Path, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
+    path = Path(path)
     digest = hashlib.sha256(b"random weights" if random_weights else b"")
     weights = [] if random_weights else _weight_files(path)
     files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *weights]
@@ -184,7 +187,7 @@ def outline(config: PolicyConfig) -> LibraVLA:
 
 
 def load_checkpoint(
-    path: Path, *, random_weights: bool = False, in_half: bool = False
+    path: str | Path, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
 
@@ -197,10 +200,12 @@ def load_checkpoint(
     Raises:
         InputError: anything about the folder that does not fit, by name.
     """
+    path = Path(path)
     if not path.is_dir():
         raise InputError(
             "not-a-checkpoint", f"{path} is not a folder.", "Name a checkpoint folder."
         )
+    _require_links_lead_somewhere(path)
     config = read_config(path / CONFIG)
     statistics = read_statistics(path / STATISTICS)
     tokenizer = Tokenizer(path / TOKENIZER, config.instruction_length)
@@ -220,9 +225,23 @@ def load_checkpoint(
     tensors: dict[str, torch.Tensor] = {}
     for file in _weight_files(path):
         tensors.update(_read_tensors(file))
+    tensors, said = unwrapped(path, tensors, policy.state_dict().keys())
+    if said is not None:
+        warnings.warn(LibraWarning("checkpoint-unwrapped", said), stacklevel=2)
     _check_tensors(path, tensors, policy)
     policy.load_state_dict(tensors)
     return Checkpoint(path, config, statistics, tokenizer, policy.float().eval())
+
+
+def _require_links_lead_somewhere(path: Path) -> None:
+    """Members may be links into a cache, as Hugging Face's; a link to nothing has its own error."""
+    for file in sorted(path.iterdir()):
+        if file.is_symlink() and not file.exists():
+            raise InputError(
+                "checkpoint-link-broken",
+                f"{file} is a link to {file.readlink()}, which does not exist.",
+                "Copy the folder with its links followed (cp -L, rsync -L), or download it again.",
+            )
 
 
 def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> LibraVLA:
@@ -237,7 +256,7 @@ def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> L
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     policy: LibraVLA,
     statistics: Statistics,
     tokenizer_json: str,
@@ -247,6 +266,7 @@ def save_checkpoint(
 
     Each file appears whole or not at all. Other files in the folder stay, old weights do not.
     """
+    path = Path(path)
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:

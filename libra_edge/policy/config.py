@@ -6,6 +6,7 @@ L = M*H = `plan_steps`, K = `schedule.denoise_steps`.
 
 from __future__ import annotations
 
+import json
 from ctypes import c_float
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -260,15 +261,59 @@ def _explain(error: ValidationError, path: Path) -> InputError:
     )
 
 
-def read_config(path: Path) -> PolicyConfig:
+_OTHER_POLICIES = {
+    "act": "Action Chunking Transformer",
+    "diffusion": "Diffusion Policy",
+    "groot": "NVIDIA GR00T",
+    "pi0": "π0",
+    "pi0_fast": "π0-FAST",
+    "pi05": "π0.5",
+    "smolvla": "SmolVLA",
+    "tdmpc": "TD-MPC",
+    "vqbet": "VQ-BeT",
+    "xvla": "X-VLA",
+}
+
+
+def _other_policy(text: str, path: Path) -> InputError | None:
+    """The error for a folder that holds a policy, but none that is compiled here."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    own = PolicyConfig.model_fields["type"].default
+    kind = content.get("type", content.get("model_type"))
+    if not isinstance(kind, str) or kind == own:
+        return None
+    name = _OTHER_POLICIES.get(kind)
+    whose = "a transformers model" if "type" not in content else "a LeRobot policy"
+    return InputError(
+        "checkpoint-other-policy",
+        f"{path.parent} holds {whose} of the type {kind!r}" + (f" ({name})." if name else "."),
+        f"Policies of the type {own!r} are compiled here: train one on the same dataset with "
+        "`libra-edge train DATASET`, or run this one with the program that trained it.",
+    )
+
+
+def read_config(path: str | Path) -> PolicyConfig:
     """Read a checkpoint's `config.json`.
 
     Raises:
         InputError: the file is missing, not JSON, has unknown keys or invalid values.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        inner = path.parent / "pretrained_model"
+        if (inner / path.name).is_file():
+            raise InputError(
+                "not-a-checkpoint",
+                f"{path.parent} is a LeRobot training folder; the policy is in {inner}.",
+                f"Name {inner}.",
+            ) from None
         raise InputError(
             "not-a-checkpoint",
             f"{path.parent} has no {path.name}.",
@@ -278,6 +323,8 @@ def read_config(path: Path) -> PolicyConfig:
         raise InputError(
             "config-invalid", f"{path} is not UTF-8 text.", "Name a checkpoint folder."
         ) from None
+    if other := _other_policy(text, path):
+        raise other
     try:
         return PolicyConfig.model_validate_json(text)
     except ValidationError as error:

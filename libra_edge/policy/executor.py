@@ -146,7 +146,8 @@ class Executor:
             seed: seed of the refiner's noise.
             instruction: tokens int64 [T].
         """
-        self._seed, self._instruction = seed, instruction
+        # Public: another instruction may be set between steps; the next plan follows it.
+        self._seed, self.instruction = seed, instruction
         self._step, self._chunk = 0, 0
         self._buffer = IntentBuffer(self._config.action_dim)
         self._planning: tuple[int, int, Tokens] | None = None
@@ -234,7 +235,7 @@ class Executor:
         return info
 
     def _plan(self, images: Images, state: Floats) -> Tokens:
-        intents, _ = self._engines.plan(images, self._instruction, state)
+        intents, _ = self._engines.plan(images, self.instruction, state)
         if intents.min() < 0 or intents.max() >= self._config.bins:
             self._fault = "planner output is not an intent"
         return intents

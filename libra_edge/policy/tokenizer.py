@@ -18,7 +18,8 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 class Tokenizer:
     """Reads `tokenizer.json`; `encode` gives int64 [T], padded with the `[PAD]` token."""
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: str | Path, length: int) -> None:
+        path = Path(path)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -216,7 +216,7 @@ def _subject(
     samples = choose_samples(body, policy, tokenizer, request.count, seed, data)
     recordings = None
     if truth is not None and data is not None and not request.quick:
-        recordings = read_recordings(data, tokenizer, seed)
+        recordings = read_recordings(data, body, tokenizer, seed)
     edges = edge_samples(body, policy, tokenizer, seed)
     return _Subject(
         request,
