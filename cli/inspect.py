@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.engine_facts import Engine
 from libra_edge.bundle.layers import precision_shares
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.bundle.verify import is_release, verify_integrity
 from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
