@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # From the top: a package may import those below it, and none beside or above it.
 FLOORS = (
     "cli",
+    "api",
     "deploy",
     "report",
     "verification",
