@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from libra_edge.bundle.engine_facts import Engine
-from libra_edge.bundle.layers import precision_shares
+from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.roofline import release_bound
 from libra_edge.bundle.verify import is_release, verify_integrity

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.layers import in_words, layer_blocks, precision_shares
+from libra_edge.bundle.layer_table import in_words, layer_blocks, precision_shares
 from libra_edge.bundle.manifest import Decision, Manifest
 
 Pairs = Mapping[str, object]

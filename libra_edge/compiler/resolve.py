@@ -12,7 +12,10 @@ from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import plan_engines
-from libra_edge.compiler.quantization.assign import layers, require_calibration_runs_here
+from libra_edge.compiler.quantization.assign import (
+    quantizable_layers,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
 from libra_edge.engines import engine
@@ -46,7 +49,7 @@ def resolve(request: Request) -> Job:
         _require_free(request.out, replace=request.force)
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
-    recipe.require_layers(layers(outline(config)))
+    recipe.require_layers(quantizable_layers(outline(config)))
     large = is_large(config)
     if large:
         require_drawn(config, recipe, plan, random=request.random_weights)

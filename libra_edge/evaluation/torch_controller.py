@@ -10,7 +10,7 @@ import torch
 
 from libra_edge.data.types import Observation
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.executor import Executor, Floats, Images, Instruction, StepInfo, Tokens
+from libra_edge.policy.executor import ExecutedStep, Executor, Floats, Images, Instruction, Tokens
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -74,7 +74,7 @@ class TorchController:
         self._tokenizer = checkpoint.tokenizer
         self._engines = (ShuffledIntents if shuffle_intents else TorchEngines)(checkpoint.policy)
         self._executor = Executor(self._engines, checkpoint.config)
-        self.step_info: StepInfo | None = None
+        self.step_info: ExecutedStep | None = None
         self._told: str | None = None
 
     def reset(self, seed: int, instruction: str) -> None:
