@@ -33,6 +33,7 @@ FLOORS = (
     "policy",
     "catalog",
     "limits",
+    "session_options",
     "atomic",
     "errors",
     "version",
