@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from libra_edge.binding.policy import Closing, Policy
+from libra_edge.binding.closing import Closing
+from libra_edge.binding.policy import Policy
 from libra_edge.binding.recorder import Recorder
 from libra_edge.binding.values import Floats, RunOptions, TickInfo
 from libra_edge.errors import LibraError

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from libra_edge.binding import abi, library, stats, values
+from libra_edge.binding.closing import Closing
 from libra_edge.binding.values import (
     Floats,
     Images,
@@ -27,24 +26,6 @@ from libra_edge.policy.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
-
-
-class Closing:
-    """A context manager that closes itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release what is held; harmless when repeated."""
 
 
 class Policy(Closing):
@@ -77,18 +58,10 @@ class Policy(Closing):
         self._library = library.load_release_library(
             release_dir, allow_failed=allow_failed, allow_random_weights=allow_random_weights
         )
-        options = abi.OpenOptions(
-            abi_version=abi.ABI_VERSION,
-            release_dir=os.fsencode(release_dir),
-            seed=values.unsigned("seed", seed, 64),
-            threads=values.unsigned("threads", threads, 32),
-        )
+        options = values.open_options(release_dir, seed, threads)
         # A library from before these were there refuses them.
         if hasattr(self._library, "le_tokenize"):
-            options.flags = abi.ALLOW_FAILED * allow_failed
-            options.flags |= abi.ALLOW_RANDOM_WEIGHTS * allow_random_weights
-            age_ns = round((max_observation_age_s or 0) * 1e9)
-            options.max_observation_age_ns = values.unsigned("max_observation_age_s", age_ns, 63)
+            values.set_limits(options, allow_failed, allow_random_weights, max_observation_age_s)
         self._check(
             self._library.le_open(
                 ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments
