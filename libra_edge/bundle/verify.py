@@ -13,6 +13,7 @@ from libra_edge.bundle.container import broken, copy_checked, read_container
 from libra_edge.bundle.manifest import Manifest, parse_manifest
 from libra_edge.bundle.members import FOLDERS, MANIFEST, MAX_BYTES, MEMBERS
 from libra_edge.errors import InputError, IntegrityError
+from libra_edge.user_cache import cache_folder, make_writable
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def _is_intact(directory: Path, manifest: Manifest) -> bool:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "releases"
+    return make_writable(cache_folder("releases"))
 
 
 def _verify_directory(path: Path) -> Manifest:

@@ -125,8 +125,7 @@ def _carry_out_large(job: Job, request: Request, folder: Path, on_stage: OnStage
         folder,
         on_stage,
     )
-    on_stage("runtime", f"native code for {job.target.arch}")
-    files = release_members(job, made.built, made.golden)
+    files = release_members(job, made.built, made.golden, on_stage)
     checks = [*made.checks, *unmeasured(job.target, made.built)]
     return _Passed(Candidate(None), made.built, files, checks)
 
@@ -165,8 +164,7 @@ def _carry_out(job: Job, request: Request, candidate: Candidate, on_stage: OnSta
         reference,
         job.samples,
     )
-    on_stage("runtime", f"native code for {job.target.arch}")
-    files = release_members(job, built, golden_members(reference, job.samples))
+    files = release_members(job, built, golden_members(reference, job.samples), on_stage)
     checks = _gate(job, front, built, quantised, on_stage)
     if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from libra_edge.bundle.verify import Release, open_release
 from libra_edge.errors import IncompatibleError, ParityError
 from libra_edge.parity.gates import Check
 from libra_edge.parity.verify import verify_release
+from libra_edge.user_cache import cache_folder, make_writable
 
 MARK = "usable.json"
 SCHEMA_VERSION = 1
@@ -142,8 +142,7 @@ def provision(
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/libra-edge/engines`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "engines"
+    return cache_folder("engines")
 
 
 def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builder]) -> Builder:
@@ -162,7 +161,7 @@ def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builde
 
 def _build(release: Release, builder: Builder, folder: Path) -> None:
     options = release.manifest.provision.options if release.manifest.provision else {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_writable(folder.parent, "--cache")
     with new_directory(folder) as partial:
         for name in GRAPHS:
             builder.build(release.member(name), partial / _engine_name(name), options)

@@ -58,6 +58,7 @@ from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.runtime import Policy
+from libra_edge.user_cache import make_writable
 
 if TYPE_CHECKING:
     from libra_edge.policy.checkpoint import Checkpoint
@@ -324,5 +325,5 @@ def _closed_loop(
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
     if mismatches(needs_of(manifest), this_device()):
         return [not_measured(CLOSED_LOOP, elsewhere(release))]
-    store = (cache or default_cache()) / "closed-loop"
+    store = make_writable((cache or default_cache()) / "closed-loop", "--cache")
     return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
