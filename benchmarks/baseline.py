@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.split import Graph
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.split import Graph
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 ROOT = Path(__file__).resolve().parents[1]
 NAIVE_INPUTS = ("images", "state", "intent", "x", "timestep")

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from libra_edge import __version__
+from libra_edge.binding.policy import Policy
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy, build
+from libra_edge.runtime import build
+from libra_edge.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKS = 1_000_000

@@ -109,10 +109,10 @@ class Output:
             raise typer.Exit(int(exit_code))
 
     @staticmethod
-    def _verdict(word: str, text: str, colour: str) -> None:
+    def _verdict(word: str, text: str, color: str) -> None:
         from rich.text import Text
 
-        line = Text.assemble((word, f"bold {colour}"), f": {text}")
+        line = Text.assemble((word, f"bold {color}"), f": {text}")
         _console().print(line, soft_wrap=True)
 
     def fail(self, error: LibraError) -> NoReturn:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from libra_edge import __version__
 from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
+from libra_edge.version import __version__
 
 from ._render import Output
 

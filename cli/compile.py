@@ -16,8 +16,8 @@ from ._parity import gate_changes, parity_table
 from ._render import Output, progress
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.auto_precision import Found
     from libra_edge.compiler.pipeline import Compiled
+    from libra_edge.compiler.search.search import Found
 
 
 def compile_(
@@ -212,7 +212,7 @@ def _show_kept(output: Output, found: Found) -> None:
         ],
     )
     output.text(
-        f"{len(found.kept)} of {len(found.kept) + len(found.quantised)} layers kept; the rest "
+        f"{len(found.kept)} of {len(found.kept) + len(found.quantized)} layers kept; the rest "
         f"together uses {found.gate_used:.0%} of the gates in simulation"
     )
 

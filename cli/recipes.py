@@ -37,7 +37,7 @@ def recipes(json: Json = False) -> None:
 
 
 def _calibration(recipe: catalog.Recipe) -> str:
-    if not recipe.quantises:
+    if not recipe.quantizes:
         return "none"
     where = ", on a GPU" if recipe.needs_gpu else ""
     return f"{recipe.algorithm}, {recipe.samples} frames{where}"

@@ -16,7 +16,7 @@ from ._options import Json
 from ._render import Output, progress
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.sensitivity import Measured
+    from libra_edge.compiler.search.sensitivity import Measured
 
 SCHEMA_VERSION = 1
 SHOWN = 20
@@ -59,7 +59,7 @@ def sensitivity(
     if out.exists():
         raise InputError("destination-exists", f"{out} exists.", "Name another folder with --out.")
     with needs_extra("compile", "Measuring layers"):
-        from libra_edge.compiler.sensitivity import Request, measure
+        from libra_edge.compiler.search.sensitivity import Request, measure
     request = Request(
         checkpoint=checkpoint,
         recipe=recipe,
@@ -90,7 +90,7 @@ def _title(measured: Measured) -> str:
 
 
 def _write(out: Path, measured: Measured) -> None:
-    from libra_edge.compiler.sensitivity_page import markdown, svg
+    from libra_edge.report.sensitivities import markdown, svg
 
     title, dims = _title(measured), measured.checkpoint.config.embodiment.actions
     about = [

@@ -11,15 +11,15 @@ from libra_edge.atomic import new_file
 from libra_edge.bundle.diff import read_build_report
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity.ci_kit import write_pipelines
-from libra_edge.parity.detail import Interval
-from libra_edge.parity.junit import junit_xml
-from libra_edge.parity.non_inferiority import ClosedLoop
-from libra_edge.parity.page import html
-from libra_edge.parity.report import Report, make_report, markdown
-from libra_edge.parity.trained import Sources
-from libra_edge.parity.trajectory import TrajectoryDetail
-from libra_edge.parity.verify import (
+from libra_edge.evaluation.non_inferiority import ClosedLoop
+from libra_edge.report.ci_pipelines import write_pipelines
+from libra_edge.report.junit import junit_xml
+from libra_edge.report.page import html
+from libra_edge.report.report import Report, make_report, markdown
+from libra_edge.verification.differences import Interval
+from libra_edge.verification.recompile import Sources
+from libra_edge.verification.smoothness import TrajectoryDetail
+from libra_edge.verification.verify import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
     QUICK_SAMPLES,
@@ -191,7 +191,7 @@ def _bisect(
             "Add --checkpoint CHECKPOINT.",
         )
     with needs_extra("compile", "Bisecting"):
-        from libra_edge.parity.bisect import release_culprits
+        from libra_edge.verification.bisect import release_culprits
     say("verify: bisecting both graphs")
     found = release_culprits(
         release,

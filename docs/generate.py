@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from libra_edge import errors
 from libra_edge.bundle import manifest
 from libra_edge.cli import app
-from libra_edge.parity import report
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.report import report
 from libra_edge.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[1]

@@ -1,3 +1,5 @@
 """Libra Edge: compile a trained Libra-VLA policy into a release that a robot can run."""
 
-__version__ = "0.1.0"
+from libra_edge.version import __version__
+
+__all__ = ["__version__"]

@@ -168,7 +168,7 @@ class Recipe(_Entry):
         return self
 
     @property
-    def quantises(self) -> bool:
+    def quantizes(self) -> bool:
         """Whether any layer changes."""
         return bool(self.parts)
 

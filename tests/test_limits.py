@@ -22,7 +22,7 @@ def read(tmp_path: Path, text: str, default: Limits = FP32, *, allow_loose: bool
 def test_recipes_ship_limits_that_agree_on_what_rounding_may_do() -> None:
     recipes = list_recipes()
     assert Limits(tokens=0.999, margin=1e-3, action=1e-4) == FP32
-    assert {r.gates for name, r in recipes.items() if r.quantises} == {INT8}
+    assert {r.gates for name, r in recipes.items() if r.quantizes} == {INT8}
     assert not gates_between(INT8, FP32).loose
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import libra_edge
 from libra_edge.atomic import new_file
 from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.version import __version__
 
 # The packages whose output depends on their version.
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch", "ziglang")
 LARGEST_CACHE_BYTES = 8 * 2**30
-_SOURCES = ("compiler", "data", "engines", "policy")
+_SOURCES = ("compiler", "data", "engines", "evaluation", "parity", "policy")
 _HASH_BYTES = 32
 
 
@@ -31,14 +31,14 @@ def default_cache() -> Path:
 def tool_versions() -> dict[str, str]:
     """Version of every tool that a release's bytes depend on (`+` is not a name character)."""
     tools = {name: version(name).replace("+", "-") for name in TOOLS}
-    return {"libra-edge": libra_edge.__version__, **tools}
+    return {"libra-edge": __version__, **tools}
 
 
 def code_sha256() -> str:
     """Hash of this compiler's own sources: a development version has no number to go by."""
-    root = Path(libra_edge.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(path for part in _SOURCES for path in (root / part).glob("*.py")):
+    for file in sorted(path for part in _SOURCES for path in (root / part).rglob("*.py")):
         digest.update(f"{file.relative_to(root)}\0".encode() + sha256(file.read_bytes()).encode())
     return digest.hexdigest()
 

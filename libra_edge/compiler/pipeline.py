@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_file
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
 from libra_edge.bundle.pack import write_release
-from libra_edge.compiler.auto_precision import Found
-from libra_edge.compiler.build import Built, build_engines
-from libra_edge.compiler.candidates import Candidate, as_the_recipe_says, seek
-from libra_edge.compiler.facts import (
+from libra_edge.compiler.engines.build import Built, build_engines
+from libra_edge.compiler.engines.large_policy import compile_large
+from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
+from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
+from libra_edge.compiler.quantization.quantize import Quantized
+from libra_edge.compiler.release.facts import (
     calibration_decisions,
     calibration_report,
     layer_decisions,
@@ -28,15 +31,13 @@ from libra_edge.compiler.facts import (
     simulation_decisions,
     unmeasured,
 )
-from libra_edge.compiler.front import Front, OnStage, make_graphs
-from libra_edge.compiler.golden import golden_members
-from libra_edge.compiler.large import compile_large
-from libra_edge.compiler.members import release_members
-from libra_edge.compiler.quantize import Quantised
+from libra_edge.compiler.release.files import release_members
 from libra_edge.compiler.request import Job, Request, resolve
-from libra_edge.compiler.stages import exported_engines, fused_engines, split_engines
+from libra_edge.compiler.search.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.search.search import Found
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import (
     ENGINE,
     FUSED,
@@ -47,10 +48,9 @@ from libra_edge.parity.gates import (
     compare_end_to_end,
     require_pass,
 )
+from libra_edge.parity.golden import golden_members
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.executor import Engines
-from libra_edge.policy.torch_controller import TorchEngines
-from libra_edge.runtime import Policy
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
 REPORT_SCHEMA_VERSION = 1
@@ -150,9 +150,9 @@ def _carry_out(job: Job, request: Request, candidate: Candidate, on_stage: OnSta
     Raises:
         ParityError: a gate did not hold.
     """
-    quantised = candidate.quantised
-    front = make_graphs(job.checkpoint, job.cache, on_stage, quantised)
-    reference = TorchEngines(quantised.policy if quantised else job.checkpoint.policy)
+    quantized = candidate.quantized
+    front = make_graphs(job.checkpoint, job.cache, on_stage, quantized)
+    reference = TorchEngines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(
         front,
@@ -165,7 +165,7 @@ def _carry_out(job: Job, request: Request, candidate: Candidate, on_stage: OnSta
         job.samples,
     )
     files = release_members(job, built, golden_members(reference, job.samples), on_stage)
-    checks = _gate(job, front, built, quantised, on_stage)
+    checks = _gate(job, front, built, quantized, on_stage)
     if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
     return _Passed(candidate, built, files, [*checks, *unmeasured(job.target, built)])
@@ -180,7 +180,7 @@ def _candidates(job: Job, request: Request, on_stage: OnStage) -> Iterator[Candi
     if not request.auto_precision:
         yield first
         return
-    assert first.quantised is not None
+    assert first.quantized is not None
     others = choose_samples(
         config.embodiment,
         config,
@@ -194,7 +194,7 @@ def _candidates(job: Job, request: Request, on_stage: OnStage) -> Iterator[Candi
         job.target,
         settings,
         job.recipe,
-        first.quantised,
+        first.quantized,
         [*job.samples, *others],
         job.gates.limits,
         job.cache,
@@ -203,21 +203,21 @@ def _candidates(job: Job, request: Request, on_stage: OnStage) -> Iterator[Candi
 
 
 def _facts(job: Job, built: Built, candidate: Candidate, checks: Sequence[Check]) -> ReleaseFacts:
-    quantised = candidate.quantised
+    quantized = candidate.quantized
     extra = (
         *(calibration_decisions(job.calibration) if job.calibration else ()),
         *(search_decisions(candidate.found) if candidate.found else ()),
-        *(simulation_decisions(job.plan) if quantised else ()),
-        *(layer_decisions(job.recipe, quantised, built) if quantised else ()),
+        *(simulation_decisions(job.plan) if quantized else ()),
+        *(layer_decisions(job.recipe, quantized, built) if quantized else ()),
     )
     facts = release_facts(
-        job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantised
+        job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantized
     )
     return facts.model_copy(update={"gates": job.gates.changes})
 
 
 def _gate(
-    job: Job, front: Front, built: Built, quantised: Quantised | None, on_stage: OnStage
+    job: Job, front: Front, built: Built, quantized: Quantized | None, on_stage: OnStage
 ) -> list[Check]:
     """Hold every stage against the one before it, and the engine against the policy.
 
@@ -228,7 +228,7 @@ def _gate(
     reference = TorchEngines(job.checkpoint.policy)
     chain: list[tuple[str, Engines]] = [
         (POLICY, reference),
-        *([("quantised", TorchEngines(quantised.policy))] if quantised else []),
+        *([("quantised", TorchEngines(quantized.policy))] if quantized else []),
         ("split", split_engines(front.split)),
         ("exported", exported_engines(front.exported, front.split.tables)),
         (FUSED, fused_engines(front.planner, front.refiners[built.choice.form])),
@@ -289,9 +289,9 @@ def _write_report(job: Job, manifest: Manifest, passed: _Passed) -> Path:
             if one.compilation is not None
         },
     }
-    quantised, found = passed.candidate.quantised, passed.candidate.found
-    if quantised is not None and job.calibration is not None:
-        report["calibration"] = calibration_report(quantised, job.calibration)
+    quantized, found = passed.candidate.quantized, passed.candidate.found
+    if quantized is not None and job.calibration is not None:
+        report["calibration"] = calibration_report(quantized, job.calibration)
     if found is not None:
         report["kept"] = [vars(kept) for kept in found.kept]
         report["sensitivity"] = [one.to_json() for one in found.alone]

@@ -11,12 +11,12 @@ import torch
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.catalog import Recipe, Target, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import CalibrationData, open_calibration_data
-from libra_edge.compiler.engine_plan import EnginePlan, plan_engines
-from libra_edge.compiler.fuse import Form
-from libra_edge.compiler.large import SAMPLES as LARGE_SAMPLES
-from libra_edge.compiler.large import is_large, require_drawn
-from libra_edge.compiler.quantize import require_calibration_runs_here
+from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
+from libra_edge.compiler.engines.large_policy import is_large, require_drawn
+from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
+from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.quantization.assign import require_calibration_runs_here
+from libra_edge.compiler.quantization.calibration_data import CalibrationData, open_calibration_data
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
@@ -104,7 +104,7 @@ def resolve(request: Request) -> Job:
     engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
     gates = _gates(request, recipe)
-    if recipe.quantises and request.calibrate is None:
+    if recipe.quantizes and request.calibrate is None:
         raise InputError(
             "calibration-data-missing",
             f"Recipe {recipe.name!r} needs data to find the ranges of activations on.",
@@ -125,13 +125,13 @@ def resolve(request: Request) -> Job:
     name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
-    usual = QUANTISED_GATE_SAMPLES if recipe.quantises else GATE_SAMPLES
+    usual = QUANTISED_GATE_SAMPLES if recipe.quantizes else GATE_SAMPLES
     count = request.samples or (LARGE_SAMPLES if large else usual)
     samples = choose_samples(
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
     calibration = None
-    if request.calibrate is not None and recipe.quantises:
+    if request.calibrate is not None and recipe.quantizes:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     return Job(name, out, checkpoint, target, plan, recipe, samples, cache, calibration, gates)
@@ -141,7 +141,7 @@ def _gates(request: Request, recipe: Recipe) -> Gates:
     """The recipe's gates, with what was asked for in their place."""
     gates = read_gates(request.gates, recipe.gates, allow_loose=request.allow_loose)
     limits = gates.limits
-    if request.auto_precision and not recipe.quantises:
+    if request.auto_precision and not recipe.quantizes:
         raise InputError(
             "recipe-quantises-nothing",
             f"Recipe {recipe.name!r} has no layers that could be kept in high precision.",

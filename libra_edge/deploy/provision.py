@@ -29,8 +29,8 @@ from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.errors import IncompatibleError, ParityError
 from libra_edge.parity.gates import Check
-from libra_edge.parity.verify import verify_release
 from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.verification.verify import verify_release
 
 MARK = "usable.json"
 SCHEMA_VERSION = 1

@@ -22,7 +22,7 @@ from libra_edge.atomic import new_file
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from libra_edge import __version__
 from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.version import __version__
 
 OnProgress = Callable[[int, int, str], None]
 

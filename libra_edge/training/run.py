@@ -11,7 +11,7 @@ from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
 from libra_edge.policy.checkpoint import TOKENIZER, Statistics, build_policy, load_checkpoint
 from libra_edge.policy.config import Embodiment
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
 from libra_edge.training.config import TrainingRecipe
 from libra_edge.training.trainer import RESUME, Trainer

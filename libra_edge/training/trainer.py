@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from libra_edge.atomic import new_file
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.checkpoint import Statistics, save_checkpoint
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.training.config import TrainingConfig
 from libra_edge.training.losses import Curriculum, Diffusion, coarse_loss, mixed_intents
 from libra_edge.training.windows import Batch, Windows, random_shift

@@ -18,7 +18,7 @@ from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.deploy.provision import provision
 from libra_edge.errors import IncompatibleError
-from libra_edge.parity.verify import verify_release as verify_parity
+from libra_edge.verification.verify import verify_release as verify_parity
 from tests.runtime import native_build
 from tests.runtime.test_aarch64 import CPU, CPUINFO, LIBC, TRIPLE
 from tests.tiny import write_tiny_checkpoint

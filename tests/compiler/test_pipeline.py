@@ -19,14 +19,14 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from libra_edge.bundle.verify import verify_release
-from libra_edge.compiler import front as front_module
-from libra_edge.compiler.build import choose_form, interleaved_medians
 from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.engines.build import choose_form, interleaved_medians
+from libra_edge.compiler.graphs import make_graphs as front_module
 from libra_edge.compiler.pipeline import STAGES, Compiled, compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, LibraError, ParityError
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.torch_controller import TorchEngines
 from tests.compiler.variants import VARIANTS
 from tests.tiny import write_tiny_checkpoint
 
@@ -116,8 +116,8 @@ def test_a_second_run_takes_every_stage_from_the_cache(
 
     monkeypatch.setattr(front_module, "export", fail)
     monkeypatch.setattr(front_module, "fuse", fail)
-    monkeypatch.setattr("libra_edge.compiler.build._measure", fail)
-    monkeypatch.setattr("libra_edge.compiler.members.build_library", fail)
+    monkeypatch.setattr("libra_edge.compiler.engines.build._measure", fail)
+    monkeypatch.setattr("libra_edge.compiler.release.files.build_library", fail)
     request = Request(checkpoint, out=tmp_path / "again", cache=work / "cache", name="tiny-demo")
     again = compile_checkpoint(request)
     assert again.manifest == compiled.manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from tests.tiny import tiny_config, write_tiny_checkpoint
 

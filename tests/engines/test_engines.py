@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from libra_edge.catalog import load_target
 from libra_edge.engines import engine, kinds
-from libra_edge.engines.base import Array, EnginePair, Session, TensorSpec
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
 
 CPU = "CPUExecutionProvider"
@@ -68,9 +68,9 @@ def test_building_keeps_the_graph_and_says_what_it_takes() -> None:
     np.testing.assert_array_equal(session.run(feeds())["y"], 2 * feeds()["x"])
 
 
-@pytest.mark.parametrize("optimise", [True, False])
-def test_loading_takes_arrays_that_are_not_contiguous(optimise: bool) -> None:
-    session = ENGINE.load(doubling(), CPU, {}, optimise=optimise)
+@pytest.mark.parametrize("optimize", [True, False])
+def test_loading_takes_arrays_that_are_not_contiguous(optimize: bool) -> None:
+    session = ENGINE.load(doubling(), CPU, {}, optimize=optimize)
     x = np.arange(6, dtype=np.float32).reshape(3, 2).T
     found = session.run({**feeds(), "x": x})["y"]
     np.testing.assert_array_equal(found, 2 * x)

@@ -10,18 +10,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import needs_of
 from libra_edge.bundle.verify import verify_release
 from libra_edge.catalog import load_target
-from libra_edge.compiler.export import from_bytes
+from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx
 from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
-from libra_edge.engines.base import BuiltEngine, TensorSpec
+from libra_edge.engines.base import BuiltEngine
+from libra_edge.engines.session import TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
-from libra_edge.parity.verify import verify_release as verify_parity
-from libra_edge.runtime import Policy
+from libra_edge.verification.verify import verify_release as verify_parity
 from tests.tiny import write_tiny_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")

@@ -19,10 +19,10 @@ from libra_edge.parity.gates import (
     not_measured,
     require_pass,
 )
-from libra_edge.parity.junit import junit_xml
 from libra_edge.parity.metrics import action_error, token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
+from libra_edge.report.junit import junit_xml
 
 DIMS = (
     ActionDim(name="small", unit="m", kind="delta", lower=-0.05, upper=0.05),

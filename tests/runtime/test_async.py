@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libra_edge.binding import abi
+from libra_edge.binding.abi import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
+from libra_edge.binding.library import load_library
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import RunOptions, TickInfo
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Blend, Executor, State
-from libra_edge.runtime import Policy, loading, native
-from libra_edge.runtime.native import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
-from libra_edge.runtime.structs import RunOptions, TickInfo
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, M, T
@@ -473,18 +475,18 @@ def test_real_time_settings_are_tried_and_reported(policy: Policy) -> None:
 
 def test_a_library_from_before_async_mode_still_loads(library: Path, tmp_path: Path) -> None:
     """The first releases carry one; a stub with their functions stands for it."""
-    first = sorted(set(native.PROTOTYPES) - native.ADDED_WITH_ASYNC)
+    first = sorted(set(abi.PROTOTYPES) - abi.ADDED_WITH_ASYNC)
     lines = [f"int {name}(void) {{ return {int(name == 'le_abi_version')}; }}" for name in first]
     source, old = tmp_path / "old.c", tmp_path / "old.so"
     source.write_text("\n".join(lines) + "\n")
     native_build.zig("cc", *native_build.TARGET, "-shared", str(source), "-o", str(old))
-    loaded = loading.load_library(old)
+    loaded = load_library(old)
     assert not hasattr(loaded, "le_start")
     other = tmp_path / "other.so"
     source.write_text("int le_abi_version(void) { return 1; }\n")
     native_build.zig("cc", *native_build.TARGET, "-shared", str(source), "-o", str(other))
     with pytest.raises(IncompatibleError, match="library-not-loadable"):
-        loading.load_library(other)
+        load_library(other)
 
 
 @pytest.mark.parametrize(

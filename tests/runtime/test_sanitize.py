@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge import __version__
 from libra_edge.runtime import build
+from libra_edge.version import __version__
 from tests.runtime import native_build
 
 pytestmark = [pytest.mark.long, pytest.mark.sanitize]

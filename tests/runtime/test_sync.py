@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libra_edge.binding.policy import Policy
 from libra_edge.data.types import Observation
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Executor, State
 from libra_edge.policy.noise import chunk_noise
-from libra_edge.runtime import Policy
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, T
 

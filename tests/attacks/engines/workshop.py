@@ -14,18 +14,18 @@ from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_release as verify_bytes
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.export import from_bytes, to_bytes
-from libra_edge.compiler.front import Front, make_graphs
-from libra_edge.compiler.golden import golden_members
+from libra_edge.compiler.graphs.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import engine
-from libra_edge.engines.base import EnginePair
-from libra_edge.parity.bisect import Culprit, release_culprits
+from libra_edge.engines.session import EnginePair
+from libra_edge.parity.golden import golden_members
 from libra_edge.parity.samples import choose_samples
-from libra_edge.parity.verify import Verification, verify_release
 from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
 from libra_edge.runtime.build import SOURCE_ROOT, build_library
+from libra_edge.verification.bisect import Culprit, release_culprits
+from libra_edge.verification.verify import Verification, verify_release
 from tests.attacks.engines.faults import FAULTS, Case
 from tests.tiny import write_tiny_checkpoint
 
