@@ -8,12 +8,9 @@ libraries out, and whoever compiles a policy compiles them.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from setuptools import build_meta
@@ -69,7 +66,9 @@ class BuildPy(build_py):  # type: ignore[misc]  # setuptools has no types
         """See `build_py`."""
         super().run()
         if _with_libraries and not self.editable_mode:
-            libraries = _load("libra_edge/runtime/libraries.py")
+            # Imported here: neither an sdist nor an editable install needs it.
+            from libra_edge.runtime import libraries
+
             folder = Path(self.build_lib, "libra_edge", "runtime", libraries.SHIPPED.name)
             libraries.write_shipped(folder, _targets(), _say)
 
@@ -90,20 +89,11 @@ def _compiler() -> str:
 
 def _targets() -> set[tuple[str, str]]:
     """Architecture and glibc of every target."""
-    found = (tomllib.loads(path.read_text("utf-8")) for path in (ROOT / "targets").glob("*.toml"))
-    return {(target["arch"], target["glibc"]) for target in found}
+    paths = (ROOT / "targets").glob("*.toml")
+    found = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in paths}
+    whole = [found.get(one.get("based_on"), {}) | one for one in found.values()]
+    return {(target["arch"], target["glibc"]) for target in whole}
 
 
 def _say(done: int, total: int, what: str) -> None:
     print(f"native library: {done} of {total} {what}", flush=True)
-
-
-def _load(path: str) -> ModuleType:
-    """A module of ours by its file: importing its package would need what the wheel needs."""
-    sys.path.insert(0, str(ROOT))
-    spec = importlib.util.spec_from_file_location("libra_edge_libraries", ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

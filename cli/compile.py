@@ -13,7 +13,8 @@ from libra_edge.errors import InputError
 from ._matrix import OF_THE_MATRIX, compile_matrix
 from ._options import AllowLoose, Force, GatesFile, Json, given_words
 from ._parity import gate_changes, parity_table
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 if TYPE_CHECKING:
     from libra_edge.compiler.pipeline import Compiled
@@ -146,7 +147,7 @@ def compile_(
         engines_on_device=engines_on_device,
         random_weights=random_weights,
     )
-    with progress("compile", len(STAGES)) as advance:
+    with progress("compile", len(STAGES), even=False) as advance:
         begun: list[str] = []
 
         def on_stage(stage: str, note: str) -> None:
@@ -192,7 +193,7 @@ def _show(output: Output, compiled: Compiled) -> None:
             "kept": [vars(kept) for kept in compiled.found.kept] if compiled.found else None,
         },
         f"{compiled.path}: {_counted(compiled)}, release {manifest.release_id[:12]}",
-        next_command=f"libra-edge {'simulate' if compiled.medians_ms else 'pack'} {compiled.path}",
+        next_command=("simulate" if compiled.medians_ms else "pack", compiled.path),
     )
 
 

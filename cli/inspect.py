@@ -73,7 +73,7 @@ def _inspect_release(output: Output, path: Path) -> None:
         },
         f"{path}: {len(manifest.members)} members, {_size(size_bytes)}, every byte as the "
         "manifest says",
-        next_command=f"libra-edge verify {path}",
+        next_command=("verify", path),
     )
 
 
@@ -195,7 +195,7 @@ def _inspect_checkpoint(output: Output, path: Path) -> None:
             "files": [{"name": name, "size_bytes": size} for name, size in files.items()],
         },
         f"{path}: config.json is valid; the weights were not read",
-        next_command=f"libra-edge compile {path}",
+        next_command=("compile", path),
     )
 
 

@@ -21,7 +21,8 @@ from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation import closed_loop
 
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 from .collect import Split
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ._render import Output, progress, say
+from ._progress import progress
+from ._render import Output, say
 
 
 def train(
@@ -49,5 +50,5 @@ def train(
     output.finish(
         {"checkpoint": str(out), "steps": trainer.step, "last": last},
         f"trained {trainer.step} steps; checkpoint in {out}",
-        next_command=f"libra-edge simulate {out}",
+        next_command=("simulate", out),
     )

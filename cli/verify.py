@@ -248,9 +248,9 @@ def _write_report(folder: Path, record: Report) -> None:
 def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
-    again = f"libra-edge verify {release} --checkpoint CHECKPOINT"
+    again = ("verify", release, "--checkpoint", "CHECKPOINT")
     follow = {
-        ExitCode.OK: again if result.quick else f"libra-edge simulate {release}",
+        ExitCode.OK: again if result.quick else ("simulate", release),
         ExitCode.NOT_MEASURED: again,
     }
     output.finish(
