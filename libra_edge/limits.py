@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.paths import StrPath
 
 Share = Annotated[float, Field(gt=0, le=1)]
 _LARGER_IS_STRICTER = frozenset({"tokens", "action_percentile"})
@@ -84,7 +85,7 @@ def gates_between(default: Limits, wanted: Limits) -> Gates:
     return Gates(wanted, tuple(changes))
 
 
-def read_gates(path: Path | None, default: Limits, *, allow_loose: bool = False) -> Gates:
+def read_gates(path: StrPath | None, default: Limits, *, allow_loose: bool = False) -> Gates:
     """The recipe's limits with those of a TOML file's `gates` table in their place.
 
     Args:
@@ -96,6 +97,7 @@ def read_gates(path: Path | None, default: Limits, *, allow_loose: bool = False)
         InputError: the file cannot be read, holds an unknown key or a value that is no limit, or
             loosens one without leave.
     """
+    path = None if path is None else Path(path)
     if path is None:
         return Gates(default)
     asked = _gates_table(path)

@@ -24,7 +24,9 @@ from libra_edge.binding.values import (
 from libra_edge.bundle.compatibility import CPU, needs_of, require_compatible, this_device
 from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES
+from libra_edge.bundle.verify import open_release
 from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.paths import StrPath
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -51,10 +53,10 @@ class Closing:
 
 
 class Policy(Closing):
-    """An open release directory; a context manager, and a `Controller` for closed loops.
+    """An open release; a context manager, and a `Controller` for closed loops.
 
     Args:
-        release_dir: the release, unpacked.
+        release_dir: the release: a directory, or a `.libra` file, which is unpacked into the cache.
         seed: seed of the refiner's noise until the first `reset`.
         threads: threads of each engine.
 
@@ -62,7 +64,10 @@ class Policy(Closing):
         LibraError: the release is not whole, or not for this machine.
     """
 
-    def __init__(self, release_dir: Path, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(self, release_dir: StrPath, *, seed: int = 0, threads: int = 1) -> None:
+        release_dir = Path(release_dir)
+        if release_dir.is_file():
+            release_dir = open_release(release_dir).path
         self._handle = ctypes.c_void_p()
         self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
         _require_fits(release_dir)

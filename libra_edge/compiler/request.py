@@ -21,6 +21,7 @@ from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import Sample, choose_samples
+from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint
 from libra_edge.policy.config import read_config
 
@@ -77,6 +78,10 @@ class Request:
     engine: str | None = None
     engines_on_device: bool = False
     random_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Take paths as text too."""
+        to_paths(self)
 
 
 @dataclass(frozen=True)

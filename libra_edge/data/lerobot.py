@@ -24,6 +24,7 @@ from libra_edge.data.statistics import FeatureStats
 from libra_edge.data.types import Episode, FloatArray, Observation, UInt8Array
 from libra_edge.data.video import read_frames
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 
 _EPISODE_KEY = "episode_index"
@@ -67,7 +68,8 @@ class Dataset:
         InputError: not a dataset, another version, a file or feature missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
+        path = Path(path)
         self.path = path
         self._info = _read_info(path)
         self.fps = float(self._info["fps"])

@@ -29,6 +29,7 @@ from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.errors import IncompatibleError, ParityError
 from libra_edge.parity.gates import Check
+from libra_edge.paths import StrPath
 from libra_edge.user_cache import cache_folder, make_writable
 from libra_edge.verification.verify import verify_release
 
@@ -98,10 +99,10 @@ def fingerprint(manifest: Manifest, builder: Builder, device: Device) -> str:
 
 
 def provision(
-    path: Path,
+    path: StrPath,
     *,
     provider: str | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
     builders: Sequence[Builder] = (),
     device: Device | None = None,
     on_stage: OnStage = lambda _: None,
@@ -122,6 +123,8 @@ def provision(
         IntegrityError: the release is not the bytes its manifest says.
         ParityError: the golden vectors did not come out right; the release is not usable.
     """
+    path = Path(path)
+    cache = None if cache is None else Path(cache)
     release = open_release(path)
     manifest, found = release.manifest, device or this_device()
     require_trained(manifest)

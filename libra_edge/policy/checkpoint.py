@@ -20,6 +20,7 @@ from huggingface_hub import save_torch_state_dict
 
 from libra_edge.atomic import new_file
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -94,8 +95,9 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def checkpoint_sha256(path: Path, *, random_weights: bool = False) -> str:
+def checkpoint_sha256(path: StrPath, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
+    path = Path(path)
     digest = hashlib.sha256(b"random weights" if random_weights else b"")
     weights = [] if random_weights else _weight_files(path)
     files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *weights]
@@ -168,7 +170,7 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
 
 
 def load_checkpoint(
-    path: Path, *, random_weights: bool = False, in_half: bool = False
+    path: StrPath, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
 
@@ -181,6 +183,7 @@ def load_checkpoint(
     Raises:
         InputError: anything about the folder that does not fit, by name.
     """
+    path = Path(path)
     if not path.is_dir():
         raise InputError(
             "not-a-checkpoint", f"{path} is not a folder.", "Name a checkpoint folder."
@@ -221,7 +224,7 @@ def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> L
 
 
 def save_checkpoint(
-    path: Path,
+    path: StrPath,
     policy: LibraVLA,
     statistics: Statistics,
     tokenizer_json: str,
@@ -231,6 +234,7 @@ def save_checkpoint(
 
     Each file appears whole or not at all. Other files in the folder stay, old weights do not.
     """
+    path = Path(path)
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:

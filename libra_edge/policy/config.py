@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.paths import StrPath
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -256,12 +257,13 @@ def _explain(error: ValidationError, path: Path) -> InputError:
     )
 
 
-def read_config(path: Path) -> PolicyConfig:
+def read_config(path: StrPath) -> PolicyConfig:
     """Read a checkpoint's `config.json`.
 
     Raises:
         InputError: the file is missing, not JSON, has unknown keys or invalid values.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, PolicyConfig, Strict
 
 Positive = Annotated[float, Field(gt=0)]
@@ -80,12 +81,13 @@ def _invalid(where: str, error: ValidationError) -> InputError:
     )
 
 
-def read_training_recipe(path: Path) -> TrainingRecipe:
+def read_training_recipe(path: StrPath) -> TrainingRecipe:
     """Read a training recipe.
 
     Raises:
         InputError: missing file, not TOML, unknown key or invalid value.
     """
+    path = Path(path)
     try:
         return TrainingRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -9,6 +9,7 @@ import torch
 from libra_edge.atomic import new_file
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import TOKENIZER, Statistics, build_policy, load_checkpoint
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -19,12 +20,12 @@ from libra_edge.training.windows import Windows
 
 
 def prepare(
-    dataset_path: Path,
+    dataset_path: StrPath,
     recipe: TrainingRecipe,
-    out: Path,
+    out: StrPath,
     *,
     resume: bool = False,
-    start: Path | None = None,
+    start: StrPath | None = None,
 ) -> Trainer:
     """Read the dataset and build the trainer of `recipe`.
 
@@ -41,6 +42,9 @@ def prepare(
     Raises:
         InputError: the dataset, recipe or checkpoint is not usable, or `out` holds another run.
     """
+    dataset_path = Path(dataset_path)
+    out = Path(out)
+    start = None if start is None else Path(start)
     if not resume and (out / RESUME).exists():
         raise InputError(
             "run-exists", f"{out} already holds a training run.", "Add --resume, or name another."

@@ -21,6 +21,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.verify import open_release
 from libra_edge.parity.samples import Sample, choose_samples
+from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.verification.recompile import Sources, graphs_again
 from libra_edge.verification.unrolled_graphs import trips, unrolled
@@ -62,14 +63,14 @@ class Culprit:
 
 
 def release_culprits(
-    path: Path,
-    checkpoint: Path,
-    data: Path | None,
+    path: StrPath,
+    checkpoint: StrPath,
+    data: StrPath | None,
     *,
     seed: int,
-    cache: Path | None,
-    out: Path,
-    calibrate: Path | None = None,
+    cache: StrPath | None,
+    out: StrPath,
+    calibrate: StrPath | None = None,
 ) -> list[Culprit]:
     """Bisect both graphs of a release against those compiled from its checkpoint.
 
@@ -88,6 +89,12 @@ def release_culprits(
     Raises:
         InputError: the calibration data is missing or is not the release's.
     """
+    path = Path(path)
+    checkpoint = Path(checkpoint)
+    data = None if data is None else Path(data)
+    cache = None if cache is None else Path(cache)
+    out = Path(out)
+    calibrate = None if calibrate is None else Path(calibrate)
     release, loaded = open_release(path), load_checkpoint(checkpoint)
     config, manifest = loaded.config, release.manifest
     sources = Sources(checkpoint, calibrate, cache)

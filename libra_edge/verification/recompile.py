@@ -16,6 +16,7 @@ from libra_edge.catalog import HIGH, Recipe, load_recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.parity.gates import FUSED, POLICY, Check, Verdict, not_measured
+from libra_edge.paths import to_paths
 from libra_edge.policy.executor import Engines
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Sources:
     checkpoint: Path | None
     calibrate: Path | None = None
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Take paths as text too."""
+        to_paths(self)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from libra_edge.parity.gates import (
 )
 from libra_edge.parity.golden import GOLDEN, compare_golden
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
@@ -145,19 +146,19 @@ class _Subject:
 
 
 def verify_release(
-    path: Path,
-    checkpoint: Path | None = None,
-    data: Path | None = None,
+    path: StrPath,
+    checkpoint: StrPath | None = None,
+    data: StrPath | None = None,
     *,
     samples: int | None = None,
     seed: int = DEFAULT_SEED,
     golden_only: bool = False,
     quick: bool = False,
-    gates: Path | None = None,
+    gates: StrPath | None = None,
     allow_loose: bool = False,
-    calibrate: Path | None = None,
+    calibrate: StrPath | None = None,
     closed_loop: ClosedLoop | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Verification:
     """Measure a release against its golden vectors and against the checkpoint.
@@ -181,6 +182,12 @@ def verify_release(
         IntegrityError: the release is not the bytes its manifest says.
         InputError: the release, checkpoint, dataset or gates cannot be read or used.
     """
+    path = Path(path)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    data = None if data is None else Path(data)
+    gates = None if gates is None else Path(gates)
+    calibrate = None if calibrate is None else Path(calibrate)
+    cache = None if cache is None else Path(cache)
     on_stage("integrity")
     release = open_release(path)
     manifest = release.manifest
