@@ -18,7 +18,7 @@ import safetensors
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from libra_edge.atomic import new_file
+from libra_edge.atomic import new_file, writing
 from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
@@ -236,8 +236,12 @@ def save_checkpoint(
     """
     path = Path(path)
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with (
+        writing(path),
+        tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch,
+    ):
         save_torch_state_dict(weights, scratch, max_shard_size=max_shard_size)
         written = sorted(Path(scratch).iterdir())
         for file in written:
