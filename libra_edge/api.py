@@ -7,34 +7,33 @@ laptop without PyTorch can import them all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from libra_edge.paths import StrPath
 
 if TYPE_CHECKING:
     from libra_edge.bundle.verify import Release
     from libra_edge.compiler.pipeline import Compiled
     from libra_edge.verification.verify import Verification
 
-AnyPath = str | PathLike[str]
-
 
 def compile_checkpoint(
-    checkpoint: AnyPath,
+    checkpoint: StrPath,
     *,
     target: str = "cpu-x86_64",
     recipe: str | None = None,
-    out: AnyPath | None = None,
+    out: StrPath | None = None,
     name: str | None = None,
-    data: AnyPath | None = None,
-    calibrate: AnyPath | None = None,
+    data: StrPath | None = None,
+    calibrate: StrPath | None = None,
     calibration_samples: int | None = None,
     auto_precision: bool = False,
     max_action_error: float | None = None,
-    gates: AnyPath | None = None,
+    gates: StrPath | None = None,
     allow_loose: bool = False,
     form: Literal["loop", "unrolled"] | None = None,
-    cache: AnyPath | None = None,
+    cache: StrPath | None = None,
     force: bool = False,
     samples: int | None = None,
     seed: int = 0,
@@ -108,18 +107,18 @@ def compile_checkpoint(
 
 
 def verify_release(
-    release: AnyPath,
-    checkpoint: AnyPath | None = None,
+    release: StrPath,
+    checkpoint: StrPath | None = None,
     *,
-    data: AnyPath | None = None,
+    data: StrPath | None = None,
     samples: int | None = None,
     seed: int = 1,
     golden_only: bool = False,
     quick: bool = False,
-    gates: AnyPath | None = None,
+    gates: StrPath | None = None,
     allow_loose: bool = False,
-    calibrate: AnyPath | None = None,
-    cache: AnyPath | None = None,
+    calibrate: StrPath | None = None,
+    cache: StrPath | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Measure whether a release is still the policy; `checkpoint` needs the extra `compile`.
@@ -164,7 +163,7 @@ def verify_release(
     return verify_request(request, on_stage)
 
 
-def open_release(path: AnyPath) -> Release:
+def open_release(path: StrPath) -> Release:
     """Check every byte of a release and hand out its directory and manifest.
 
     A `.libra` file is unpacked into the user's cache folder, and what lies there is checked each
@@ -186,5 +185,5 @@ def open_release(path: AnyPath) -> Release:
     return open_path(Path(path))
 
 
-def _path(path: AnyPath | None) -> Path | None:
+def _path(path: StrPath | None) -> Path | None:
     return None if path is None else Path(path)

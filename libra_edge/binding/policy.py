@@ -20,7 +20,9 @@ from libra_edge.binding.values import (
     TickInfo,
     Tokens,
 )
+from libra_edge.bundle.verify import open_release
 from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.paths import StrPath
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class Policy(Closing):
-    """An open release directory; a context manager, and a `Controller` for closed loops.
+    """An open release; a context manager, and a `Controller` for closed loops.
 
     Args:
-        release_dir: the release, unpacked.
+        release_dir: the release: a directory, or a `.libra` file, which is unpacked into the cache.
         seed: seed of the refiner's noise until the first `reset`.
         threads: threads of each engine.
         allow_failed: open a release that failed its parity checks; `info.parity_failed` tells.
@@ -45,7 +47,7 @@ class Policy(Closing):
 
     def __init__(
         self,
-        release_dir: Path,
+        release_dir: StrPath,
         *,
         seed: int = 0,
         threads: int = 1,
@@ -53,6 +55,9 @@ class Policy(Closing):
         allow_random_weights: bool = False,
         max_observation_age_s: float | None = None,
     ) -> None:
+        release_dir = Path(release_dir)
+        if release_dir.is_file():
+            release_dir = open_release(release_dir).path
         self._handle = ctypes.c_void_p()
         self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
         self._library = library.load_release_library(
@@ -317,13 +322,7 @@ class Policy(Closing):
         raw = abi.PolicyInfo()
         self._check(self._library.le_info(self._handle, ctypes.byref(raw)))
         info = values.policy_info(raw, self._library.le_version_string().decode())
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "images": (info.cameras, info.image_height, info.image_width, 3),
-            "state": (info.state_dim,),
-            "instruction": (info.instruction_length,),
-            "plan": (info.plan_steps, info.action_dim),
-            "chunk": (info.chunk, info.action_dim),
-        }
+        self._shapes = values.shapes(info)
         return info
 
     @property

@@ -149,6 +149,17 @@ def set_limits(
     options.max_observation_age_ns = unsigned("max_observation_age_s", age_ns, 63)
 
 
+def shapes(info: PolicyInfo) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that a policy takes and gives, by name."""
+    return {
+        "images": (info.cameras, info.image_height, info.image_width, 3),
+        "state": (info.state_dim,),
+        "instruction": (info.instruction_length,),
+        "plan": (info.plan_steps, info.action_dim),
+        "chunk": (info.chunk, info.action_dim),
+    }
+
+
 def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:
     """The structure as the library filled it in."""
     names = {field.name for field in fields(PolicyInfo)}

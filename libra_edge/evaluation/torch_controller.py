@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from libra_edge.data.types import Observation
+from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.executor import ExecutedStep, Executor, Floats, Images, Instruction, Tokens
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -67,8 +68,9 @@ class TorchController:
     """
 
     def __init__(
-        self, checkpoint_dir: Path, *, shuffle_intents: bool = False, threads: int = 1
+        self, checkpoint_dir: StrPath, *, shuffle_intents: bool = False, threads: int = 1
     ) -> None:
+        checkpoint_dir = Path(checkpoint_dir)
         torch.set_num_threads(threads)
         checkpoint = load_checkpoint(Path(checkpoint_dir))
         self._tokenizer = checkpoint.tokenizer

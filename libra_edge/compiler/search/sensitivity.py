@@ -22,6 +22,7 @@ from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import choose_samples
+from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -72,6 +73,10 @@ class Request:
     calibration_samples: int | None = None
     cache: Path | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Take paths as text too."""
+        to_paths(self)
 
 
 @dataclass(frozen=True)

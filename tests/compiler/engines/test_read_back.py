@@ -88,7 +88,7 @@ def test_inspect_shows_precision_and_bytes_moved(
     compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    result = CliRunner().invoke(program.app, ["inspect", str(compiled.path)])
+    result = CliRunner().invoke(program.app, ["inspect", str(compiled.path), "--layers"])
     assert result.exit_code == 0
     row = next(x for x in result.stdout.splitlines() if x.startswith("refiner.blocks.1.mlp.0"))
     # 16 x 64 weights of 4 bytes, in 4 denoising steps.
