@@ -16,13 +16,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from libra_edge.binding.live_policy import LivePolicy, summary_rows
+from libra_edge.binding.values import RunOptions
 from libra_edge.bundle.verify import open_release
 from libra_edge.data.simulator import open_simulator
-from libra_edge.parity import closed_loop
-from libra_edge.parity.closed_loop import EpisodeResult, EpisodeSpec, Summary
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.closed_loop import EpisodeResult, EpisodeSpec, Summary
 from libra_edge.policy.checkpoint import checkpoint_sha256
-from libra_edge.runtime.live import LivePolicy, summary_rows
-from libra_edge.runtime.structs import RunOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 OPPOSITE = {"faucet-open": "faucet-close", "faucet-close": "faucet-open"}
@@ -39,7 +39,7 @@ def evaluate(
         specs,
         jobs,
     )
-    found = closed_loop.summarise(results)
+    found = closed_loop.summarize(results)
     print(f"{title}: {found.successes}/{found.episodes}", file=sys.stderr, flush=True)
     return results
 
@@ -60,7 +60,7 @@ def evaluate_live(
         runs[title] = closed_loop.run(
             lambda live=live: live, partial(open_simulator, "metaworld", "eval"), specs
         )
-        found, stats = closed_loop.summarise(runs[title]), live.stats
+        found, stats = closed_loop.summarize(runs[title]), live.stats
         engines = [f"{n} {p50} (p99 {p99})" for n, p50, p99, _ in summary_rows(stats)][1:]
         running = f"{stats['running_ticks'] / stats['ticks']:.1%} of ticks RUNNING"
         took.append(f"{title}: {', '.join(engines)}, {running}, {stats['underruns']} underruns")
@@ -95,8 +95,8 @@ def report(runs: Results, live: Results, took: Sequence[str], arguments: argpars
         "## The right instruction (checkpoint, PyTorch)",
         "",
         head,
-        *(row(s.name, s) for s in closed_loop.summarise_tasks(runs["checkpoint"])),
-        row("**all**", closed_loop.summarise(runs["checkpoint"])),
+        *(row(s.name, s) for s in closed_loop.summarize_tasks(runs["checkpoint"])),
+        row("**all**", closed_loop.summarize(runs["checkpoint"])),
         "",
         "## What the policy needs",
         "",
@@ -104,8 +104,8 @@ def report(runs: Results, live: Results, took: Sequence[str], arguments: argpars
         "by uniformly random tokens; what the refiner does on its own eyes.",
         "",
         head,
-        row("opposite instruction", closed_loop.summarise(runs["opposite"])),
-        row("random intents", closed_loop.summarise(runs["random intents"])),
+        row("opposite instruction", closed_loop.summarize(runs["opposite"])),
+        row("random intents", closed_loop.summarize(runs["random intents"])),
         "",
         "## Checkpoint (PyTorch) and release (C runtime), the same episodes",
         "",
@@ -126,10 +126,10 @@ def report(runs: Results, live: Results, took: Sequence[str], arguments: argpars
         *(
             row(f"{title} | {summary.name}", summary)
             for title, results in live.items()
-            for summary in closed_loop.summarise_tasks(results)
+            for summary in closed_loop.summarize_tasks(results)
         ),
         *(
-            row(f"{title} | **all**", closed_loop.summarise(results))
+            row(f"{title} | **all**", closed_loop.summarize(results))
             for title, results in live.items()
         ),
         "",

@@ -26,7 +26,7 @@ from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
 from libra_edge.compiler.request import Request
-from libra_edge.compiler.roofline import count
+from libra_edge.compiler.work.count import count
 from libra_edge.policy.config import read_config
 
 ROOT = Path(__file__).resolve().parents[1]

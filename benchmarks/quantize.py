@@ -23,32 +23,31 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np
 import onnxruntime as ort
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import NAIVE_INPUTS, ROOT, conditions, host_loop, naive_export, write_page
+from baseline import ROOT, NaiveEngines, conditions, naive_export, write_page
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.calibration_data import read_calibration_data, require_apart
-from libra_edge.compiler.front import Front, make_graphs
+from libra_edge.compiler.engines.read_back import integer_layers, require_integers
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
-from libra_edge.compiler.precision import integer_layers, require_integers
-from libra_edge.compiler.quantize import quantise
+from libra_edge.compiler.quantization.calibration_data import read_calibration_data, require_apart
+from libra_edge.compiler.quantization.quantize import quantize
 from libra_edge.compiler.request import Request
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.simulator import open_simulator
-from libra_edge.engines.base import BuiltEngine, EnginePair, Session
+from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.onnxruntime import ENGINE
-from libra_edge.parity import closed_loop
+from libra_edge.engines.session import EnginePair, Session
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.model import LibraVLA
-from libra_edge.policy.torch_controller import TorchEngines
 
 NAIVE = "refiner, naive fp32 export"
 # Row, row it is compared with, least ratio of engines that run alone, on one thread.
@@ -68,23 +67,6 @@ Call = Callable[[], object]
 # Median milliseconds: of each row, by how it ran and by threads.
 Medians = dict[tuple[str, int], dict[str, float]]
 ALONE, IN_TURNS = "alone", "in turns"
-
-
-class NaiveEngines:
-    """The refiner exported as it stands, looped on the host; the planner of another pair."""
-
-    def __init__(self, policy: LibraVLA, session: Session, planner: EnginePair) -> None:
-        self._policy, self._session = policy, session
-        self.plan = planner.plan
-
-    def refine(self, images: Any, state: Any, intent: Any, noise: Any) -> Any:
-        """See `libra_edge.policy.executor.Engines.refine`."""
-
-        def predict(*arguments: Any) -> Any:
-            return self._session.run(dict(zip(NAIVE_INPUTS, arguments, strict=True)))["prediction"]
-
-        sample = Sample(images, np.zeros(1, np.int64), state, noise, 0)
-        return host_loop(self._policy, predict, sample, intent)
 
 
 @dataclass(frozen=True)
@@ -118,8 +100,8 @@ def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> 
     dataset, recipe = Dataset(calibrate), load_recipe("int8")
     require_apart(dataset, Dataset(data))
     found = read_calibration_data(dataset, loaded, recipe.samples)
-    quantised = quantise(loaded, recipe, found, ENGINE.qdq, cache)
-    int8 = make_graphs(loaded, cache, lambda *_: None, quantised)
+    quantized = quantize(loaded, recipe, found, ENGINE.qdq, cache)
+    int8 = make_graphs(loaded, cache, lambda *_: None, quantized)
     return Engines({"fp32": fp32, "int8": int8}, naive_export(loaded.policy, sample))
 
 
@@ -286,7 +268,7 @@ def closed_loop_pairs(
             specs,
         )
     paired = closed_loop.compare(results["fp32"], results["int8"])
-    fp32, int8 = (closed_loop.summarise(r).successes for r in results.values())
+    fp32, int8 = (closed_loop.summarize(r).successes for r in results.values())
     lines = [
         "",
         f"Closed loop: {len(specs)} held-out episodes, the same for both, C runtime, sync mode.",

@@ -35,16 +35,16 @@ from baseline import (
 )
 
 from libra_edge.catalog import load_recipe
-from libra_edge.compiler.build import interleaved_medians
-from libra_edge.compiler.export import export, to_bytes
-from libra_edge.compiler.fuse import FORMS, fuse
-from libra_edge.compiler.split import Split, split
-from libra_edge.engines.base import Session
+from libra_edge.compiler.engines.build import interleaved_medians
+from libra_edge.compiler.graphs.export import export, to_bytes
+from libra_edge.compiler.graphs.fuse import FORMS, fuse
+from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.engines.session import Session
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.model import LibraVLA, sampler_step
+from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
 
 NAIVE, EAGER = "naive export, host loop", "PyTorch eager"
 TARGETS = {NAIVE: 2.5, EAGER: 3.5}

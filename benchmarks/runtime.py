@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from libra_edge import __version__
+from libra_edge.binding.policy import Policy
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy, build
+from libra_edge.runtime import build
+from libra_edge.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKS = 1_000_000
@@ -46,7 +47,7 @@ def compile_program(folder: Path) -> Path:
     includes += [str(root / "third_party/yyjson"), f'-DLE_VERSION="{__version__}"']
     json_object = str(folder / "yyjson.o")
     yyjson = str(root / "third_party/yyjson/yyjson.c")
-    sources = [str(path) for path in sorted((root / "src").glob("*.cc"))]
+    sources = [str(path) for path in build.native_sources()]
     sources += [str(Path(__file__).with_suffix(".cc")), json_object]
     for command in (
         ["cc", *common, "-std=c11", "-c", yyjson, "-o", json_object],

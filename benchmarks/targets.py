@@ -27,13 +27,13 @@ from baseline import ROOT, cpu_model, write_page
 
 from libra_edge.catalog import Recipe, list_targets, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache, default_cache, tool_versions
-from libra_edge.compiler.calibration_data import CalibrationData, read_calibration_data
-from libra_edge.compiler.estimate import Estimate, estimate
-from libra_edge.compiler.front import Front, make_graphs
-from libra_edge.compiler.quantize import Quantised, in_half, quantise
+from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
+from libra_edge.compiler.quantization.calibration_data import CalibrationData, read_calibration_data
+from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
+from libra_edge.compiler.work.estimate import Estimate, estimate
 from libra_edge.data.lerobot import Dataset
 from libra_edge.engines import engine
-from libra_edge.engines._layers import stored_bytes
+from libra_edge.engines._log_layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation
 from libra_edge.engines.tensorrt_rtx import engine_bytes, kernel_source_bytes
 from libra_edge.errors import LibraError
@@ -153,12 +153,12 @@ def graphs(
     checkpoint: Checkpoint, recipe: Recipe, data: CalibrationData, cache: StageCache
 ) -> Front:
     """The graphs of a policy under a recipe, in the form that TensorRT wants."""
-    quantised: Quantised | None = None
+    quantized: Quantized | None = None
     if recipe.precision == "fp16":
-        quantised = in_half(checkpoint)
-    elif recipe.quantises:
-        quantised = quantise(checkpoint, recipe, data, engine(KIND).qdq, cache)
-    return make_graphs(checkpoint, cache, lambda *_: None, quantised)
+        quantized = in_half(checkpoint)
+    elif recipe.quantizes:
+        quantized = quantize(checkpoint, recipe, data, engine(KIND).qdq, cache)
+    return make_graphs(checkpoint, cache, lambda *_: None, quantized)
 
 
 def compilation(built: BuiltEngine) -> Compilation:

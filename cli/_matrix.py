@@ -12,7 +12,8 @@ from libra_edge.catalog import load_recipe, load_target
 from libra_edge.errors import ExitCode
 from libra_edge.policy.config import read_config
 
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 # What each compilation gets of its own, or what is about all of them.
 OF_THE_MATRIX = ("checkpoint", "target", "recipe", "out", "json", "jobs", "memory_gib")
@@ -30,29 +31,29 @@ def compile_matrix(
     memory_gib: float | None,
 ) -> None:
     """Compile every pair that makes sense; leaves with 1 if one of them failed."""
-    from libra_edge.compiler import matrix
-    from libra_edge.compiler.roofline import count
+    from libra_edge.compiler import many
+    from libra_edge.compiler.work.count import count
 
     config = read_config(checkpoint / "config.json")
     targets = [load_target(one) for one in target.split(",")]
     names = recipe.split(",") if recipe else sorted({t.default_recipe for t in targets})
-    wanted = matrix.pairs(targets, [load_recipe(one) for one in names])
+    wanted = many.pairs(targets, [load_recipe(one) for one in names])
     parameters = count(config, load_recipe("fp32")).parameters
     own = name or config.embodiment.name
 
-    def command(pair: matrix.Pair) -> list[str]:
-        folder = matrix.out_folder(out, own, pair)
+    def command(pair: many.Pair) -> list[str]:
+        folder = many.out_folder(out, own, pair)
         pair_words = ["--target", pair.target.name, "--recipe", pair.recipe.name]
         start = [sys.executable, "-m", "libra_edge.cli", "compile", str(checkpoint)]
         return [*start, *pair_words, "--out", str(folder), "--json", *words]
 
-    with progress("compile", len(wanted)) as advance:
-        outcomes = matrix.run(
+    with progress("compile", len(wanted), even=False) as advance:
+        outcomes = many.run(
             wanted,
             command,
             jobs=jobs or os.cpu_count() or 1,
             budget_bytes=_free_bytes() if memory_gib is None else int(memory_gib * 2**30),
-            each_bytes=matrix.job_bytes(parameters),
+            each_bytes=many.job_bytes(parameters),
             on_change=lambda done, running: advance(done, running),
         )
     _show(output, outcomes)

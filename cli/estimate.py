@@ -15,7 +15,7 @@ from ._options import Json
 from ._render import Output
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.estimate import Estimate
+    from libra_edge.compiler.work.estimate import Estimate
 
 
 def estimate(
@@ -46,8 +46,8 @@ def estimate(
     targets = [load_target(name) for name in names]
     recipes = [load_recipe(name) for name in recipe.split(",")]
     with needs_extra("compile", "Counting a policy's operations"):
-        from libra_edge.compiler.estimate import estimate as estimated
-        from libra_edge.compiler.roofline import count
+        from libra_edge.compiler.work.count import count
+        from libra_edge.compiler.work.estimate import estimate as estimated
     rows = list(estimated(config, targets, recipes))
     parameters = count(config, recipes[0]).parameters
     output.table(

@@ -14,7 +14,7 @@ def recipes(json: Json = False) -> None:
     entries = catalog.list_recipes()
     targets = catalog.list_targets()
     runs_on = {
-        name: [t.name for t in targets.values() if recipe.precision in t.precisions]
+        name: [t.name for t in targets.values() if recipe.needs <= set(t.precisions)]
         for name, recipe in entries.items()
     }
     output.table(
@@ -32,12 +32,12 @@ def recipes(json: Json = False) -> None:
             ]
         },
         f"{len(entries)} recipe{'s' * (len(entries) != 1)}",
-        next_command="libra-edge compile CHECKPOINT --recipe fp32",
+        next_command=("compile", "CHECKPOINT", "--recipe", "fp32"),
     )
 
 
 def _calibration(recipe: catalog.Recipe) -> str:
-    if not recipe.quantises:
+    if not recipe.quantizes:
         return "none"
     where = ", on a GPU" if recipe.needs_gpu else ""
     return f"{recipe.algorithm}, {recipe.samples} frames{where}"

@@ -13,10 +13,11 @@ from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 if TYPE_CHECKING:
-    from libra_edge.compiler.sensitivity import Measured
+    from libra_edge.compiler.search.sensitivity import Measured
 
 SCHEMA_VERSION = 1
 SHOWN = 20
@@ -59,7 +60,7 @@ def sensitivity(
     if out.exists():
         raise InputError("destination-exists", f"{out} exists.", "Name another folder with --out.")
     with needs_extra("compile", "Measuring layers"):
-        from libra_edge.compiler.sensitivity import Request, measure
+        from libra_edge.compiler.search.sensitivity import Request, measure
     request = Request(
         checkpoint=checkpoint,
         recipe=recipe,
@@ -90,7 +91,7 @@ def _title(measured: Measured) -> str:
 
 
 def _write(out: Path, measured: Measured) -> None:
-    from libra_edge.compiler.sensitivity_page import markdown, svg
+    from libra_edge.report.sensitivities import markdown, svg
 
     title, dims = _title(measured), measured.checkpoint.config.embodiment.actions
     about = [
@@ -133,7 +134,9 @@ def _show(output: Output, out: Path, measured: Measured) -> None:
     output.finish(
         {"path": str(out), **measured.to_json()},
         f"{out}: {len(measured.layers)} layers on {measured.samples} observations",
-        next_command=f"libra-edge compile {measured.checkpoint.path} --recipe {name}"
-        + (" --auto-precision" if used > 1 else "")
-        + " --calibrate DATASET",
+        next_command=(
+            *("compile", measured.checkpoint.path, "--recipe", name),
+            *(("--auto-precision",) if used > 1 else ()),
+            *("--calibrate", "DATASET"),
+        ),
     )

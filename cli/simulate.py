@@ -11,18 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
+from libra_edge.binding.live_policy import LivePolicy, summary_rows
+from libra_edge.binding.replay import is_recording
+from libra_edge.binding.replay import replay as repeat_run
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import open_simulator
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity import closed_loop
-from libra_edge.runtime.live import LivePolicy, summary_rows
-from libra_edge.runtime.replay import is_recording
-from libra_edge.runtime.replay import replay as repeat_run
+from libra_edge.evaluation import closed_loop
 
 from ._dataset import Strict, doubts_shown
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 from .collect import Split
 
 
@@ -171,8 +172,8 @@ def _show_runtime(output: Output, stats: dict[str, Any]) -> None:
 def _report(
     output: Output, settings: Mapping[str, object], results: list[closed_loop.EpisodeResult]
 ) -> None:
-    summaries = closed_loop.summarise_tasks(results)
-    overall = closed_loop.summarise(results)
+    summaries = closed_loop.summarize_tasks(results)
+    overall = closed_loop.summarize(results)
     output.table(
         ("task", "success", "rate", "95 % interval", "mean steps"),
         [
@@ -202,7 +203,7 @@ def _replay(
 ) -> None:
     with needs_extra("sim", "Reading a dataset"):
         from libra_edge.data.examine import open_dataset
-        from libra_edge.parity.replay import replay
+        from libra_edge.evaluation.open_loop import replay
 
     robot = closed_loop.policy_embodiment(policy)
     with doubts_shown(strict=strict) as doubts:

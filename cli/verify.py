@@ -11,21 +11,20 @@ from libra_edge.atomic import new_file
 from libra_edge.bundle.diff import read_build_report
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import ExitCode, InputError
-from libra_edge.parity.ci_kit import write_pipelines
-from libra_edge.parity.detail import Interval
-from libra_edge.parity.junit import junit_xml
-from libra_edge.parity.non_inferiority import ClosedLoop
-from libra_edge.parity.page import html
-from libra_edge.parity.report import Report, make_report, markdown
-from libra_edge.parity.trained import Sources
-from libra_edge.parity.trajectory import TrajectoryDetail
-from libra_edge.parity.verify import (
+from libra_edge.evaluation.non_inferiority import ClosedLoop
+from libra_edge.report.ci_pipelines import write_pipelines
+from libra_edge.report.junit import junit_xml
+from libra_edge.report.page import html
+from libra_edge.report.report import Report, make_report, markdown
+from libra_edge.verification.differences import Interval
+from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
     QUICK_SAMPLES,
-    Verification,
-    verify_release,
+    Request,
 )
+from libra_edge.verification.smoothness import TrajectoryDetail
+from libra_edge.verification.verify import Verification, verify_release
 
 from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
@@ -142,22 +141,22 @@ def verify(
             "usage", "--quick asks for more than --golden-only.", "Leave out one of the two."
         )
     output = Output("verify", json)
+    request = Request(
+        release,
+        checkpoint,
+        data,
+        samples=samples,
+        seed=seed,
+        golden_only=golden_only,
+        quick=quick,
+        gates=gates,
+        allow_loose=allow_loose,
+        calibrate=calibrate,
+        closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
+        cache=cache,
+    )
     with doubts_shown(strict=strict) as doubts:
-        result = verify_release(
-            release,
-            checkpoint,
-            data,
-            samples=samples,
-            seed=seed,
-            golden_only=golden_only,
-            quick=quick,
-            gates=gates,
-            allow_loose=allow_loose,
-            calibrate=calibrate,
-            closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
-            cache=cache,
-            on_stage=lambda stage: say(f"verify: {stage}"),
-        )
+        result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
     if junit is not None:
         with new_file(junit) as stream:
             suite = f"libra-edge verify {result.manifest.name}"
@@ -177,35 +176,17 @@ def verify(
         output.text(f"report: {report / 'report.html'}")
     culprits: list[str] = []
     if bisect is not None and result.count("fail"):
-        sources = Sources(checkpoint, calibrate, cache)
-        culprits = _bisect(release, sources, data, seed=seed, out=bisect)
+        culprits = _bisect(request, bisect)
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
     _finish(output, release, result, culprits, doubts)
 
 
-def _bisect(
-    release: Path, sources: Sources, data: Path | None, *, seed: int, out: Path
-) -> list[str]:
-    if sources.checkpoint is None:
-        raise InputError(
-            "bisect-needs-checkpoint",
-            "Without the checkpoint there is nothing to hold the graphs against.",
-            "Add --checkpoint CHECKPOINT.",
-        )
+def _bisect(request: Request, out: Path) -> list[str]:
     with needs_extra("compile", "Bisecting"):
-        from libra_edge.parity.bisect import release_culprits
+        from libra_edge.verification.bisect import release_culprits
     say("verify: bisecting both graphs")
-    found = release_culprits(
-        release,
-        sources.checkpoint,
-        data,
-        seed=seed,
-        cache=sources.cache,
-        out=out,
-        calibrate=sources.calibrate,
-    )
-    return [str(culprit) for culprit in found]
+    return [str(culprit) for culprit in release_culprits(request, out)]
 
 
 def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:
@@ -257,9 +238,9 @@ def _finish(
 ) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
-    again = f"libra-edge verify {release} --checkpoint CHECKPOINT"
+    again = ("verify", release, "--checkpoint", "CHECKPOINT")
     follow = {
-        ExitCode.OK: again if result.quick else f"libra-edge simulate {release}",
+        ExitCode.OK: again if result.quick else ("simulate", release),
         ExitCode.NOT_MEASURED: again,
     }
     output.finish(

@@ -15,9 +15,10 @@ import pytest
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.data.simulator import open_simulator
-from libra_edge.parity import closed_loop
-from libra_edge.parity.closed_loop import EpisodeResult, open_controller, plan_episodes
-from libra_edge.parity.verify import verify_release
+from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.closed_loop import EpisodeResult, open_controller, plan_episodes
+from libra_edge.verification.request import Request as VerifyRequest
+from libra_edge.verification.verify import verify_release
 from tests.runtime.native_build import golden_program, run_golden
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_release_is_the_policy_on_200_held_out_observations(release: Path) -> None:
     """The gates: tokens equal in 99.9 %, others with a margin under 1e-3, actions within 1e-4."""
-    result = verify_release(release, CHECKPOINT, HELDOUT, samples=200)
+    result = verify_release(VerifyRequest(release, CHECKPOINT, HELDOUT, samples=200))
     assert result.exit_code == 0, [c for c in result.checks if c.verdict != "pass"]
     end_to_end = [c for c in result.checks if "end to end" in c.stage]
     assert {c.metric for c in end_to_end} >= {"tokens equal", "action error / range"}
@@ -73,7 +74,7 @@ def test_the_release_does_in_the_simulator_what_the_checkpoint_does(release: Pat
 def test_fifty_episodes_end_alike(release: Path) -> None:
     checkpoint, compiled = both_ways(release, episodes=10)
     assert closed_loop.compare(checkpoint, compiled).agreement >= 0.98
-    assert closed_loop.summarise(compiled).rate >= 0.88
+    assert closed_loop.summarize(compiled).rate >= 0.88
 
 
 @pytest.mark.long
@@ -82,7 +83,7 @@ def test_the_policy_listens_to_its_instruction() -> None:
     simulator = partial(open_simulator, "metaworld", "eval")
     specs = plan_episodes(simulator(), tuple(opposite), 10, seed=100, swap=opposite)
     results = closed_loop.run(partial(open_controller, CHECKPOINT), simulator, specs)
-    assert closed_loop.summarise(results).rate <= 0.1
+    assert closed_loop.summarize(results).rate <= 0.1
 
 
 def test_the_wheel_runs_a_release_in_an_empty_environment(release: Path, tmp_path: Path) -> None:

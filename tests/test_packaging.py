@@ -64,7 +64,7 @@ def test_the_wheel_holds_data_and_native_sources(wheel_names: list[str]) -> None
                 "runtime/include",
                 "runtime/src",
                 "runtime/third_party",
-                "parity/templates",
+                "report/templates",
             )
             for p in (ROOT / "libra_edge" / folder).rglob("*")
             if p.is_file()

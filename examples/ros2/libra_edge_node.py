@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import TickInfo
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy
-from libra_edge.runtime.structs import TickInfo
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
@@ -113,11 +112,11 @@ def device_of(target: Target) -> Device:
     )
 
 
-def this_device(providers: frozenset[str] | None = None) -> Device:
+def this_device(providers: frozenset[str] = frozenset({CPU})) -> Device:
     """The machine this runs on, from the kernel's and the driver's own files.
 
     Args:
-        providers: what would run the engines here; None asks Python's ONNX Runtime.
+        providers: what would run the engines here; the native runtime loads the CPU's.
     """
     tegra = _tegra_jetpack()
     driver = _driver_version()
@@ -133,7 +132,7 @@ def this_device(providers: frozenset[str] | None = None) -> Device:
         f"{platform.machine()}-{platform.system().lower()}-gnu",
         _glibc(),
         versions=versions,
-        providers=_providers() if providers is None else providers,
+        providers=providers,
         unknown=frozenset(unknown),
     )
 
@@ -299,12 +298,3 @@ def _tegra_jetpack() -> str | None:
     found = re.search(r"# R(\d+)", text)
     major = {"35": "5", "36": "6", "38": "7"}.get(found[1]) if found else None
     return f"{major}.0" if major else None
-
-
-def _providers() -> frozenset[str]:
-    """What Python's ONNX Runtime offers; a release brings its own for the CPU."""
-    if find_spec("onnxruntime") is None:
-        return frozenset({CPU})
-    import onnxruntime
-
-    return frozenset(onnxruntime.get_available_providers()) | {CPU}

@@ -11,8 +11,9 @@ from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
+from libra_edge.paths import StrPath
 
 
 def write_release(
@@ -49,11 +50,11 @@ def write_release(
             else:
                 shutil.copyfile(source, partial / name)
         (partial / MANIFEST).write_bytes(manifest.to_bytes())
-        verify_release(partial)
+        verify_integrity(partial)
     return manifest
 
 
-def pack_release(directory: Path, destination: Path, *, replace: bool = False) -> Manifest:
+def pack_release(directory: StrPath, destination: StrPath, *, replace: bool = False) -> Manifest:
     """Write the release in `directory` as one file; the same release gives the same bytes.
 
     Raises:
@@ -61,15 +62,17 @@ def pack_release(directory: Path, destination: Path, *, replace: bool = False) -
         IntegrityError: the release is not what its manifest says.
         LibraError: the disk is full.
     """
-    manifest = verify_release(directory)
+    directory = Path(directory)
+    destination = Path(destination)
+    manifest = verify_integrity(directory)
     if _already_there(destination, manifest, replace=replace):
         return manifest
     with new_file(destination) as stream:
         write_container(stream, directory, manifest)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
-def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> Manifest:
+def unpack_release(file: StrPath, destination: StrPath, *, replace: bool = False) -> Manifest:
     """Unpack a one-file release; every byte is checked before `destination` appears.
 
     Raises:
@@ -77,12 +80,14 @@ def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> M
         IntegrityError: the file is not what its manifest says.
         LibraError: the disk is full.
     """
+    file = Path(file)
+    destination = Path(destination)
     manifest = read_container(file)
     if _already_there(destination, manifest, replace=replace):
         return manifest
     with new_directory(destination) as partial:
         read_container(file, into=partial)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
 def _measure(name: str, source: Path | bytes) -> Member:
@@ -105,7 +110,7 @@ def _already_there(destination: Path, manifest: Manifest, *, replace: bool) -> b
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     try:
-        if verify_release(destination) == manifest:
+        if verify_integrity(destination) == manifest:
             return True
     except (InputError, IncompatibleError, IntegrityError):
         pass  # not this release, whatever it is

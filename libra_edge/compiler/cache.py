@@ -8,38 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import libra_edge
 from libra_edge.atomic import new_file
+from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.version import __version__
 
 # The packages whose output depends on their version.
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch", "ziglang")
 LARGEST_CACHE_BYTES = 8 * 2**30
-_SOURCES = ("compiler", "data", "engines", "policy")
+_SOURCES = ("compiler", "data", "engines", "evaluation", "parity", "policy")
 _HASH_BYTES = 32
 
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/libra-edge/stages`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "stages"
+    return cache_folder("stages")
 
 
 def tool_versions() -> dict[str, str]:
     """Version of every tool that a release's bytes depend on (`+` is not a name character)."""
     tools = {name: version(name).replace("+", "-") for name in TOOLS}
-    return {"libra-edge": libra_edge.__version__, **tools}
+    return {"libra-edge": __version__, **tools}
 
 
 def code_sha256() -> str:
     """Hash of this compiler's own sources: a development version has no number to go by."""
-    root = Path(libra_edge.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(path for part in _SOURCES for path in (root / part).glob("*.py")):
+    for file in sorted(path for part in _SOURCES for path in (root / part).rglob("*.py")):
         digest.update(f"{file.relative_to(root)}\0".encode() + sha256(file.read_bytes()).encode())
     return digest.hexdigest()
 
@@ -57,7 +56,7 @@ class StageCache:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = make_writable(root, "--cache")
         self._common = {"code": code_sha256(), **tool_versions()}
 
     def get_or_make(

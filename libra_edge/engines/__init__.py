@@ -1,4 +1,4 @@
-"""Engine kinds: each module of this package holds one, but for `base` and `_…`.
+"""Engine kinds: each module of this package holds one, but for `base`, `session` and `_…`.
 
 They are found by listing the folder.
 """
@@ -12,12 +12,15 @@ from libra_edge.engines.base import Engine
 from libra_edge.errors import InputError, did_you_mean
 
 __all__ = ["Engine", "engine", "kinds"]
+_SHARED = ("base", "session")
 
 
 def kinds() -> tuple[str, ...]:
     """Names of all engine kinds, sorted."""
     modules = (m.name for m in pkgutil.iter_modules(__path__))
-    return tuple(sorted(m for m in modules if m != "base" and not m.startswith("_")))
+    return tuple(
+        sorted(m for m in modules if m not in ("base", "session") and not m.startswith("_"))
+    )
 
 
 def engine(kind: str) -> Engine:

@@ -13,7 +13,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from libra_edge.catalog import TargetEngine
-from libra_edge.engines.base import BuiltEngine, Compilation, TensorSpec
+from libra_edge.engines.base import BuiltEngine, Compilation
+from libra_edge.engines.session import TensorSpec
 from libra_edge.errors import IncompatibleError
 
 OP, DOMAIN = "EPContext", "com.microsoft"

@@ -10,13 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
-import numpy.typing as npt
-
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.errors import IncompatibleError
+from libra_edge.engines.session import Session, TensorSpec
+from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
-Array = npt.NDArray[Any]
 # Makes the `torch.export` program of a graph; this file does without PyTorch.
 Program = Callable[[], Any]
 
@@ -32,22 +29,13 @@ class QdqForm:
 
     unsigned_activations: uint8 with zero point 128 in place of int8 with 0; integer_bias: int32 in
     units of both scales; images_in_integers: the image stem too, on the camera's own bytes;
-    flat: few operators around each product, see `libra_edge.compiler.flat`.
+    flat: few operators around each product, `compiler.quantization.unbatched_blocks`.
     """
 
     unsigned_activations: bool = False
     integer_bias: bool = False
     images_in_integers: bool = False
     flat: bool = False
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, NumPy dtype name and static shape of one input or output."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -106,35 +94,6 @@ class Product:
     runs: int
 
 
-class Session(ABC):
-    """A loaded engine.
-
-    Args:
-        inputs: what `run` takes.
-        outputs: what `run` gives.
-    """
-
-    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-
-    @final
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once on exactly the declared inputs.
-
-        Raises:
-            ValueError: an input or output has another name, dtype or shape than declared.
-        """
-        _check("input", self.inputs, feeds)
-        results = self._run({name: np.ascontiguousarray(value) for name, value in feeds.items()})
-        _check("output", self.outputs, results)
-        return results
-
-    @abstractmethod
-    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """Run on contiguous arrays that fit the specification."""
-
-
 class Engine(ABC):
     """One engine kind."""
 
@@ -144,6 +103,24 @@ class Engine(ABC):
     kernels: ClassVar[frozenset[str]] = frozenset()
     # Whether it compiles the PyTorch program, in which the denoising steps are unrolled.
     from_program: ClassVar[bool] = False
+    # Whether it builds from a graph whose weights lie in a file of their own: `build_from_files`.
+    from_files: ClassVar[bool] = False
+    # Options of the build that a target's profile may set.
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @final
+    def require_known_options(self, settings: TargetEngine, target: Target) -> None:
+        """Refuse an option that the build would not read.
+
+        Raises:
+            InputError: the target's profile sets one.
+        """
+        for name in sorted(settings.options.keys() - set(self.options)):
+            raise InputError(
+                "engine-option-unknown",
+                f"target {target.name!r}: engines of kind {self.kind} have no option {name!r}.",
+                did_you_mean(name, self.options) if self.options else "Leave `options` out.",
+            )
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
@@ -184,6 +161,20 @@ class Engine(ABC):
                 not take the graph.
         """
 
+    def build_from_files(
+        self, model: bytes, data: Path, engine: Path, settings: TargetEngine, target: Target
+    ) -> BuiltEngine:
+        """Like `build`, of a graph that no one ONNX file can hold; for kinds with `from_files`.
+
+        Args:
+            model: the graph without its large weights.
+            data: their file, by the name that the graph has for it.
+            engine: the file to write the engine to.
+            settings: the entry of `target.engines` to build for.
+            target: the machine.
+        """
+        raise TypeError(f"engines of kind {self.kind} are made of one ONNX file")
+
     def products(self, built: BuiltEngine) -> list[Product]:
         """What each product with weights runs in, from the built engine; empty if it cannot say."""
         return []
@@ -196,7 +187,7 @@ class Engine(ABC):
         session_options: Mapping[str, str],
         *,
         threads: int = 1,
-        optimise: bool = True,
+        optimize: bool = True,
     ) -> Session:
         """Load an engine on this machine: engines of every kind are ONNX files.
 
@@ -205,7 +196,7 @@ class Engine(ABC):
             provider: the execution provider it was built for.
             session_options: ONNX Runtime configuration entries.
             threads: intra-op threads.
-            optimise: False runs the graph as written, as a reference.
+            optimize: False runs the graph as written, as a reference.
 
         Raises:
             IncompatibleError: this machine does not have the provider.
@@ -216,33 +207,6 @@ class Engine(ABC):
                 f"This machine has no {provider} for engines of kind {self.kind}.",
                 "Load the engine on a machine of its target.",
             )
-        from libra_edge.engines.onnxruntime import open_session
+        from libra_edge.engines.session import open_session
 
-        return open_session(content, provider, session_options, threads, optimise)
-
-
-def _check(what: str, specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> None:
-    declared = {spec.name: (np.dtype(spec.dtype), spec.shape) for spec in specs}
-    found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    if declared == found:
-        return
-    name = min(n for n in declared.keys() | found.keys() if declared.get(n) != found.get(n))
-    raise ValueError(f"{what} {name}: {declared.get(name)} declared, {found.get(name)} given")
-
-
-class EnginePair:
-    """The planner and refiner sessions of a policy, as `libra_edge.policy.executor.Engines`."""
-
-    def __init__(self, planner: Session, refiner: Session) -> None:
-        self._planner = planner
-        self._refiner = refiner
-
-    def plan(self, images: Array, instruction: Array, state: Array) -> tuple[Array, Array]:
-        """See `libra_edge.policy.executor.Engines.plan`."""
-        result = self._planner.run({"images": images, "instruction": instruction, "state": state})
-        return result["intent"], result["margin"]
-
-    def refine(self, images: Array, state: Array, intent: Array, noise: Array) -> Array:
-        """See `libra_edge.policy.executor.Engines.refine`."""
-        feeds = {"images": images, "state": state, "intent": intent, "noise": noise}
-        return self._refiner.run(feeds)["actions"]
+        return open_session(content, provider, session_options, threads, optimize)

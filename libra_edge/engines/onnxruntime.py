@@ -15,25 +15,9 @@ import onnx
 import onnxruntime as ort
 
 from libra_edge.catalog import Target, TargetEngine
-from libra_edge.engines.base import (
-    Array,
-    BuiltEngine,
-    Engine,
-    Product,
-    Program,
-    QdqForm,
-    Session,
-    TensorSpec,
-)
+from libra_edge.engines.base import BuiltEngine, Engine, Product, Program, QdqForm
+from libra_edge.engines.session import options_of
 
-_DTYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-}
-_ERRORS_ONLY = 3
 # Which operators multiply by weights, what they do it in, and which input holds the weights.
 _INTEGER = {
     "QGemm": 3,
@@ -58,18 +42,6 @@ _FLOAT = {
 _FLOAT_LEVEL = "1"
 _REORDERED = "_nchwc"
 _FOUR_BITS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
-
-
-class OnnxRuntimeSession(Session):
-    """An ONNX Runtime session with static shapes."""
-
-    def __init__(self, session: ort.InferenceSession) -> None:
-        super().__init__(_specs(session.get_inputs()), _specs(session.get_outputs()))
-        self._session = session
-        self._names = [spec.name for spec in self.outputs]
-
-    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
 
 
 class OnnxRuntimeEngine(Engine):
@@ -105,7 +77,7 @@ class OnnxRuntimeEngine(Engine):
         """Read off the graph that ONNX Runtime made of the engine on this machine."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimised.onnx")
-            options = _options(built.session_options, 1)
+            options = options_of(built.session_options, 1)
             options.optimized_model_filepath = str(path)
             ort.InferenceSession(built.content, options, providers=["CPUExecutionProvider"])
             found = _products(onnx.load(path).graph, {}, 1)
@@ -118,39 +90,6 @@ class OnnxRuntimeEngine(Engine):
 ENGINE = OnnxRuntimeEngine()
 
 
-def open_session(
-    content: bytes,
-    provider: str,
-    session_options: Mapping[str, str],
-    threads: int,
-    optimise: bool,
-) -> Session:
-    """An ONNX file on a provider that is here; see `Engine.load`."""
-    options = _options(session_options, threads)
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=[provider]))
-
-
-def open_graph(path: Path) -> Session:
-    """A graph whose weights lie in a file beside it, as written, on the CPU."""
-    options = _options({}, 1)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OnnxRuntimeSession(
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    )
-
-
-def _options(session_options: Mapping[str, str], threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    for key, value in session_options.items():
-        options.add_session_config_entry(key, value)
-    return options
-
-
 def _has_four_bits(model: bytes) -> bool:
     return _holds(onnx.ModelProto.FromString(model).graph, onnx.TensorProto.INT4)
 
@@ -159,10 +98,6 @@ def _holds(graph: onnx.GraphProto, data_type: int) -> bool:
     bodies = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
     own = any(tensor.data_type == data_type for tensor in graph.initializer)
     return own or any(_holds(body, data_type) for body in bodies)
-
-
-def _specs(arguments: list[ort.NodeArg]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(a.name, _DTYPES[a.type], tuple(a.shape)) for a in arguments)
 
 
 def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> list[Product]:

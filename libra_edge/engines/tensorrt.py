@@ -6,7 +6,6 @@ loads the engine) and `hardware_compatibility` (`ampere_plus` or `same_compute_c
 
 from __future__ import annotations
 
-import os
 import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,9 +14,9 @@ from typing import Any
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._tensorrt import TensorRtFamily
-from libra_edge.errors import IncompatibleError, InputError, did_you_mean
+from libra_edge.errors import IncompatibleError, InputError
+from libra_edge.user_cache import cache_folder, make_writable
 
-OPTIONS = ("version_compatible", "hardware_compatibility")
 ON_DEVICE = "Or leave the build to the robot with --engines-on-device."
 _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 _TIMEOUT_S = 30
@@ -28,6 +27,7 @@ class TensorRtEngine(TensorRtFamily):
 
     kind = "tensorrt"
     compiler = "tensorrt"
+    options = ("version_compatible", "hardware_compatibility")
     environment = {"POLYGRAPHY_USE_TENSORRT_RTX": "0"}  # noqa: RUF012
 
     def tools(self) -> dict[str, str]:
@@ -48,15 +48,7 @@ class TensorRtEngine(TensorRtFamily):
 
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """See `TensorRtFamily.request`; the timing cache is kept per TensorRT version."""
-        for name in settings.options.keys() - set(OPTIONS):
-            raise InputError(
-                "engine-option-unknown",
-                f"target {target.name!r}: tensorrt has no option {name!r}.",
-                did_you_mean(name, OPTIONS),
-            )
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "libra-edge" / "tensorrt"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_writable(cache_folder("tensorrt"))
         return {
             "compute_capability": None,
             "timing_cache": str(folder / f"{version('tensorrt')}.timing"),

@@ -1,1 +1,1 @@
-"""Is the compiled policy still the same policy? Metrics, gates, closed loops, reports."""
+"""What every stage is judged by: samples, metrics, gates, golden vectors."""

@@ -1,5 +1,5 @@
-"""Libra-VLA: configuration, action space, planner, refiner, schedules, checkpoints, executor.
+"""What policies share: configuration, actions, schedules, checkpoints, the reference executor.
 
 Import the modules by name: `config`, `actions`, `schedule`, `noise`, `tokenizer` and `executor`
-need only NumPy and pydantic; the others need PyTorch.
+need only NumPy and pydantic; `checkpoint` and the family's own folder need PyTorch.
 """

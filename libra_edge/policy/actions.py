@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim, Normalization
 
 Array = npt.NDArray[Any]
@@ -39,9 +40,9 @@ class Affine:
         """Physical units [..., dims] to the policy's unit range."""
         return np.asarray((physical - self.offset) / self.scale, dtype=np.float32)
 
-    def denormalize(self, normalised: Array) -> Floats:
+    def denormalize(self, normalized: Array) -> Floats:
         """The policy's unit range [..., dims] to physical units."""
-        return np.asarray(normalised * self.scale + self.offset, dtype=np.float32)
+        return np.asarray(normalized * self.scale + self.offset, dtype=np.float32)
 
 
 def affine_from_statistics(
@@ -80,7 +81,7 @@ def affine_from_statistics(
     return Affine(offset.astype(np.float32), scale.astype(np.float32))
 
 
-def read_statistics(path: str | Path) -> dict[str, dict[str, list[float]]]:
+def read_statistics(path: StrPath) -> dict[str, dict[str, list[float]]]:
     """Read a checkpoint's `stats.json`.
 
     Raises:
@@ -106,12 +107,12 @@ def read_statistics(path: str | Path) -> dict[str, dict[str, list[float]]]:
     return content
 
 
-def to_tokens(normalised: Array, bins: int) -> Tokens:
+def to_tokens(normalized: Array, bins: int) -> Tokens:
     """Quantise normalised actions to intent tokens: N uniform bins over [-1, 1].
 
     token = clip(floor((a + 1) / 2 * N), 0, N - 1); values outside fall into the outer bins.
     """
-    scaled = np.floor((np.asarray(normalised, dtype=np.float64) + 1.0) / 2.0 * bins)
+    scaled = np.floor((np.asarray(normalized, dtype=np.float64) + 1.0) / 2.0 * bins)
     return np.clip(scaled, 0, bins - 1).astype(np.int32)
 
 

@@ -19,11 +19,12 @@ import safetensors
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from libra_edge.atomic import new_file
+from libra_edge.atomic import new_file, writing
 from libra_edge.errors import InputError, LibraWarning
+from libra_edge.paths import StrPath
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
-from libra_edge.policy.model import LibraVLA
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.policy.wrapped import unwrapped
 
@@ -96,7 +97,7 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def checkpoint_sha256(path: str | Path, *, random_weights: bool = False) -> str:
+def checkpoint_sha256(path: StrPath, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
     path = Path(path)
     digest = hashlib.sha256(b"random weights" if random_weights else b"")
@@ -170,8 +171,24 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
     return LibraVLA(config, state, action)
 
 
+def outline(config: PolicyConfig) -> LibraVLA:
+    """A policy's layers with names and shapes, and nothing allocated for their weights."""
+
+    def units(dims: int) -> dict[str, list[float]]:
+        low, high = [-1.0] * dims, [1.0] * dims
+        names = {"q01": low, "q99": high, "min": low, "max": high, "mean": [0.0] * dims}
+        return {**names, "std": high}
+
+    statistics: Statistics = {
+        "observation.state": units(config.state_dim),
+        "action": units(config.action_dim),
+    }
+    with torch.device("meta"):
+        return build_policy(config, statistics).to("meta").eval().requires_grad_(False)
+
+
 def load_checkpoint(
-    path: str | Path, *, random_weights: bool = False, in_half: bool = False
+    path: StrPath, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
 
@@ -240,7 +257,7 @@ def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> L
 
 
 def save_checkpoint(
-    path: str | Path,
+    path: StrPath,
     policy: LibraVLA,
     statistics: Statistics,
     tokenizer_json: str,
@@ -252,8 +269,12 @@ def save_checkpoint(
     """
     path = Path(path)
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with (
+        writing(path),
+        tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch,
+    ):
         save_torch_state_dict(weights, scratch, max_shard_size=max_shard_size)
         written = sorted(Path(scratch).iterdir())
         for file in written:

@@ -1,6 +1,6 @@
 """The last step before the robot: limits of every dimension, and the action that holds it still.
 
-`src/command.cc` of the runtime does the same arithmetic in the same order.
+`src/control/command.cc` of the runtime does the same arithmetic in the same order.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from libra_edge.policy.config import ScheduleConfig
-from libra_edge.policy.refiner import Context, Refiner
+from libra_edge.policy.libra_vla.refiner import Context, Refiner
 from libra_edge.policy.schedule import training_levels, training_target
 from libra_edge.training.config import CurriculumConfig
 

@@ -235,8 +235,8 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     assert "what stood there before still stands" in stderr
 
 
-@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_no_color(env: dict[str, str], coloured: bool) -> None:
+@pytest.mark.parametrize(("env", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_no_color(env: dict[str, str], colored: bool) -> None:
     base = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "TERM", "FORCE_COLOR"}}
     run = subprocess.run(
         [*RUN, "targets"],
@@ -245,7 +245,7 @@ def test_no_color(env: dict[str, str], coloured: bool) -> None:
         text=True,
         check=True,
     )
-    assert ("\x1b[32m" in run.stdout or "\x1b[1;32m" in run.stdout) == coloured
+    assert ("\x1b[32m" in run.stdout or "\x1b[1;32m" in run.stdout) == colored
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

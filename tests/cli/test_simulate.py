@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from libra_edge.binding.recorder import Recorder
 from libra_edge.cli import app as program
 from libra_edge.errors import ExitCode
-from libra_edge.runtime.recorder import Recorder
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 
@@ -49,7 +49,7 @@ def test_a_recording_is_repeated(release: Path, recording: Path) -> None:
 def test_a_difference_is_a_failure(
     release: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libra_edge.runtime.replay.outcome", lambda info: {"step": info.step + 1})
+    monkeypatch.setattr("libra_edge.binding.replay.outcome", lambda info: {"step": info.step + 1})
     status, envelope = simulate(release, "--replay", recording)
     assert (status, envelope["ok"]) == (ExitCode.PARITY, False)
     assert envelope["result"]["replay"]["first_difference"] == 3

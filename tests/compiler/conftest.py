@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge.compiler.front import Front
+from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.policy.checkpoint import Checkpoint

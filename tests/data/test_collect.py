@@ -9,7 +9,7 @@ from libra_edge.data import simulator as simulators
 from libra_edge.data.collect import CollectConfig, collect, record_episode
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
-from tests.parity.fake_simulator import LineWorld
+from tests.evaluation.fake_simulator import LineWorld
 
 
 def _config(**changes) -> CollectConfig:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.front import make_graphs
-from libra_edge.compiler.quantize import quantise
+from libra_edge.compiler.graphs.make_graphs import make_graphs
+from libra_edge.compiler.quantization.quantize import quantize
 from libra_edge.engines import tensorrt_rtx
-from libra_edge.engines._layers import stored_bytes
+from libra_edge.engines._log_layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from tests.compiler.test_quantize import made_up
+from tests.compiler.quantization.test_quantize import made_up
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
 pytestmark = pytest.mark.long
@@ -56,13 +56,13 @@ def sizes(checkpoint: Checkpoint, recipe_name: str, cache: StageCache) -> Sizes:
     # Everything that the recipe can round: what is kept for a policy's parity is not in question.
     recipe = load_recipe(recipe_name).model_copy(update={"keep": ()})
     kind = tensorrt_rtx.ENGINE
-    quantised, wanted = None, 0
-    if recipe.quantises:
-        quantised = quantise(checkpoint, recipe, made_up(checkpoint, 4), kind.qdq, cache)
-        layers = [name for name, p in quantised.precisions.items() if p.weights == "fp8"]
+    quantized, wanted = None, 0
+    if recipe.quantizes:
+        quantized = quantize(checkpoint, recipe, made_up(checkpoint, 4), kind.qdq, cache)
+        layers = [name for name, p in quantized.precisions.items() if p.weights == "fp8"]
         weights = (checkpoint.policy.get_submodule(name).weight for name in layers)
         wanted = sum(weight.numel() for weight in weights if isinstance(weight, Tensor))
-    front = make_graphs(checkpoint, cache, lambda *_: None, quantised)
+    front = make_graphs(checkpoint, cache, lambda *_: None, quantized)
     graphs = (front.planner, front.refiners[RTX4090.refiner_form])
     built = [kind.build(graph, RTX4090.engines[0], RTX4090) for graph in graphs]
     stored: dict[str, int] = {}

@@ -20,7 +20,7 @@ from onnx import helper
 from torch.export import ExportedProgram
 
 from libra_edge.catalog import load_target
-from libra_edge.compiler.engine_plan import plan_engines
+from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.engines import tensorrt, torch_tensorrt
 from libra_edge.engines._epcontext import unwrap
 from libra_edge.engines.base import BuiltEngine

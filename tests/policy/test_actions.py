@@ -31,9 +31,9 @@ def test_tokens_follow_the_definition(actions: list[float], n: int) -> None:
 @given(bins, st.data())
 def test_centres_come_back_as_their_tokens(n: int, data: st.DataObject) -> None:
     token = data.draw(st.integers(0, n - 1))
-    centre = bin_centers(np.array([token]), n)
-    assert to_tokens(centre, n).tolist() == [token]
-    assert abs(float(centre[0])) < 1
+    center = bin_centers(np.array([token]), n)
+    assert to_tokens(center, n).tolist() == [token]
+    assert abs(float(center[0])) < 1
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1), bins)
@@ -54,7 +54,7 @@ def test_values_outside_fall_into_the_outer_bins(value: float, n: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["quantiles", "min_max", "mean_std", "identity"])
-def test_normalisation_round_trip(kind: str) -> None:
+def test_normalization_round_trip(kind: str) -> None:
     affine = affine_from_statistics(kind, tiny_statistics()["action"], 3, "action")  # type: ignore[arg-type]
     physical = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     back = affine.denormalize(affine.normalize(physical))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libra_edge.policy.config import ScheduleConfig
-from libra_edge.policy.model import sampler_step
+from libra_edge.policy.libra_vla.model import sampler_step
 from libra_edge.policy.schedule import (
     inference_timesteps,
     squared_cosine_alphas,

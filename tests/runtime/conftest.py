@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge.runtime import Policy
+from libra_edge.binding.policy import Policy
 from tests.runtime import native_build, tiny_release
 
 

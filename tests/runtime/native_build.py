@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from libra_edge.atomic import new_file
 from libra_edge.runtime import build
+from libra_edge.runtime.libraries import native_library
 
 C_SOURCES = Path(__file__).parent / "c"
 TARGET = ["-target", "x86_64-linux-gnu.2.35"]
@@ -23,11 +24,10 @@ def cached_library() -> Path:
     folder = build.default_cache_dir().parent / "tests"
     kept = folder / build.source_hash() / build.LIBRARY_NAME
     if not kept.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = build.build_library(Path(scratch))
-            kept.parent.mkdir(exist_ok=True)
-            built.replace(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(kept) as stream:
+            stream.write(native_library("x86_64-linux-gnu", "2.35"))
+        kept.chmod(0o755)
     return kept
 
 
@@ -90,9 +90,9 @@ def run_c(program: Path, release: Path, *arguments: str) -> subprocess.Completed
 def core_program(name: str, folder: Path) -> Path:
     """Compile `c/NAME.cc` with the runtime's sources but for ONNX Runtime and files."""
     out, root = folder / name, build.SOURCE_ROOT
-    without = ("api", "engine", "json", "manifest", "ort", "ort_engines", "policy", "release")
-    without += ("sha256", "tensor", "threads")
-    core = sorted(path for path in (root / "src").glob("*.cc") if path.stem not in without)
+    core = [root / "src/engine/checks.cc", root / "src/error.cc"]
+    without = ("policy", "policy_info", "threads")
+    core += [p for p in (root / "src/control").glob("*.cc") if p.stem not in without]
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
         *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libra_edge import __version__
-from libra_edge.runtime import loading, native
+from libra_edge.binding import abi
+from libra_edge.binding.library import load_library
+from libra_edge.version import __version__
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_MARGIN, D, H, L, P, T
 
@@ -29,26 +30,26 @@ class Opened:
     images: Any
     state: Any
     tokens: Any
-    observation: native.Observation
+    observation: abi.Observation
     error: Any
 
 
-def options(release: Path, **changes: Any) -> native.OpenOptions:
+def options(release: Path, **changes: Any) -> abi.OpenOptions:
     values = {"abi_version": 1, "release_dir": os.fsencode(release), "threads": 1, **changes}
-    values.setdefault("struct_size", ctypes.sizeof(native.OpenOptions))
-    return native.OpenOptions(**values)
+    values.setdefault("struct_size", ctypes.sizeof(abi.OpenOptions))
+    return abi.OpenOptions(**values)
 
 
 @pytest.fixture
 def opened(release: Path, library: Path) -> Iterator[Opened]:
-    loaded, handle = loading.load_library(library), ctypes.c_void_p()
-    error = ctypes.create_string_buffer(native.ERROR_SIZE)
+    loaded, handle = load_library(library), ctypes.c_void_p()
+    error = ctypes.create_string_buffer(abi.ERROR_SIZE)
     argument = options(release)
-    assert loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, 512) == native.OK
+    assert loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, 512) == abi.OK
     images, state = tiny.observation(np.random.default_rng(3))
     tokens = np.arange(T)
-    observation = native.Observation(
-        struct_size=ctypes.sizeof(native.Observation),
+    observation = abi.Observation(
+        struct_size=ctypes.sizeof(abi.Observation),
         state_count=P,
         images=images.ctypes.data,
         image_bytes=images.nbytes,
@@ -88,8 +89,8 @@ def refine(opened: Opened, **changes: Any) -> tuple[int, Any]:
     return opened.library.le_refine(*arguments.values(), opened.error, 512), actions
 
 
-def step(opened: Opened, **changes: Any) -> tuple[int, Any, native.StepInfo]:
-    action, info = np.full(D, CANARY, np.float32), native.StepInfo()
+def step(opened: Opened, **changes: Any) -> tuple[int, Any, abi.StepInfo]:
+    action, info = np.full(D, CANARY, np.float32), abi.StepInfo()
     info.struct_size, info.step = ctypes.sizeof(info), CANARY
     arguments = {
         "policy": opened.handle,
@@ -102,34 +103,35 @@ def step(opened: Opened, **changes: Any) -> tuple[int, Any, native.StepInfo]:
 
 
 def test_versions(library: Path) -> None:
-    loaded = loading.load_library(library)
-    assert loaded.le_abi_version() == native.ABI_VERSION
+    loaded = load_library(library)
+    assert loaded.le_abi_version() == abi.ABI_VERSION
     assert loaded.le_version_string().decode() == __version__
 
 
 def test_destroying_nothing_is_fine(library: Path) -> None:
-    loading.load_library(library).le_destroy(None)
+    load_library(library).le_destroy(None)
 
 
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
-        ({"abi_version": 2}, native.ABI_MISMATCH),
-        ({"abi_version": 0}, native.ABI_MISMATCH),
-        ({"struct_size": 0}, native.INVALID_ARGUMENT),
-        ({"struct_size": ctypes.sizeof(native.OpenOptions) - 1}, native.INVALID_ARGUMENT),
-        ({"struct_size": 2**32 - 1}, native.INVALID_ARGUMENT),
-        ({"release_dir": None}, native.INVALID_ARGUMENT),
-        ({"threads": 0}, native.INVALID_ARGUMENT),
-        ({"threads": 257}, native.INVALID_ARGUMENT),
-        ({"flags": 1}, native.INVALID_ARGUMENT),
-        ({"reserved": (0, 0, 0, 1)}, native.INVALID_ARGUMENT),
+        ({"abi_version": 2}, abi.ABI_MISMATCH),
+        ({"abi_version": 0}, abi.ABI_MISMATCH),
+        ({"struct_size": 0}, abi.INVALID_ARGUMENT),
+        ({"struct_size": ctypes.sizeof(abi.OpenOptions) - 1}, abi.INVALID_ARGUMENT),
+        ({"struct_size": 2**32 - 1}, abi.INVALID_ARGUMENT),
+        ({"release_dir": None}, abi.INVALID_ARGUMENT),
+        ({"threads": 0}, abi.INVALID_ARGUMENT),
+        ({"threads": 257}, abi.INVALID_ARGUMENT),
+        ({"flags": 4}, abi.INVALID_ARGUMENT),
+        ({"max_observation_age_ns": 2**63}, abi.INVALID_ARGUMENT),
+        ({"reserved": (0, 0, 1)}, abi.INVALID_ARGUMENT),
     ],
 )
 def test_open_refuses_bad_options(
     release: Path, library: Path, changes: dict[str, Any], status: int
 ) -> None:
-    loaded, handle = loading.load_library(library), ctypes.c_void_p(CANARY)
+    loaded, handle = load_library(library), ctypes.c_void_p(CANARY)
     argument, error = options(release, **changes), ctypes.create_string_buffer(512)
     assert loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, 512) == status
     assert handle.value == CANARY
@@ -137,16 +139,16 @@ def test_open_refuses_bad_options(
 
 
 def test_open_refuses_null(release: Path, library: Path) -> None:
-    loaded, handle = loading.load_library(library), ctypes.c_void_p(CANARY)
+    loaded, handle = load_library(library), ctypes.c_void_p(CANARY)
     argument = options(release)
-    assert loaded.le_open(None, ctypes.byref(handle), None, 0) == native.INVALID_ARGUMENT
-    assert loaded.le_open(ctypes.byref(argument), None, None, 0) == native.INVALID_ARGUMENT
+    assert loaded.le_open(None, ctypes.byref(handle), None, 0) == abi.INVALID_ARGUMENT
+    assert loaded.le_open(ctypes.byref(argument), None, None, 0) == abi.INVALID_ARGUMENT
     assert handle.value == CANARY
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 20])
 def test_error_text_is_cut_to_the_buffer(release: Path, library: Path, size: int) -> None:
-    loaded, handle = loading.load_library(library), ctypes.c_void_p()
+    loaded, handle = load_library(library), ctypes.c_void_p()
     argument = options(release, threads=0)
     error = ctypes.create_string_buffer(b"\xee" * 64, 64)
     loaded.le_open(ctypes.byref(argument), ctypes.byref(handle), error, size)
@@ -157,28 +159,28 @@ def test_error_text_is_cut_to_the_buffer(release: Path, library: Path, size: int
 
 def test_a_struct_of_a_newer_header(release: Path, library: Path) -> None:
     class Newer(ctypes.Structure):
-        _fields_ = (("base", native.OpenOptions), ("added", ctypes.c_uint64))
+        _fields_ = (("base", abi.OpenOptions), ("added", ctypes.c_uint64))
 
-    loaded, error = loading.load_library(library), ctypes.create_string_buffer(512)
-    for added, status in ((0, native.OK), (1, native.INVALID_ARGUMENT)):
+    loaded, error = load_library(library), ctypes.create_string_buffer(512)
+    for added, status in ((0, abi.OK), (1, abi.INVALID_ARGUMENT)):
         handle = ctypes.c_void_p()
         newer = Newer(options(release, struct_size=ctypes.sizeof(Newer)), added)
-        argument = ctypes.cast(ctypes.byref(newer), ctypes.POINTER(native.OpenOptions))
+        argument = ctypes.cast(ctypes.byref(newer), ctypes.POINTER(abi.OpenOptions))
         assert loaded.le_open(argument, ctypes.byref(handle), error, 512) == status
         loaded.le_destroy(handle)
 
 
 def test_info_writes_no_further_than_struct_size(opened: Opened) -> None:
-    size = ctypes.sizeof(native.PolicyInfo)
+    size = ctypes.sizeof(abi.PolicyInfo)
     raw = (ctypes.c_uint8 * (size + 16))(*[0xEE] * (size + 16))
-    info = ctypes.cast(raw, ctypes.POINTER(native.PolicyInfo))
+    info = ctypes.cast(raw, ctypes.POINTER(abi.PolicyInfo))
     info.contents.struct_size = size + 8
-    assert opened.library.le_info(opened.handle, info) == native.OK
+    assert opened.library.le_info(opened.handle, info) == abi.OK
     assert info.contents.struct_size == size + 8
     assert bytes(raw[size:]) == b"\0" * 8 + b"\xee" * 8
     info.contents.struct_size = size - 1
     before = bytes(raw)
-    assert opened.library.le_info(opened.handle, info) == native.INVALID_ARGUMENT
+    assert opened.library.le_info(opened.handle, info) == abi.INVALID_ARGUMENT
     assert bytes(raw) == before
 
 
@@ -204,12 +206,12 @@ def test_plan_touches_nothing_on_error(opened: Opened, change: Change) -> None:
         negative = np.full(T, -1)
         change = {"tokens": negative.ctypes.data}
     status, intent, margin = plan(opened, **change)
-    assert status == native.INVALID_ARGUMENT
+    assert status == abi.INVALID_ARGUMENT
     assert (intent == CANARY).all()
     assert (margin == CANARY).all()
     assert opened.error.value
     status, intent, margin = plan(opened)
-    assert status == native.OK
+    assert status == abi.OK
     assert (intent != CANARY).all()
     assert opened.error.value == b""
 
@@ -227,7 +229,7 @@ def test_plan_touches_nothing_on_error(opened: Opened, change: Change) -> None:
 )
 def test_refine_touches_nothing_on_error(opened: Opened, change: Change) -> None:
     status, actions = refine(opened, **change)
-    assert status == native.INVALID_ARGUMENT
+    assert status == abi.INVALID_ARGUMENT
     assert (actions == CANARY).all()
     assert (refine(opened)[1] != CANARY).all()
 
@@ -235,19 +237,19 @@ def test_refine_touches_nothing_on_error(opened: Opened, change: Change) -> None
 @pytest.mark.parametrize("change", [{"policy": None}, {"action": None}, {"action_count": D + 1}])
 def test_step_touches_nothing_on_error(opened: Opened, change: Change) -> None:
     status, action, info = step(opened, **change)
-    assert status == native.INVALID_ARGUMENT
+    assert status == abi.INVALID_ARGUMENT
     assert (action == CANARY).all()
     assert info.step == CANARY
     assert step(opened)[2].step == 0  # the refused call did not count
 
 
 def test_step_refuses_a_small_info_and_takes_none(opened: Opened) -> None:
-    small = native.StepInfo(struct_size=ctypes.sizeof(native.StepInfo) - 1)
+    small = abi.StepInfo(struct_size=ctypes.sizeof(abi.StepInfo) - 1)
     status, action, _ = step(opened, info=ctypes.byref(small))
-    assert status == native.INVALID_ARGUMENT
+    assert status == abi.INVALID_ARGUMENT
     assert (action == CANARY).all()
     status, action, info = step(opened, info=None)
-    assert status == native.OK
+    assert status == abi.OK
     assert (action != CANARY).all()
     assert info.step == CANARY
     assert step(opened)[2].step == 1
@@ -263,7 +265,7 @@ def test_outputs_stay_when_an_engine_gives_nan(opened: Opened, channel: int) -> 
     else:
         status, actions = refine(opened)
         assert (actions == CANARY).all()
-    assert status == native.NOT_FINITE
+    assert status == abi.NOT_FINITE
     assert b"not finite" in opened.error.value
 
 
@@ -283,16 +285,16 @@ def test_a_refused_observation_changes_nothing(opened: Opened, field: Change) ->
         setattr(opened.observation, name, value)
     error, observation = (opened.error, 512), ctypes.byref(opened.observation)
     status = opened.library.le_observe(opened.handle, observation, *error)
-    assert status == native.INVALID_ARGUMENT
-    assert plan(opened)[0] == native.INVALID_ARGUMENT
-    assert refine(opened)[0] == native.INVALID_ARGUMENT
+    assert status == abi.INVALID_ARGUMENT
+    assert plan(opened)[0] == abi.INVALID_ARGUMENT
+    assert refine(opened)[0] == abi.INVALID_ARGUMENT
     assert step(opened)[2].reason == 1  # nothing observed, and no fault
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda o: o.library.le_info(None, ctypes.byref(native.PolicyInfo(struct_size=256))),
+        lambda o: o.library.le_info(None, ctypes.byref(abi.PolicyInfo(struct_size=256))),
         lambda o: o.library.le_info(o.handle, None),
         lambda o: o.library.le_reset(None, 0),
         lambda o: o.library.le_observe(None, ctypes.byref(o.observation), None, 0),
@@ -303,7 +305,7 @@ def test_a_refused_observation_changes_nothing(opened: Opened, field: Change) ->
     ],
 )
 def test_null_and_wrong_counts(opened: Opened, call: Callable[[Opened], int]) -> None:
-    assert call(opened) == native.INVALID_ARGUMENT
+    assert call(opened) == abi.INVALID_ARGUMENT
 
 
 def test_nothing_keeps_the_caller_s_memory(opened: Opened) -> None:
@@ -318,89 +320,3 @@ def test_nothing_keeps_the_caller_s_memory(opened: Opened) -> None:
         return step(opened)[1]
 
     np.testing.assert_array_equal(run(overwrite=True), run(overwrite=False))
-
-
-def start(opened: Opened, **changes: Any) -> int:
-    argument = native.RunOptions(**{"struct_size": ctypes.sizeof(native.RunOptions), **changes})
-    return int(opened.library.le_start(opened.handle, ctypes.byref(argument), opened.error, 512))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"struct_size": 8}, {"flags": 4}, {"reserved0": 1}, {"reserved": (0, 1, 0, 0)}, {"blend": 3}],
-)
-def test_start_refuses_bad_options(opened: Opened, change: Change) -> None:
-    assert start(opened, **change) == native.INVALID_ARGUMENT
-    assert opened.error.value
-    assert start(opened, flags=native.RUN_MANUAL) == native.OK
-    assert start(opened, flags=native.RUN_MANUAL) == native.INVALID_ARGUMENT
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"policy": None},
-        {"action": None},
-        {"action_count": D - 1},
-        {"info": native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo) - 1)},
-        {"info": native.TickInfo(struct_size=2**32 - 1)},
-    ],
-    ids=["no policy", "no action", "short action", "small info", "huge info"],
-)
-def test_tick_touches_nothing_on_error(opened: Opened, change: Change) -> None:
-    def tick(**changes: Any) -> tuple[int, Any, native.TickInfo]:
-        action = np.full(D, CANARY, np.float32)
-        info = native.TickInfo(struct_size=ctypes.sizeof(native.TickInfo), step=CANARY)
-        arguments = {
-            "policy": opened.handle,
-            "now_ns": 1,
-            "action": action.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-            "action_count": D,
-            "info": info,
-            **changes,
-        }
-        if arguments["info"] is not None:
-            arguments["info"] = ctypes.byref(arguments["info"])
-        return opened.library.le_tick(*arguments.values()), action, info
-
-    assert tick()[0] == native.INVALID_ARGUMENT  # before le_start
-    assert start(opened, flags=native.RUN_MANUAL) == native.OK
-    status, action, info = tick(**change)
-    assert status == native.INVALID_ARGUMENT
-    assert (action == CANARY).all()
-    assert info.step == CANARY
-    assert tick(info=None)[0] == native.OK
-    status, action, info = tick()
-    assert (status, info.step) == (native.OK, 1)
-    assert (action != CANARY).all()
-
-
-def test_null_and_wrong_arguments_of_async_mode(opened: Opened) -> None:
-    library, handle, number = opened.library, opened.handle, ctypes.c_uint32(CANARY)
-    small = native.StatsInfo(struct_size=ctypes.sizeof(native.StatsInfo) - 1)
-    intents = (ctypes.c_int32 * (tiny.L * D))()
-    calls = [
-        lambda: library.le_start(None, None, None, 0),
-        lambda: library.le_start(handle, None, None, 0),
-        lambda: library.le_stop(None),
-        lambda: library.le_set_chunks_per_plan(None, 1),
-        lambda: library.le_set_chunks_per_plan(handle, 0),
-        lambda: library.le_work(None, 0, ctypes.byref(number)),
-        lambda: library.le_work(handle, 0, None),
-        lambda: library.le_work(handle, 8, ctypes.byref(number)),
-        lambda: library.le_last_plan(None, intents, len(intents)),
-        lambda: library.le_last_plan(handle, None, len(intents)),
-        lambda: library.le_last_plan(handle, intents, len(intents) - 1),
-        lambda: library.le_last_plan(handle, intents, len(intents)),
-        lambda: library.le_stats(None, ctypes.byref(native.StatsInfo(struct_size=8192))),
-        lambda: library.le_stats(handle, None),
-        lambda: library.le_stats(handle, ctypes.byref(small)),
-        lambda: library.le_fault_text(None, opened.error, 512),
-        lambda: library.le_fault_text(handle, None, 512),
-    ]
-    for started in (False, True):
-        if started:
-            assert start(opened, flags=native.RUN_MANUAL) == native.OK
-        for index, call in enumerate(calls):
-            assert call() == native.INVALID_ARGUMENT, (started, index)
-    assert number.value == CANARY

@@ -16,9 +16,13 @@ from tests.runtime.native_build import C_SOURCES
 from tests.runtime.test_header import SNAPSHOT
 
 
-def test_same_bytes_from_another_folder(library: Path, tmp_path: Path) -> None:
+def test_same_bytes_from_another_folder_and_other_rooms(library: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "a place with another name"
     shutil.copytree(build.SOURCE_ROOT, elsewhere, ignore=shutil.ignore_patterns("__pycache__"))
+    names = [path.name for path in build.native_sources()]
+    assert names == sorted(set(names))
+    for source in (elsewhere / "src/release").glob("*.cc"):
+        source.rename(elsewhere / "src/engine" / source.name)
     again = build.build_library(tmp_path / "out", source_root=elsewhere)
     content = again.read_bytes()
     assert content == library.read_bytes()
@@ -102,7 +106,7 @@ def test_source_hash_sees_every_source(tmp_path: Path) -> None:
 def test_sources_are_formatted() -> None:
     folders = [build.SOURCE_ROOT / "src", build.SOURCE_ROOT / "include", C_SOURCES]
     files = [
-        str(p) for folder in folders for p in folder.iterdir() if p.suffix in (".c", ".cc", ".h")
+        str(p) for folder in folders for p in folder.rglob("*") if p.suffix in (".c", ".cc", ".h")
     ]
     program = clang_format.get_executable("clang-format")
     command = [program, "--style=file", "--dry-run", "-Werror", *files]

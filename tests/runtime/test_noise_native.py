@@ -9,16 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libra_edge.binding import abi
+from libra_edge.binding.library import load_library
 from libra_edge.policy.noise import chunk_noise
-from libra_edge.runtime import loading, native
 
 WORD = st.integers(0, 2**64 - 1)
 
 
 def drawn(library: Path, seed: int, chunk: int, count: int) -> np.ndarray:
     noise = np.empty(count, dtype=np.float32)
-    loaded = loading.load_library(library)
-    assert loaded.le_noise(seed, chunk, noise.ctypes.data, count) == native.OK
+    loaded = load_library(library)
+    assert loaded.le_noise(seed, chunk, noise.ctypes.data, count) == abi.OK
     return noise
 
 
@@ -36,5 +37,5 @@ def test_equal_over_a_long_stream(library: Path) -> None:
 
 @pytest.mark.parametrize(("pointer", "count"), [(None, 1), (8, 2**32 + 1)])
 def test_refuses_bad_arguments(library: Path, pointer: int | None, count: int) -> None:
-    status = loading.load_library(library).le_noise(0, 0, pointer, count)
-    assert status == native.INVALID_ARGUMENT
+    status = load_library(library).le_noise(0, 0, pointer, count)
+    assert status == abi.INVALID_ARGUMENT

@@ -15,7 +15,7 @@ from libra_edge.runtime import build
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import D, H
 
-HEADER = (build.SOURCE_ROOT / "src/ort.h").read_text(encoding="utf-8")
+HEADER = (build.SOURCE_ROOT / "src/engine/ort.h").read_text(encoding="utf-8")
 SLOTS = {name: int(slot) for slot, name in re.findall(r"X\((\d+), (\w+), ", HEADER)}
 VERSION = int(re.findall(r"kOrtApiVersion = (\d+)", HEADER)[0])
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import RunOptions
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy
-from libra_edge.runtime.structs import RunOptions
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from libra_edge.binding import abi
+from libra_edge.binding.library import load_library
+from libra_edge.binding.policy import Policy
 from libra_edge.bundle import members
 from libra_edge.bundle.manifest import parse_manifest
-from libra_edge.errors import ExitCode, IncompatibleError, InputError, IntegrityError, LibraError
-from libra_edge.runtime import Policy, loading, native
+from libra_edge.errors import ExitCode, LibraError
 from tests.runtime import tiny_release as tiny
 
 Copy = Callable[[], Path]
@@ -40,19 +42,20 @@ def read(release: Path) -> Any:
     return json.loads((release / "manifest.json").read_text(encoding="utf-8"))
 
 
-def try_open(release: Path, library: Path) -> tuple[int, str]:
+def try_open(release: Path, library: Path, flags: int = 0) -> tuple[int, str]:
     """Status and text of le_open through a trusted library; the handle stays untouched."""
-    loaded = loading.load_library(library)
+    loaded = load_library(library)
     handle = ctypes.c_void_p(0xABCD)
-    error = ctypes.create_string_buffer(native.ERROR_SIZE)
-    options = native.OpenOptions(
-        struct_size=ctypes.sizeof(native.OpenOptions),
+    error = ctypes.create_string_buffer(abi.ERROR_SIZE)
+    options = abi.OpenOptions(
+        struct_size=ctypes.sizeof(abi.OpenOptions),
         abi_version=1,
         release_dir=os.fsencode(release),
         threads=1,
+        flags=flags,
     )
     status = loaded.le_open(ctypes.byref(options), ctypes.byref(handle), error, len(error))
-    if status == native.OK:
+    if status == abi.OK:
         loaded.le_destroy(handle)
     else:
         assert handle.value == 0xABCD
@@ -90,7 +93,7 @@ def test_a_changed_byte(copy: Copy, library: Path, member: str, where: str) -> N
     tiny.replace(release / member, bytes(content))
     status, text = try_open(release, library)
     assert (status, text) == (
-        native.INTEGRITY,
+        abi.INTEGRITY,
         f"{member} is not the file the manifest names: its SHA-256 differs.",
     )
 
@@ -100,79 +103,84 @@ def test_a_member_cut_or_missing_or_no_file(copy: Copy, library: Path, member: s
     release = copy()
     tiny.replace(release / member, (release / member).read_bytes()[:-1])
     status, text = try_open(release, library)
-    assert status == native.INTEGRITY
+    assert status == abi.INTEGRITY
     assert "the manifest says" in text
     (release / member).unlink()
-    assert try_open(release, library) == (native.INTEGRITY, f"{member} is missing.")
+    assert try_open(release, library) == (abi.INTEGRITY, f"{member} is missing.")
     (release / member).mkdir()
-    assert try_open(release, library) == (native.INTEGRITY, f"{member} is not a regular file.")
+    assert try_open(release, library) == (abi.INTEGRITY, f"{member} is not a regular file.")
     (release / member).rmdir()
     os.mkfifo(release / member)
-    assert try_open(release, library) == (native.INTEGRITY, f"{member} is not a regular file.")
+    assert try_open(release, library) == (abi.INTEGRITY, f"{member} is not a regular file.")
 
 
 POLICY, PLANNER, MEMBER = "policy", ("engines", "planner"), ("members", "engines/planner.onnx")
 LIBRARY = ("members", "lib/liblibra_edge.so", "sha256")
 ACTION = ("embodiment", "actions", 0)
 EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
-    (("schema_version",), 2, native.INCOMPATIBLE, "schema 2"),
-    (("schema_version",), "1", native.MALFORMED, "schema_version"),
-    (("schema_version",), True, native.MALFORMED, "schema_version"),
+    (("schema_version",), 2, abi.INCOMPATIBLE, "schema 2"),
+    (("schema_version",), "1", abi.MALFORMED, "schema_version"),
+    (("schema_version",), True, abi.MALFORMED, "schema_version"),
     (
         ("runtime", "abi_version"),
         2,
-        native.ABI_MISMATCH,
+        abi.ABI_MISMATCH,
         "The release is made for ABI version 2; this library has version 1.",
     ),
     (
         ("runtime", "arch"),
         "aarch64-linux-gnu",
-        native.WRONG_ARCHITECTURE,
+        abi.WRONG_ARCHITECTURE,
         "The release is compiled for aarch64-linux-gnu; this library runs on x86_64-linux-gnu.",
     ),
-    (("runtime", "onnxruntime_version"), "1.0.0", native.INCOMPATIBLE, "1.0.0"),
-    (("runtime",), None, native.MALFORMED, "runtime"),
-    (("name",), "a\u0000b", native.MALFORMED, "printable"),
-    (("name",), "x" * 300, native.MALFORMED, "name"),
-    ((POLICY, "type"), "other", native.INCOMPATIBLE, "other"),
-    ((POLICY, "bins"), 1, native.MALFORMED, "bins"),
-    ((POLICY, "bins"), 10.0, native.MALFORMED, "bins"),
-    ((POLICY, "chunk"), -3, native.MALFORMED, "chunk"),
-    ((POLICY, "chunk"), 2**64, native.MALFORMED, "chunk"),
-    ((POLICY, "plan_steps"), 7, native.MALFORMED, "plan_steps"),
-    ((POLICY, "denoise_steps"), None, native.MALFORMED, "denoise_steps"),
-    (("embodiment", "control_hz"), 0, native.MALFORMED, "control_hz"),
-    (("embodiment", "cameras"), [], native.MALFORMED, "cameras"),
-    (("embodiment", "image_width"), 65536 * 2, native.MALFORMED, "image_width"),
-    ((*ACTION, "kind"), "relative", native.MALFORMED, "relative"),
-    ((*ACTION, "lower"), 0.5, native.MALFORMED, "below upper"),
-    ((*ACTION, "upper"), 1e300, native.MALFORMED, "below upper"),
-    ((*PLANNER, "kind"), "tensorrt", native.INCOMPATIBLE, "tensorrt"),
+    (("runtime", "onnxruntime_version"), "1.0.0", abi.INCOMPATIBLE, "1.0.0"),
+    (("runtime",), None, abi.MALFORMED, "runtime"),
+    (("name",), "a\u0000b", abi.MALFORMED, "name"),
+    (("name",), "x" * 300, abi.MALFORMED, "name"),
+    ((POLICY, "type"), "other", abi.MALFORMED, "other"),
+    ((POLICY, "bins"), 1, abi.MALFORMED, "bins"),
+    ((POLICY, "bins"), 10.0, abi.MALFORMED, "bins"),
+    ((POLICY, "chunk"), -3, abi.MALFORMED, "chunk"),
+    ((POLICY, "chunk"), 2**64, abi.MALFORMED, "canonical"),
+    ((POLICY, "plan_steps"), 7, abi.MALFORMED, "plan_steps"),
+    ((POLICY, "denoise_steps"), None, abi.MALFORMED, "denoise_steps"),
+    (("embodiment", "control_hz"), 0, abi.MALFORMED, "control_hz"),
+    (("embodiment", "cameras"), [], abi.MALFORMED, "cameras"),
+    (("embodiment", "image_width"), 65536 * 2, abi.MALFORMED, "image_width"),
+    ((*ACTION, "kind"), "relative", abi.MALFORMED, "relative"),
+    ((*ACTION, "lower"), 0.5, abi.MALFORMED, "below upper"),
+    ((*ACTION, "upper"), 1e300, abi.MALFORMED, "1e+30"),
+    ((*PLANNER, "kind"), "tensorrt", abi.INCOMPATIBLE, "tensorrt"),
     (
         (*PLANNER, "provider"),
         "CUDAExecutionProvider",
-        native.NO_PROVIDER,
+        abi.NO_PROVIDER,
         "engines/planner.onnx needs the execution provider CUDAExecutionProvider; this library has "
         "only CPUExecutionProvider.",
     ),
-    ((*PLANNER, "member"), "../planner.onnx", native.INCOMPATIBLE, "../planner.onnx"),
-    ((*PLANNER, "member"), "engines/refiner.onnx", native.INCOMPATIBLE, "planner: member"),
-    ((*PLANNER, "session_options"), {"x.file_path": "/"}, native.INCOMPATIBLE, "x.file_path"),
-    ((*PLANNER, "session_options"), {"x": 1}, native.MALFORMED, "is not text"),
-    ((*PLANNER, "inputs", 0, "dtype"), "float32", native.MALFORMED, "images uint8"),
-    ((*PLANNER, "inputs", 0, "shape", 0), 3, native.MALFORMED, "images uint8"),
-    ((*PLANNER, "inputs", 0, "shape", 0), -1, native.MALFORMED, "shape"),
-    ((*PLANNER, "inputs", 1, "name"), "images", native.MALFORMED, "instruction"),
-    ((*PLANNER, "outputs", 1), None, native.MALFORMED, "outputs"),
-    ((*MEMBER, "sha256"), "0" * 64, native.INTEGRITY, "SHA-256"),
-    ((*MEMBER, "sha256"), "A" * 64, native.MALFORMED, "hex"),
-    ((*MEMBER, "sha256"), "0" * 63, native.MALFORMED, "hex"),
-    ((*MEMBER, "size_bytes"), 2**40, native.MALFORMED, "size_bytes"),
-    (MEMBER, None, native.MALFORMED, "engines/planner.onnx"),
-    (("members", "lib/libonnxruntime.so"), None, native.MALFORMED, "lib/libonnxruntime.so"),
-    (("members", "../../etc/passwd"), {}, native.MALFORMED, "../../etc/passwd"),
-    (("members", "manifest.json"), {}, native.MALFORMED, "manifest.json"),
-    (("members", "engines/other.onnx"), {}, native.MALFORMED, "engines/other.onnx"),
+    ((*PLANNER, "member"), "../planner.onnx", abi.MALFORMED, "../planner.onnx"),
+    ((*PLANNER, "member"), "engines/refiner.onnx", abi.MALFORMED, "planner: member"),
+    ((*PLANNER, "session_options"), {"x.file_path": "/"}, abi.MALFORMED, "x.file_path"),
+    (
+        (*PLANNER, "session_options"),
+        {"session.disable_prepacking": 1},
+        abi.MALFORMED,
+        "is not text",
+    ),
+    ((*PLANNER, "inputs", 0, "dtype"), "float32", abi.INCOMPATIBLE, "images uint8"),
+    ((*PLANNER, "inputs", 0, "shape", 0), 3, abi.INCOMPATIBLE, "images uint8"),
+    ((*PLANNER, "inputs", 0, "shape", 0), -1, abi.MALFORMED, "shape"),
+    ((*PLANNER, "inputs", 1, "name"), "images", abi.INCOMPATIBLE, "instruction int64"),
+    ((*PLANNER, "outputs", 1), None, abi.INCOMPATIBLE, "outputs"),
+    ((*MEMBER, "sha256"), "0" * 64, abi.INTEGRITY, "SHA-256"),
+    ((*MEMBER, "sha256"), "A" * 64, abi.MALFORMED, "sha256"),
+    ((*MEMBER, "sha256"), "0" * 63, abi.MALFORMED, "sha256"),
+    ((*MEMBER, "size_bytes"), 2**40, abi.MALFORMED, "size_bytes"),
+    (MEMBER, None, abi.MALFORMED, "engines/planner.onnx"),
+    (("members", "lib/libonnxruntime.so"), None, abi.MALFORMED, "lib/libonnxruntime.so"),
+    (("members", "../../etc/passwd"), {}, abi.MALFORMED, "../../etc/passwd"),
+    (("members", "manifest.json"), {}, abi.MALFORMED, "manifest.json"),
+    (("members", "engines/other.onnx"), {}, abi.MALFORMED, "engines/other.onnx"),
 ]
 
 
@@ -218,7 +226,7 @@ def test_a_manifest_with_another_value(
 def test_a_hostile_manifest(copy: Copy, library: Path, text: str) -> None:
     release = copy()
     tiny.replace(release / "manifest.json", text.encode())
-    assert try_open(release, library)[0] == native.MALFORMED
+    assert try_open(release, library)[0] == abi.MALFORMED
     with pytest.raises(LibraError) as caught:
         Policy(release)
     assert caught.value.exit_code in (ExitCode.INTEGRITY, ExitCode.INCOMPATIBLE)
@@ -229,7 +237,7 @@ def test_a_manifest_that_is_not_text_or_too_large(copy: Copy, library: Path) -> 
     whole = (release / "manifest.json").read_bytes()
     for content in (b"\xff\xfe" + whole, whole[:-10] + b"\x00" * 9, whole + b" " * 2**20):
         tiny.replace(release / "manifest.json", content)
-        assert try_open(release, library)[0] == native.MALFORMED
+        assert try_open(release, library)[0] == abi.MALFORMED
 
 
 def test_every_truncation_is_refused(copy: Copy, library: Path) -> None:
@@ -237,7 +245,7 @@ def test_every_truncation_is_refused(copy: Copy, library: Path) -> None:
     whole = (release / "manifest.json").read_bytes()
     for length in [*range(0, len(whole) - 2, 37), len(whole) - 3]:
         tiny.replace(release / "manifest.json", whole[:length])
-        assert try_open(release, library)[0] == native.MALFORMED
+        assert try_open(release, library)[0] == abi.MALFORMED
 
 
 def test_random_damage_never_crashes(copy: Copy, library: Path) -> None:
@@ -253,8 +261,8 @@ def test_random_damage_never_crashes(copy: Copy, library: Path) -> None:
             content[start : start + rng.randint(0, 4)] = piece
         tiny.replace(release / "manifest.json", bytes(content))
         statuses.add(try_open(release, library)[0])
-    assert native.INTERNAL not in statuses
-    assert native.MALFORMED in statuses
+    assert abi.INTERNAL not in statuses
+    assert abi.MALFORMED in statuses
 
 
 def test_an_engine_with_another_signature(copy: Copy, library: Path) -> None:
@@ -278,7 +286,7 @@ def test_an_engine_with_another_signature(copy: Copy, library: Path) -> None:
         tiny.replace(release / "engines/refiner.onnx", graph)
         tiny.seal(release, tiny.manifest())
         status, found = try_open(release, library)
-        assert status == native.ENGINE
+        assert status == abi.ENGINE
         assert text is not None
         assert text in found
 
@@ -289,7 +297,7 @@ def test_an_engine_that_is_no_graph(copy: Copy, library: Path) -> None:
         tiny.replace(release / "engines/planner.onnx", content)
         tiny.seal(release, tiny.manifest())
         status, text = try_open(release, library)
-        assert status == native.ENGINE
+        assert status == abi.ENGINE
         assert text.startswith("engines/planner.onnx: ")
 
 
@@ -298,71 +306,4 @@ def test_an_onnxruntime_that_is_none(copy: Copy, library: Path) -> None:
     for content in (b"", library.read_bytes()):
         tiny.replace(release / "lib/libonnxruntime.so", content)
         tiny.seal(release, tiny.manifest())
-        assert try_open(release, library)[0] == native.ENGINE
-
-
-def test_no_release_at_all(library: Path, tmp_path: Path) -> None:
-    assert try_open(tmp_path / "nowhere", library)[0] == native.INVALID_ARGUMENT
-    assert try_open(tmp_path, library) == (native.INTEGRITY, "manifest.json is missing.")
-    (tmp_path / "file").touch()
-    assert try_open(tmp_path / "file", library)[0] == native.INTEGRITY
-    with pytest.raises(InputError) as caught:
-        Policy(tmp_path)
-    assert caught.value.code == "not-a-release"
-
-
-def test_a_symbolic_link_to_a_release_opens(release: Path, library: Path, tmp_path: Path) -> None:
-    (tmp_path / "active").symlink_to(release)
-    assert try_open(tmp_path / "active", library) == (native.OK, "")
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "code", "exit_code"),
-    [
-        (("runtime", "arch"), "aarch64-linux-gnu", "arch-mismatch", ExitCode.INCOMPATIBLE),
-        (("runtime", "abi_version"), 2, "abi-mismatch", ExitCode.INCOMPATIBLE),
-        ((*PLANNER, "provider"), "CUDA", "provider-unavailable", ExitCode.INCOMPATIBLE),
-        (LIBRARY, "0" * 64, "member-changed", ExitCode.INTEGRITY),
-        (LIBRARY[:2], None, "manifest-malformed", ExitCode.INTEGRITY),
-        (("members", "tokenizer.json", "sha256"), "0" * 64, "integrity", ExitCode.INTEGRITY),
-    ],
-)
-def test_python_raises_with_the_right_exit_code(
-    copy: Copy, path: tuple[str, ...], value: Any, code: str, exit_code: ExitCode
-) -> None:
-    release = copy()
-    manifest = read(release)
-    edit(path, value)(manifest)
-    tiny.write_manifest(release, manifest)
-    with pytest.raises(LibraError) as caught:
-        Policy(release)
-    assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
-    assert caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (native.ABI_MISMATCH, "abi-mismatch"),
-        (native.WRONG_ARCHITECTURE, "wrong-architecture"),
-        (native.NO_PROVIDER, "no-provider"),
-        (native.INCOMPATIBLE, "incompatible"),
-    ],
-)
-def test_what_does_not_fit_has_a_remedy_of_its_own(status: int, code: str) -> None:
-    remedies = set()
-    for other in (status, native.INCOMPATIBLE):
-        name = f"LE_{code.upper().replace('-', '_')}"
-        with pytest.raises(IncompatibleError) as caught:
-            loading.raise_status(other, name, "A sentence.")
-        assert caught.value.code == code
-        remedies.add(caught.value.remedy)
-    assert len(remedies) == 1 + (status != native.INCOMPATIBLE)
-
-
-def test_a_changed_library_is_not_even_loaded(copy: Copy) -> None:
-    release = copy()
-    tiny.replace(release / "lib/liblibra_edge.so", b"\x7fELF nonsense")
-    with pytest.raises(IntegrityError) as caught:
-        Policy(release)
-    assert caught.value.code == "member-changed"
+        assert try_open(release, library)[0] == abi.ENGINE

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import RunOptions
 from libra_edge.policy.executor import State
-from libra_edge.runtime import Policy
-from libra_edge.runtime.structs import RunOptions
 from tests.runtime import tiny_release as tiny
 
 NODE = Path(__file__).parents[2] / "examples/ros2/libra_edge_node.py"

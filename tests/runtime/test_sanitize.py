@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge import __version__
 from libra_edge.runtime import build
+from libra_edge.version import __version__
 from tests.runtime import native_build
 
 pytestmark = [pytest.mark.long, pytest.mark.sanitize]
@@ -35,7 +35,7 @@ def build_sanitized(out: Path, flags: list[str], *extra: str) -> Path:
     common = ["-O1", "-g", "-fPIC", "-fno-omit-frame-pointer", *flags]
     includes = [f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"]
     includes += [str(root / "third_party/yyjson")]
-    sources = sorted(str(path) for path in (root / "src").glob("*.cc"))
+    sources = [str(path) for path in build.native_sources()]
     yyjson = str(root / "third_party/yyjson/yyjson.c")
     native_build.gxx("gcc", *common, "-c", yyjson, "-o", str(json_object))
     native_build.gxx(

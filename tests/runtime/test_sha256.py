@@ -16,7 +16,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     out, sources = tmp_path_factory.mktemp("sha256") / "shim.so", build.SOURCE_ROOT / "src"
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", "-fPIC", "-shared", *STRICT, f"-I{sources}"),
-        *(str(C_SOURCES / "sha256_shim.cc"), str(sources / "sha256.cc"), "-o", str(out)),
+        *(str(C_SOURCES / "sha256_shim.cc"), str(sources / "release/sha256.cc"), "-o", str(out)),
     )
     shim = ctypes.CDLL(str(out))
     shim.sha256_in_pieces.argtypes = (c_char_p, c_uint64, c_uint64, c_char_p)

@@ -19,11 +19,12 @@ from libra_edge.data.lerobot.files import (
 from libra_edge.data.lerobot.layout import PICTURE_DTYPES, Clip, Layout, Row
 from libra_edge.data.lerobot_writer import ACTION_KEY, IMAGE_PREFIX, STATE_KEY
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 _WRITE_AGAIN = "Write the dataset again with LeRobot 0.4 or later."
 
 
-def read_layout(path: str | Path) -> Layout:
+def read_layout(path: StrPath) -> Layout:
     """Read `meta/` of a dataset.
 
     Raises:

@@ -1,7 +1,7 @@
 // Exports the runtime's SHA-256 to the tests.
 #include <algorithm>
 
-#include "sha256.h"
+#include "release/sha256.h"
 
 // Hashes `size` bytes, handed to the hash in pieces of `piece` bytes.
 extern "C" __attribute__((visibility("default"))) void sha256_in_pieces(const char *data,

@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "async.h"
+#include "control/async.h"
 #include "error.h"
 
 namespace le {

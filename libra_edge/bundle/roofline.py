@@ -1,0 +1,62 @@
+"""The roofline: how fast a target could run a graph at best, from its rates and the graph's work.
+
+Time is at least the operations over the peak rate of their number format, and at least the bytes
+moved over the bandwidth. Weights count once per pass: in each denoising step anew, as they do not
+fit the caches of a policy of real size. What a device really reaches is slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from libra_edge.bundle.engine_facts import Engines, Work
+from libra_edge.catalog import Target
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least time of one call in milliseconds, and what sets it: `compute` or `memory`."""
+
+    ms: float
+    limit: str
+
+
+@dataclass(frozen=True)
+class PolicyBound:
+    """Bounds of a policy; average_ms: of one chunk, the planner's share and the refiner."""
+
+    planner: Bound
+    refiner: Bound
+    average_ms: float
+
+
+def bound(work: Work, target: Target) -> Bound | None:
+    """The bound of one graph; None where the target's profile lacks a rate that it takes."""
+    if target.bandwidth_gb_s is None:
+        return None
+    rates: Mapping[str, float] = {str(name): rate for name, rate in target.peak_tops.items()}
+    if not work.tera_operations.keys() <= rates.keys():
+        return None
+    compute_s = sum(ops / rates[name] for name, ops in work.tera_operations.items())
+    memory_s = (work.weight_bytes + work.activation_bytes) / (target.bandwidth_gb_s * 1e9)
+    limit = "compute" if compute_s >= memory_s else "memory"
+    return Bound(1e3 * max(compute_s, memory_s), limit)
+
+
+def policy_bound(
+    planner: Work, refiner: Work, chunks_per_plan: int, target: Target
+) -> PolicyBound | None:
+    """The bounds of both graphs; None where the target's profile does not give them."""
+    pair = bound(planner, target), bound(refiner, target)
+    if pair[0] is None or pair[1] is None:
+        return None
+    return PolicyBound(pair[0], pair[1], pair[0].ms / chunks_per_plan + pair[1].ms)
+
+
+def release_bound(engines: Engines, chunks_per_plan: int, target: Target) -> PolicyBound | None:
+    """The bounds of a release; None where it does not say its work, or the target its rates."""
+    planner, refiner = engines.planner.work, engines.refiner.work
+    if planner is None or refiner is None:
+        return None
+    return policy_bound(planner, refiner, chunks_per_plan, target)

@@ -1,0 +1,1 @@
+"""The policy as graphs: split in modules, exported to ONNX, the denoising steps fused in one."""

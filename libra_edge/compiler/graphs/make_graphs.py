@@ -1,0 +1,78 @@
+"""The machine-independent half of compiling: checkpoint → ONNX graphs, through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from libra_edge.compiler.cache import StageCache, sha256
+from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
+from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
+from libra_edge.compiler.graphs.split import Split, split
+from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.compiler.quantization.quantize import Quantized
+from libra_edge.policy.checkpoint import Checkpoint
+
+OnStage = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Front:
+    """A policy as graphs.
+
+    exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
+    each form there is. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    precisions: of the layers that could be quantised, empty where none was asked for.
+    """
+
+    split: Split
+    exported: dict[str, bytes]
+    refiners: dict[Form, bytes]
+    precisions: Precisions = field(default_factory=dict)
+
+    @property
+    def planner(self) -> bytes:
+        """The planner graph, which needs no fusing."""
+        return self.exported["planner"]
+
+
+def make_graphs(
+    checkpoint: Checkpoint,
+    cache: StageCache,
+    on_stage: OnStage,
+    quantized: Quantized | None = None,
+) -> Front:
+    """Split, export and fuse a checkpoint.
+
+    Args:
+        checkpoint: what to compile.
+        cache: where stage outputs are kept.
+        on_stage: called with each stage's name and what is going on.
+        quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
+    """
+    on_stage("split", "policy into graphs")
+    parts = split(quantized.policy if quantized else checkpoint.policy)
+    inputs = {"checkpoint": checkpoint.sha256}
+    if quantized:
+        inputs["quantised"] = quantized.sha256
+    on_stage("export", ", ".join(graph.name for graph in parts.graphs))
+    in_blocks = any(p.weights == "int4" for p in quantized.precisions.values()) if quantized else ()
+    exported, _ = cache.get_or_make(
+        "export",
+        inputs,
+        lambda: {graph.name: to_bytes(export(graph)) for graph in parts.graphs},
+    )
+    on_stage("fuse", "denoising steps into one graph")
+    hashes = {name: sha256(content) for name, content in exported.items()}
+    # Engines turn 4-bit weights that several steps of an unrolled graph share into floats.
+    forms: tuple[Form, ...] = ("loop",) if in_blocks else FORMS
+    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
+    refiners = {form: fused[form] for form in FORMS if form in fused}
+    return Front(parts, exported, refiners, quantized.precisions if quantized else {})
+
+
+def _fuse(parts: Split, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:
+    if parts.tables is None:
+        return {"unrolled": exported["coarse"]}
+    context, step = from_bytes(exported["context"]), from_bytes(exported["step"])
+    return {form: to_bytes(fuse(context, step, parts.tables, form)) for form in forms}

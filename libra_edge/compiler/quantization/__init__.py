@@ -1,0 +1,1 @@
+"""Layers in fewer bits: which (assign), in which ranges (calibrate), what instead (convert)."""

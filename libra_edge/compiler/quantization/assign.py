@@ -1,0 +1,102 @@
+"""Which layer becomes what: the recipe's word, and what an engine's form leaves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from libra_edge.catalog import HIGH, LayerPrecision, PartName, Recipe
+from libra_edge.compiler.quantization.int4_blocks import fills_blocks
+from libra_edge.engines.base import QdqForm
+from libra_edge.errors import IncompatibleError
+from libra_edge.policy.libra_vla.layers import ImageTokens
+from libra_edge.policy.libra_vla.model import LibraVLA
+
+# The longest name that matches decides.
+_PARTS: dict[str, PartName | None] = {
+    "planner.backbone": "planner.backbone",
+    "planner.backbone.state": "embeddings",
+    "planner.blocks": "planner.head",
+    "planner.output": "outputs",
+    "refiner.images": "refiner.encoder",
+    "refiner.encoder": "refiner.encoder",
+    "refiner.state": "embeddings",
+    "refiner.noisy": "embeddings",
+    "refiner.blocks": "refiner.blocks",
+    "refiner.output": "outputs",
+    # Evaluated while compiling: learned queries and rows of a table, no layers of any graph.
+    "planner.blocks.0.attention.query": None,
+    "refiner.time": None,
+    "refiner.modulate": None,
+}
+# Of these there is a form in standard ONNX that engines take.
+_WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8"})
+Precisions = Mapping[str, LayerPrecision]
+
+
+def quantizable_layers(policy: LibraVLA) -> dict[str, PartName]:
+    """Every layer that can be quantised and its part; an image stem counts as one layer."""
+    found: dict[str, PartName] = {}
+    for name, module in policy.named_modules():
+        part = _part(name)
+        if part is not None and isinstance(module, nn.Linear | ImageTokens):
+            found[name] = part
+    return found
+
+
+def _part(name: str) -> PartName | None:
+    prefixes = [prefix for prefix in _PARTS if f"{name}.".startswith(f"{prefix}.")]
+    return _PARTS[max(prefixes, key=len)] if prefixes else None
+
+
+def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precisions:
+    """What the recipe makes of every layer that it can be made of.
+
+    Raises:
+        InputError: the recipe keeps a layer that is not there.
+    """
+    recipe.require_layers(quantizable_layers(policy))
+    left = left_out(policy, recipe, form)
+    parts = quantizable_layers(policy).items()
+    return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
+
+
+def left_out(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> dict[str, str]:
+    """Layers that stay in high precision against the recipe, and why."""
+    reasons = {}
+    for name, part in quantizable_layers(policy).items():
+        precision, module = recipe.layer(name, part), policy.get_submodule(name)
+        if precision.high:
+            continue
+        if isinstance(module, ImageTokens):
+            integers = precision == LayerPrecision(weights="int8", activations="int8")
+            if not (integers and form.images_in_integers):
+                reasons[name] = f"there are no convolutions of {precision} in this engine's form"
+        elif precision.weights == "int4":
+            assert isinstance(module, nn.Linear)
+            if fills_blocks(module.in_features, recipe.block):
+                continue
+            reasons[name] = f"its inputs are not two or more blocks of {recipe.block}"
+    return reasons
+
+
+def require_calibration_runs_here(recipe: Recipe) -> None:
+    """Refuse a recipe that this compiler or this machine cannot carry out.
+
+    Raises:
+        IncompatibleError: it needs a CUDA GPU, or a way to write graphs that is not there yet.
+    """
+    if recipe.needs_gpu and not torch.cuda.is_available():
+        raise IncompatibleError(
+            "recipe-needs-gpu",
+            f"Recipe {recipe.name!r} is calibrated on a CUDA GPU, and this machine has none.",
+            "Compile on a machine with one, or choose --recipe int8 or fp8.",
+        )
+    if missing := ", ".join(sorted(recipe.needs - _WRITTEN)):
+        raise IncompatibleError(
+            "recipe-not-compiled",
+            f"Recipe {recipe.name!r} ({missing}) cannot be written as a graph yet.",
+            f"Choose a recipe of {', '.join(sorted(_WRITTEN))}.",
+        )

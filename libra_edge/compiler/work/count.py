@@ -1,0 +1,231 @@
+"""Counts what a policy costs: operations by number format, weight and activation bytes.
+
+The policy runs once on PyTorch's meta device, so a configuration of any size is counted in seconds
+without a weight in memory, and what is counted are the modules that become graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from libra_edge.bundle.engine_facts import Work
+from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
+from libra_edge.compiler.graphs.split import ContextGraph, PlannerGraph, StepGraph
+from libra_edge.compiler.quantization.assign import Precisions, choose_precisions
+from libra_edge.engines.base import QdqForm
+from libra_edge.policy.checkpoint import outline
+from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.libra_vla.model import LibraVLA
+
+# A number as stored, with its share of a block's scale.
+_BITS: dict[Number, float] = {**BITS, "int4": 4.125, "nvfp4": 4.5}
+
+
+@dataclass(frozen=True)
+class PolicyWork:
+    """What each graph of a policy costs per call, and what it holds.
+
+    weight_bytes: of both graphs, each weight once; activation_bytes: of the largest layer's input
+    and output; parameters: of the policy in all.
+    """
+
+    planner: Work
+    refiner: Work
+    weight_bytes: int
+    activation_bytes: int
+    parameters: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """What both engines hold at the least."""
+        return self.weight_bytes + self.activation_bytes
+
+
+@dataclass
+class _Tally:
+    """What one pass over a module did. Operations are products; the rest is not counted."""
+
+    operations: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    moved_bytes: float = 0.0
+    largest_bytes: float = 0.0
+
+    def add(self, name: str, operations: float) -> None:
+        self.operations[name] = self.operations.get(name, 0.0) + operations
+
+
+def count(
+    config: PolicyConfig,
+    recipe: Recipe,
+    form: QdqForm | None = None,
+    precisions: Precisions | None = None,
+) -> PolicyWork:
+    """Count a policy under a recipe.
+
+    Args:
+        config: the policy; nothing of it is loaded.
+        recipe: the number formats.
+        form: of the engine kind, which decides whether images stems are quantised.
+        precisions: what its layers became, where a search kept some; None takes the recipe's.
+    """
+    policy = outline(config)
+    if precisions is None:
+        precisions = choose_precisions(policy, recipe, form or QdqForm())
+    rest: Number = "fp16" if recipe.precision == "fp16" else "fp32"
+    args = _arguments(config)
+    plan = _run(
+        PlannerGraph(policy),
+        policy,
+        (args["images"], args["words"], args["state"]),
+        rest,
+        precisions,
+    )
+    passes = [(plan, 1)]
+    refine: list[tuple[_Tally, int]] = []
+    if policy.refiner is not None:
+        module = ContextGraph(policy, policy.refiner).eval()
+        observed = (args["images"], args["state"], args["intent"])
+        context = _run(module, policy, observed, rest, precisions)
+        with torch.no_grad():
+            shared = module(*observed)
+        step = _run(
+            StepGraph(policy, policy.refiner),
+            policy,
+            _step_arguments(policy, args, shared),
+            rest,
+            precisions,
+        )
+        refine = [(context, 1), (step, config.schedule.denoise_steps)]
+    held = {name: size for tally, _ in [*passes, *refine] for name, size in tally.weights.items()}
+    held[""] = _embeddings(policy) * _BITS[rest] / 8
+    tallies = [tally for tally, _ in [*passes, *refine]]
+    return PolicyWork(
+        _work(passes),
+        _work(refine),
+        round(sum(held.values())),
+        round(max(tally.largest_bytes for tally in tallies)),
+        sum(p.numel() for p in policy.parameters()),
+    )
+
+
+def _embeddings(policy: LibraVLA) -> int:
+    """Parameters of the graphs that no product reads: tables of words, positions, norms."""
+    inside = {
+        id(p)
+        for m in policy.modules()
+        if isinstance(m, nn.Linear | nn.Conv2d)
+        for p in m.parameters()
+    }
+    return sum(p.numel() for p in policy.parameters() if id(p) not in inside)
+
+
+def _work(passes: list[tuple[_Tally, int]]) -> Work:
+    operations: dict[str, float] = {}
+    for tally, times in passes:
+        for name, value in tally.operations.items():
+            operations[name] = operations.get(name, 0.0) + times * value
+    # Seven digits: the figures go into the manifest.
+    return Work(
+        tera_operations={name: float(f"{v / 1e12:.7g}") for name, v in sorted(operations.items())},
+        weight_bytes=round(sum(times * sum(t.weights.values()) for t, times in passes)),
+        activation_bytes=round(sum(times * t.moved_bytes for t, times in passes)),
+    )
+
+
+def _run(
+    module: nn.Module,
+    policy: LibraVLA,
+    arguments: tuple[Tensor, ...],
+    rest: Number,
+    precisions: Precisions,
+) -> _Tally:
+    """One pass: products with weights by layer; what is left over is attention."""
+    tally = _Tally()
+    counter = FlopCounterMode(display=False)
+    with _hooks(policy, tally, rest, precisions), counter, torch.no_grad():
+        module.eval()(*arguments)
+    attention = counter.get_total_flops() - sum(tally.operations.values())
+    tally.add(rest, attention)
+    return tally
+
+
+@contextmanager
+def _hooks(policy: LibraVLA, tally: _Tally, rest: Number, precisions: Precisions) -> Iterator[None]:
+    handles = []
+    for name, layer in policy.named_modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        precision = _of(name, precisions)
+
+        def hook(
+            layer: Any,
+            inputs: tuple[Tensor, ...],
+            output: Tensor,
+            name: str = name,
+            precision: LayerPrecision = precision,
+        ) -> None:
+            _add_layer(tally, name, layer, inputs[0], output, precision, rest)
+
+        handles.append(layer.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of(name: str, precisions: Precisions) -> LayerPrecision:
+    """A convolution belongs to its image stem, which counts as one layer."""
+    stem = name.split(".stem.")[0]
+    return precisions.get(name, precisions.get(stem, HIGH))
+
+
+def _add_layer(
+    tally: _Tally,
+    name: str,
+    layer: nn.Linear | nn.Conv2d,
+    given: Tensor,
+    output: Tensor,
+    precision: LayerPrecision,
+    rest: Number,
+) -> None:
+    weights: Number = rest if precision.high else precision.weights
+    # Weight-only: numbers are turned back into the format of the activations before the product.
+    format_: Number = precision.activations if precision.activations != "fp32" else rest
+    tally.add(format_, 2.0 * output.numel() * layer.weight[0].numel())
+    bias = 0 if layer.bias is None else layer.bias.numel()
+    tally.weights[name] = (layer.weight.numel() * _BITS[weights] + bias * _BITS[rest]) / 8
+    moved = (given.numel() * _BITS[format_] + output.numel() * _BITS[rest]) / 8
+    tally.moved_bytes += moved
+    tally.largest_bytes = max(tally.largest_bytes, moved)
+
+
+def _arguments(config: PolicyConfig) -> Mapping[str, Tensor]:
+    robot = config.embodiment
+    images = (config.num_cameras, robot.image_height, robot.image_width, 3)
+    with torch.device("meta"):
+        return {
+            "images": torch.empty(images, dtype=torch.uint8),
+            "words": torch.empty(config.instruction_length, dtype=torch.int64),
+            "state": torch.empty(config.state_dim),
+            "intent": torch.empty(config.chunk, config.action_dim, dtype=torch.int32),
+            "x": torch.empty(config.chunk, config.action_dim),
+        }
+
+
+def _step_arguments(
+    policy: LibraVLA, args: Mapping[str, Tensor], shared: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    assert policy.refiner is not None
+    with torch.device("meta"):
+        row = torch.empty(policy.refiner.modulate.out_features)
+        coefficients = torch.empty(5)
+    previous = (torch.empty_like(args["x"]),) if policy.table.remembers else ()
+    return (args["x"], *previous, row, coefficients, *shared)

@@ -1,0 +1,1 @@
+"""Closed loops in a simulator, open loops on recordings, statistics of paired episodes."""

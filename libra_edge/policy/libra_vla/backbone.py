@@ -1,0 +1,63 @@
+"""Vision-language backbones of the planner: one class per `kind` in the configuration.
+
+A backbone maps (images uint8 [B, V, h, w, 3], instruction int64 [B, T], normalised state
+float [B, P]) to hidden states float [B, S, width] and says its `width`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.libra_vla.layers import EncoderBlock, ImageTokens
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What the coarse-action head needs of a vision-language backbone."""
+
+    width: int
+
+    def __call__(self, images: Tensor, instruction: Tensor, state: Tensor) -> Tensor:
+        """Hidden states float [B, S, width]."""
+        ...
+
+
+class CompactBackbone(nn.Module):
+    """Image tokens, word embeddings and one state token through a small transformer encoder."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        backbone, robot = config.planner.backbone, config.embodiment
+        self.width = backbone.width
+        self.images = ImageTokens(
+            backbone.stem_channels,
+            self.width,
+            config.num_cameras,
+            robot.image_height,
+            robot.image_width,
+        )
+        self.words = nn.Embedding(config.vocabulary, self.width)
+        self.word_position = nn.Parameter(torch.randn(config.instruction_length, self.width) * 0.02)
+        self.state = nn.Linear(config.state_dim, self.width)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(self.width, backbone.heads) for _ in range(backbone.layers)
+        )
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, images: Tensor, instruction: Tensor, state: Tensor) -> Tensor:
+        """See the module's docstring."""
+        words = self.words(instruction) + self.word_position
+        x = torch.cat([self.images(images), words, self.state(state)[:, None]], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+def make_backbone(config: PolicyConfig) -> CompactBackbone:
+    """The backbone that `config.planner.backbone.kind` names."""
+    return {"compact": CompactBackbone}[config.planner.backbone.kind](config)

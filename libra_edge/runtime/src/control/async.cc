@@ -1,0 +1,196 @@
+#include "control/async.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "engine/checks.h"
+#include "error.h"
+
+namespace le {
+namespace {
+
+// New chunks begin at most refine_ahead steps from now and H - overlap steps apart.
+size_t queue_capacity(const le_run_options &options, const Sizes &sizes) {
+  const uint32_t apart = sizes.chunk - options.blend_steps;
+  return std::bit_ceil(size_t{options.refine_ahead_steps} / apart + 4);
+}
+
+Seen nothing(const Sizes &sizes) {
+  return {std::vector<uint8_t>(sizes.image_bytes()), std::vector<float>(sizes.state_dim), 0, 0};
+}
+
+}  // namespace
+
+Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &options,
+             uint64_t seed, Command &command)
+    : sizes_(sizes),
+      options_(options),
+      command_(command),
+      seen_(nothing(sizes)),
+      instruction_(std::vector<int64_t>(sizes.instruction_length)),
+      seed_(seed),
+      intents_(sizes.plan_steps, sizes.action_dim),
+      planner_(engines),
+      refiner_(engines),
+      queue_(queue_capacity(options, sizes), sizes.chunk, sizes.action_dim),
+      chunks_per_plan_(options.chunks_per_plan),
+      scale_(counter_scale()) {
+  last_chunk_.plan_steps.resize(sizes.chunk);
+  last_chunk_.actions.resize(sizes.chunk_count());
+}
+
+// ---- observer and instructor --------------------------------------------------------------------
+
+void Async::observe(const le_observation &observation) {
+  Seen &slot = seen_.writable();
+  std::copy_n(observation.images, slot.images.size(), slot.images.begin());
+  std::copy_n(observation.state, slot.state.size(), slot.state.begin());
+  slot.step = step_.load(std::memory_order_acquire);
+  slot.number = ++observations_;
+  const uint64_t number = slot.number;
+  seen_.publish();
+  timestamp_ns_.store(observation.timestamp_ns, std::memory_order_release);
+  observation_.store(number, std::memory_order_release);
+}
+
+void Async::set_instruction(const int64_t *tokens) {
+  std::vector<int64_t> &slot = instruction_.writable();
+  std::copy_n(tokens, slot.size(), slot.begin());
+  instruction_.publish();
+  instructed_.store(true, std::memory_order_release);
+}
+
+// ---- planner ------------------------------------------------------------------------------------
+
+bool Async::observed(Job &job, size_t reader) {
+  Io &io = job.session->io;
+  const uint64_t known = reader == kPlannerReads ? asked_observation_ : 0;
+  bool fresh = false;
+  seen_.read(reader, [&](const Seen &seen) {
+    fresh = seen.number > known;
+    if (!fresh) return;
+    std::copy(seen.images.begin(), seen.images.end(), io.images.begin());
+    std::copy(seen.state.begin(), seen.state.end(), io.state.begin());
+    if (reader != kPlannerReads) return;
+    job.step = seen.step;
+    asked_observation_ = seen.number;
+  });
+  return fresh;
+}
+
+// Under the lock, as a reset is: what was seen before it must not pass for something seen after.
+bool Async::ready() const {
+  return fault_.load() == LE_REASON_NONE && observation_.load() != 0 && instructed_.load();
+}
+
+bool Async::begin_plan() {
+  if (planner_.active) return false;
+  {
+    const std::scoped_lock locked(lock_);
+    if (!ready()) return false;
+    const uint64_t left = intents_.left(step_.load());
+    if (left > uint64_t{options_.refill_at} * sizes_.chunk) return false;
+    planner_.epoch = epoch_;
+  }
+  // Outside the lock: the refiner need not wait for images to be copied. After a reset meanwhile
+  // the epoch no longer fits and the plan is dropped.
+  if (!observed(planner_, kPlannerReads)) return false;
+  instruction_.read(0, [&](const std::vector<int64_t> &tokens) {
+    std::copy(tokens.begin(), tokens.end(), planner_.session->io.instruction.begin());
+  });
+  planner_.active = true;
+  planner_.ran = false;
+  planner_.since.store(elapsed_ns_.load() + 1);
+  return true;
+}
+
+bool Async::run_plan() {
+  if (!planner_.active) return false;
+  const uint64_t start_ns = monotonic_ns();
+  planner_.text.clear();
+  try {
+    planner_.fault = checked_plan(*planner_.session, sizes_.bins);
+  } catch (const Error &error) {
+    planner_.fault = LE_REASON_PLANNER_FAILED;
+    planner_.text = error.text;
+  }
+  planner_ns_.add(monotonic_ns() - start_ns);
+  return planner_.ran = true;
+}
+
+bool Async::finish_plan() {
+  if (!planner_.active || !planner_.ran) return false;
+  const std::scoped_lock locked(lock_);
+  planner_.active = false;
+  planner_.since.store(0);
+  if (planner_.epoch != epoch_) return bump(dropped_plans_), true;
+  if (planner_.fault != LE_REASON_NONE) return fail_with(planner_), true;
+  take_plan(planner_.step, planner_.session->io.plan_intent.data());
+  return true;
+}
+
+void Async::take_plan(uint64_t plan_step, const int32_t *intents) {
+  const uint64_t now = step_.load();
+  const uint64_t steps = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
+  const bool old = now > plan_step + options_.max_plan_age_steps;
+  if (old || !intents_.replace(static_cast<int64_t>(plan_step), intents, steps, now)) {
+    return bump(dropped_plans_);
+  }
+  plan_end_.store(intents_.end());
+  bump(plans_);
+}
+
+void Async::fail_with(const Job &job) {
+  if (fault_.load() == LE_REASON_NONE) fault_text_ = job.text;
+  latch(job.fault);
+}
+
+// ---- the rest -----------------------------------------------------------------------------------
+
+void Async::reset(uint64_t seed) {
+  const std::scoped_lock locked(lock_);
+  ++epoch_;
+  seed_ = seed;
+  intents_.clear();
+  queue_.clear();
+  queue_end_ = next_chunk_ = 0;
+  refine_steps_ = {};
+  refined_step_ = 0;
+  plan_end_.store(0);
+  observation_.store(0);
+  last_observation_ = 0;
+  step_.store(0);
+  fault_text_.clear();
+  fault_.store(LE_REASON_NONE);
+  last_state_ = LE_HOLD;
+}
+
+std::string Async::fault_text() {
+  const std::scoped_lock locked(lock_);
+  const le_reason fault = fault_.load();
+  return fault_text_.empty() ? describe(fault) : fault_text_;
+}
+
+void Async::stats(le_stats_info *to) const {
+  tick_ns_.read(&to->tick_ns);
+  planner_ns_.read(&to->planner_ns);
+  refiner_ns_.read(&to->refiner_ns);
+  plan_age_.read(&to->plan_age_steps);
+  queue_steps_.read(&to->queue_steps);
+  to->running_ticks = running_.load();
+  to->hold_ticks = hold_.load();
+  to->fault_ticks = faulted_.load();
+  to->ticks = to->running_ticks + to->hold_ticks + to->fault_ticks;
+  to->holds = holds_.load();
+  to->faults = faults_.load();
+  to->underruns = underruns_.load();
+  to->clamped_ticks = clamped_.load();
+  to->slowed_ticks = slowed_.load();
+  to->plans = plans_.load();
+  to->dropped_plans = dropped_plans_.load();
+  to->chunks = chunks_.load();
+  to->dropped_chunks = dropped_chunks_.load();
+  for (size_t i = 0; i < hold_reasons_.size(); ++i) to->hold_reason_ticks[i] = hold_reasons_[i];
+}
+
+}  // namespace le

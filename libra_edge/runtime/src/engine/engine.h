@@ -1,0 +1,44 @@
+// One graph in one ONNX Runtime session.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/ort.h"
+#include "engine/tensor.h"
+#include "release/manifest.h"
+
+namespace le {
+
+// The tensors of one engine over memory that somebody else owns, in the order of its signature.
+struct Binding {
+  std::vector<OrtHandle<OrtValue>> owners;
+  std::vector<const OrtValue *> inputs;
+  std::vector<OrtValue *> outputs;
+};
+
+class Engine {
+ public:
+  // Throws LE_ENGINE where ONNX Runtime refuses the graph or its signature is not `signature`.
+  Engine(const Ort &ort, const OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
+         Signature signature, const SessionOptions &options, uint32_t threads);
+
+  // Binds memory that must outlive the binding; each buffer has the size of its spec.
+  Binding bind(const std::vector<void *> &inputs, const std::vector<void *> &outputs) const;
+
+  // Throws LE_ENGINE.
+  void run(Binding &binding) const;
+
+ private:
+  void check_specs(bool input, const std::vector<TensorSpec> &specs) const;
+  void check_type(const TensorSpec &spec, const OrtTypeInfo *type) const;
+  OrtHandle<OrtValue> tensor(const OrtMemoryInfo *memory, const TensorSpec &spec, void *data) const;
+
+  const Ort &ort_;
+  const char *name_;
+  Signature signature_;
+  OrtHandle<OrtSession> session_;
+  std::vector<const char *> input_names_, output_names_;
+};
+
+}  // namespace le

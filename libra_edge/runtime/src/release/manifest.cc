@@ -1,0 +1,317 @@
+#include "release/manifest.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string_view>
+
+#include "error.h"
+#include "libra_edge.h"
+#include "release/json.h"
+#include "release/manifest_table.h"
+
+namespace le {
+namespace {
+
+constexpr const char *kCpuProvider = "CPUExecutionProvider";
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+Digest parse_digest(const Json &json) {
+  const std::string text = json.text();
+  Digest digest;
+  for (size_t i = 0; i < digest.size(); ++i) {
+    digest[i] = static_cast<uint8_t>(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+  }
+  return digest;
+}
+
+const MemberRule *member_rule(const std::string &name) {
+  for (const MemberRule &rule : kMemberRules) {
+    if (name == rule.name) return &rule;
+  }
+  fail(LE_MALFORMED, "manifest.json names %.100s, which is no member of a release.", name.c_str());
+}
+
+bool has_member(const std::vector<Member> &members, std::string_view name) {
+  return std::any_of(members.begin(), members.end(),
+                     [&](const Member &m) { return m.name == name; });
+}
+
+std::vector<Member> parse_members(const Json &json) {
+  std::vector<Member> members;
+  json.each_member([&](const Json &name, const Json &entry) {
+    const MemberRule &rule = *member_rule(name.text());
+    const uint64_t size = entry.at("size_bytes").integer();
+    if (size > rule.most_bytes) {
+      fail(LE_MALFORMED, "%s: size_bytes is more than %llu.", entry.path().c_str(),
+           static_cast<unsigned long long>(rule.most_bytes));
+    }
+    members.push_back({rule.name, parse_digest(entry.at("sha256")), size});
+  });
+  return members;
+}
+
+// Every file that a release must hold, none without the one that it belongs to, and of compiled
+// engines just those that are run.
+void check_members(const std::vector<Member> &members, const Json &engines) {
+  const std::string planner = engines.at("planner").at("member").text();
+  const std::string refiner = engines.at("refiner").at("member").text();
+  for (const MemberRule &rule : kMemberRules) {
+    const bool is_there = has_member(members, rule.name);
+    const bool is_engine = rule.optional && rule.beside == nullptr;
+    if (!is_there && !rule.optional) {
+      fail(LE_MALFORMED, "manifest.json: members has no %s.", rule.name);
+    }
+    if (is_engine && is_there != (planner == rule.name || refiner == rule.name)) {
+      fail(LE_MALFORMED, "manifest.json: %s is not what the engines name.", rule.name);
+    }
+    if (is_there && rule.beside != nullptr && !has_member(members, rule.beside)) {
+      fail(LE_MALFORMED, "manifest.json: %s is there without %s.", rule.name, rule.beside);
+    }
+  }
+}
+
+void require_text(const Json &json, const char *expected) {
+  const std::string found = json.text();
+  if (found != expected) {
+    fail(LE_INCOMPATIBLE, "%s is %s; this library runs %s.", json.path().c_str(), found.c_str(),
+         expected);
+  }
+}
+
+void require_arch(const Json &json) {
+  const std::string found = json.text();
+  if (found != own_arch()) {
+    fail(LE_WRONG_ARCHITECTURE, "The release is compiled for %s; this library runs on %s.",
+         found.c_str(), own_arch());
+  }
+}
+
+void require_provider(const Json &json, const char *member) {
+  const std::string found = json.text();
+  if (found != kCpuProvider) {
+    fail(LE_NO_PROVIDER, "%s needs the execution provider %s; this library has only %s.", member,
+         found.c_str(), kCpuProvider);
+  }
+}
+
+Sizes parse_sizes(const Json &policy, const Json &embodiment) {
+  const auto size = [](const Json &from, const char *key) {
+    return static_cast<uint32_t>(from.at(key).integer());
+  };
+  Sizes s = {};
+  s.bins = size(policy, "bins");
+  s.chunk = size(policy, "chunk");
+  s.chunks_per_plan = size(policy, "chunks_per_plan");
+  s.plan_steps = size(policy, "plan_steps");
+  s.denoise_steps = size(policy, "denoise_steps");
+  s.instruction_length = size(policy, "instruction_length");
+  s.image_height = size(embodiment, "image_height");
+  s.image_width = size(embodiment, "image_width");
+  s.cameras = static_cast<uint32_t>(embodiment.at("cameras").items().size());
+  s.state_dim = static_cast<uint32_t>(embodiment.at("state").items().size());
+  s.action_dim = static_cast<uint32_t>(embodiment.at("actions").items().size());
+  if (s.plan_steps != s.chunk * s.chunks_per_plan) {
+    fail(LE_MALFORMED, "manifest.json: plan_steps is %u, not chunk %u times chunks_per_plan %u.",
+         s.plan_steps, s.chunk, s.chunks_per_plan);
+  }
+  if (s.image_bytes() > kMostImageBytes || s.plan_count() > kMostPlanNumbers) {
+    fail(LE_MALFORMED, "manifest.json: the images or the plan are larger than this library takes.");
+  }
+  return s;
+}
+
+void check_names(const std::vector<std::string> &names, const char *what) {
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twice != sorted.end()) {
+    fail(LE_MALFORMED, "manifest.json: two %s are named %s.", what, twice->c_str());
+  }
+}
+
+std::vector<std::string> parse_cameras(const Json &cameras) {
+  std::vector<std::string> names;
+  for (const Json &name : cameras.items()) names.push_back(name.text());
+  check_names(names, "cameras");
+  return names;
+}
+
+std::vector<Dimension> parse_dimensions(const Json &dimensions, const char *what) {
+  std::vector<Dimension> found;
+  std::vector<std::string> names;
+  for (const Json &dim : dimensions.items()) {
+    const std::string kind = dim.has("kind") ? dim.at("kind").text() : "";
+    found.push_back({dim.at("name").text(), dim.at("unit").text(), kind});
+    names.push_back(found.back().name);
+  }
+  check_names(names, what);
+  return found;
+}
+
+// Absent means no limit.
+float parse_change_limit(const Json &dim, const char *key) {
+  if (!dim.has(key)) return std::numeric_limits<float>::infinity();
+  return static_cast<float>(dim.at(key).real());
+}
+
+std::vector<ActionLimit> parse_limits(const Json &actions) {
+  std::vector<ActionLimit> limits;
+  for (const Json &dim : actions.items()) {
+    const auto lower = static_cast<float>(dim.at("lower").real());
+    const auto upper = static_cast<float>(dim.at("upper").real());
+    if (lower >= upper) {
+      fail(LE_MALFORMED, "%s: lower is not below upper.", dim.path().c_str());
+    }
+    const std::string kind = dim.at("kind").text();
+    // What is never written is `clamp`.
+    limits.push_back({kind == "delta", dim.has("on_limit"), lower, upper,
+                      parse_change_limit(dim, "max_step_change"),
+                      parse_change_limit(dim, "max_acceleration")});
+  }
+  return limits;
+}
+
+// What all checks together come to: a failure counts before a gap, a gap before success.
+std::string parse_verdict(const Json &parity) {
+  std::string overall = "pass";
+  for (const Json &check : parity.at("checks").items()) {
+    const std::string verdict = check.at("verdict").text();
+    if (verdict == "fail" || overall == "pass") overall = verdict;
+    if (overall == "fail") break;
+  }
+  if (parity.at("verdict").text() != overall) {
+    fail(LE_MALFORMED, "manifest.json: parity: the verdict does not follow from the checks.");
+  }
+  return overall;
+}
+
+bool same_spec(const Json &json, const TensorSpec &spec) {
+  if (json.at("name").text() != spec.name) return false;
+  if (json.at("dtype").text() != type_name(spec.type)) return false;
+  const std::vector<Json> shape = json.at("shape").items();
+  if (shape.size() != spec.shape.size()) return false;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i].integer() != static_cast<uint64_t>(spec.shape[i])) return false;
+  }
+  return true;
+}
+
+void require_specs(const Json &json, const std::vector<TensorSpec> &specs) {
+  const std::vector<Json> found = json.items();
+  bool same = found.size() == specs.size();
+  for (size_t i = 0; same && i < specs.size(); ++i) {
+    const auto is_it = [&](const Json &item) { return same_spec(item, specs[i]); };
+    if (std::count_if(found.begin(), found.end(), is_it) == 1) continue;
+    fail(LE_INCOMPATIBLE, "%s: this library runs a graph with %s.", json.path().c_str(),
+         describe(specs[i]).c_str());
+  }
+  if (!same) {
+    fail(LE_INCOMPATIBLE, "%s has %zu items; this library runs a graph with %zu.",
+         json.path().c_str(), found.size(), specs.size());
+  }
+}
+
+SessionOptions require_engine(const Json &engine, const char *member, const Signature &signature) {
+  require_text(engine.at("kind"), "onnxruntime");
+  require_provider(engine.at("provider"), member);
+  require_text(engine.at("member"), member);
+  require_specs(engine.at("inputs"), signature.inputs);
+  require_specs(engine.at("outputs"), signature.outputs);
+  SessionOptions options;
+  engine.at("session_options").each_member([&](const Json &key, const Json &value) {
+    options.emplace_back(key.text(), value.text());
+  });
+  return options;
+}
+
+// Another schema may have other rules; so its number is read before all else.
+void require_schema(const Json &root) {
+  const double schema = root.at("schema_version").whole();
+  if (schema != kSchemaVersion && std::abs(schema) < 0x1p53) {
+    fail(LE_INCOMPATIBLE, "The release has manifest schema %.17g; this library reads schema %d.",
+         schema, kSchemaVersion);
+  }
+}
+
+void require_runtime(const Json &runtime) {
+  const uint64_t abi = runtime.at("abi_version").integer();
+  if (abi != LE_ABI_VERSION) {
+    fail(LE_ABI_MISMATCH, "The release is made for ABI version %llu; this library has version %u.",
+         static_cast<unsigned long long>(abi), LE_ABI_VERSION);
+  }
+  require_arch(runtime.at("arch"));
+}
+
+// All that makes bytes a manifest, as bundle/manifest.py has it.
+Manifest read_valid(const Json &root, const Digest &sha256) {
+  const Json embodiment = root.at("embodiment"), actions = embodiment.at("actions");
+  Manifest m = {};
+  m.sha256 = sha256;
+  m.name = root.at("name").text();
+  m.target = root.at("target").text();
+  m.recipe = root.at("recipe").text();
+  m.onnxruntime_version = root.at("runtime").at("onnxruntime_version").text();
+  m.sizes = parse_sizes(root.at("policy"), embodiment);
+  m.control_hz = embodiment.at("control_hz").real();
+  m.cameras = parse_cameras(embodiment.at("cameras"));
+  m.state = parse_dimensions(embodiment.at("state"), "state dimensions");
+  m.actions = parse_dimensions(actions, "action dimensions");
+  m.limits = parse_limits(actions);
+  m.verdict = parse_verdict(root.at("parity"));
+  m.random_weights = root.has("random_weights");
+  m.members = parse_members(root.at("members"));
+  check_members(m.members, root.at("engines"));
+  return m;
+}
+
+Json checked_root(const JsonDocument &document, const char *data, size_t size) {
+  const Json root = document.root();
+  require_schema(root);
+  document.require_canonical(data, size);
+  check_rules(root);
+  return root;
+}
+
+}  // namespace
+
+const char *own_arch() {
+#if defined(__x86_64__)
+  return "x86_64-linux-gnu";
+#elif defined(__aarch64__)
+  return "aarch64-linux-gnu";
+#else
+#error "add the architecture's name here"
+#endif
+}
+
+Manifest read_manifest(const char *data, size_t size) {
+  const JsonDocument document("manifest.json", data, size);
+  return read_valid(checked_root(document, data, size), sha256(data, size));
+}
+
+Manifest parse_manifest(const char *data, size_t size) {
+  const JsonDocument document("manifest.json", data, size);
+  const Json root = checked_root(document, data, size);
+  require_runtime(root.at("runtime"));
+  Manifest m = read_valid(root, sha256(data, size));
+  for (const char *weights : {"engines/planner.data", "engines/refiner.data"}) {
+    if (has_member(m.members, weights)) {
+      fail(LE_INCOMPATIBLE, "%s: this library runs graphs that hold their weights themselves.",
+           weights);
+    }
+  }
+  const Json engines = root.at("engines");
+  m.planner_options =
+      require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
+  m.refiner_options =
+      require_engine(engines.at("refiner"), kRefinerMember, refiner_signature(m.sizes));
+  return m;
+}
+
+}  // namespace le

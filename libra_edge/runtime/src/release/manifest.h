@@ -1,0 +1,64 @@
+// manifest.json: what a release says it is, within bounds.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "release/sha256.h"
+
+namespace le {
+
+constexpr const char *kPlannerMember = "engines/planner.onnx";
+constexpr const char *kRefinerMember = "engines/refiner.onnx";
+constexpr const char *kTokenizerMember = "tokenizer.json";
+constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
+
+struct Member {
+  const char *name;  // one of the fixed set, never text of the file
+  Digest sha256;
+  uint64_t size_bytes;
+};
+
+// One number of the state or of an action.
+struct Dimension {
+  std::string name, unit, kind;  // a number of the state has no kind
+};
+
+struct ActionLimit {
+  bool delta;  // holds at zero; the other kinds keep the last command
+  bool fault;  // leaving the limits is a fault; else the action is clamped
+  float lower, upper;
+  float max_step_change;   // of the command from one step to the next; infinite: no limit
+  float max_acceleration;  // of that change from one step to the next; infinite: no limit
+};
+
+using SessionOptions = std::vector<std::pair<std::string, std::string>>;
+
+struct Manifest {
+  Digest sha256;  // of its own bytes: it names the release
+  std::string name, target, recipe, onnxruntime_version;
+  Sizes sizes;
+  double control_hz;
+  std::string verdict;  // of parity
+  bool random_weights;
+  std::vector<std::string> cameras;
+  std::vector<Dimension> state, actions;
+  std::vector<ActionLimit> limits;
+  SessionOptions planner_options, refiner_options;
+  std::vector<Member> members;
+};
+
+// The architecture that this library was built for.
+const char *own_arch();
+
+// Whatever Python's parse_manifest takes, and nothing else. Throws LE_MALFORMED, or LE_INCOMPATIBLE
+// for another schema.
+Manifest read_manifest(const char *data, size_t size);
+
+// Of it, what this library runs. Throws LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER,
+// LE_INCOMPATIBLE, or what read_manifest throws.
+Manifest parse_manifest(const char *data, size_t size);
+
+}  // namespace le

@@ -1,0 +1,51 @@
+"""A release's engines and plain graphs on this machine, as far as it has what they need."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
+from libra_edge.bundle.members import APART
+from libra_edge.bundle.verify import Release
+from libra_edge.engines import engine
+from libra_edge.engines.session import EnginePair
+from libra_edge.policy.executor import Engines
+
+
+def load_engines(release: Release) -> Engines | None:
+    """The release's engines as Python's ONNX Runtime runs them; None where it is not there."""
+    if find_spec("onnxruntime") is None:
+        return None
+    facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
+    if not all(engine(fact.kind).is_available(fact.provider) for fact in facts):
+        return None
+    return EnginePair(
+        *(
+            engine(fact.kind).load(
+                release.member(fact.member).read_bytes(), fact.provider, fact.session_options
+            )
+            for fact in facts
+        )
+    )
+
+
+def load_graphs(release: Release) -> Engines | None:
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs.
+
+    None where there is no ONNX Runtime, and for graphs whose weights lie beside them: those are
+    simulated while compiling, and take minutes.
+    """
+    if find_spec("onnxruntime") is None or release.manifest.members.keys() & APART.keys():
+        return None
+    kind = engine("onnxruntime")
+    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
+    return EnginePair(
+        kind.load(planner.read_bytes(), CPU, {}, optimize=False),
+        kind.load(refiner.read_bytes(), CPU, {}, optimize=False),
+    )
+
+
+def elsewhere(release: Release) -> str:
+    """Why a release does not run on this machine, in a sentence."""
+    found = mismatches(needs_of(release.manifest), this_device())
+    return found[0].sentence if found else "this machine has no ONNX Runtime for Python"

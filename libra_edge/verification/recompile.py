@@ -1,0 +1,219 @@
+"""The checkpoint's side of a verification: its policy, and its graphs compiled again.
+
+Whatever needs torch is imported when it is called: golden vectors are verified without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from libra_edge.bundle.manifest import Calibration, Manifest
+from libra_edge.bundle.verify import Release
+from libra_edge.catalog import HIGH, load_recipe
+from libra_edge.data.extras import needs_extra
+from libra_edge.errors import InputError
+from libra_edge.limits import Verdict
+from libra_edge.parity.gates import POLICY, Check, not_measured
+from libra_edge.policy.executor import Engines
+from libra_edge.verification.request import Request
+
+if TYPE_CHECKING:
+    from libra_edge.compiler.cache import StageCache
+    from libra_edge.compiler.graphs.make_graphs import Front
+    from libra_edge.compiler.quantization.assign import Precisions
+    from libra_edge.compiler.quantization.calibration_data import CalibrationData
+    from libra_edge.compiler.quantization.quantize import Quantized
+    from libra_edge.policy.checkpoint import Checkpoint
+
+AGAINST_CHECKPOINT = "release vs checkpoint"
+TOKENIZER = "tokenizer.json"
+STAGES_BETWEEN = "stages in between, compiled again, each against the one before it"
+NOT_RECORDED = "its manifest has no table of what it was calibrated on"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint gives to compare with.
+
+    checkpoint: None where it was not given or is not the release's; stages: names and engines in
+    the order the data flows, the policy's own first; left_out: stages that were not compiled again,
+    and why.
+    """
+
+    checks: tuple[Check, ...]
+    checkpoint: Checkpoint | None = None
+    stages: tuple[tuple[str, Engines], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read_checkpoint(release: Release, path: Path | None) -> Trained:
+    """Hold what the release says of itself against the checkpoint; no stages yet.
+
+    Args:
+        release: what is verified.
+        path: the checkpoint; None leaves everything not measured.
+    """
+    if path is None:
+        return Trained((not_measured(AGAINST_CHECKPOINT, "no checkpoint was given"),))
+    with needs_extra("compile", "Comparing with a checkpoint"):
+        import torch
+
+        from libra_edge.compiler.release.facts import policy_facts
+        from libra_edge.policy.checkpoint import load_checkpoint
+    torch.set_num_threads(1)
+    loaded, manifest = load_checkpoint(path), release.manifest
+    same = loaded.sha256 == manifest.policy.checkpoint_sha256
+    other = f"{path} is not what this release was compiled from"
+    checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
+    if not same:
+        gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
+        return Trained((*checks, gap))
+    facts = policy_facts(loaded.config, loaded.sha256)
+    contract = manifest.policy == facts and manifest.embodiment == loaded.config.embodiment
+    words = release.member(TOKENIZER).read_bytes() == (loaded.path / TOKENIZER).read_bytes()
+    checks.append(_as_checkpoint("policy and robot", contract, "the manifest says otherwise"))
+    checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
+    return Trained(tuple(checks), loaded)
+
+
+def with_stages(
+    trained: Trained, manifest: Manifest, request: Request, on_stage: Callable[[str], None]
+) -> Trained:
+    """The same with the policy's engines, and those of its graphs compiled again.
+
+    Args:
+        trained: from `read_checkpoint`.
+        manifest: the release's.
+        request: what is verified against what; a quick one compiles nothing.
+        on_stage: called with what is going on.
+    """
+    loaded = trained.checkpoint
+    if loaded is None:
+        return trained
+    from libra_edge.compiler.graphs.staged_engines import stages
+    from libra_edge.evaluation.torch_controller import TorchEngines
+
+    policy = replace(trained, stages=((POLICY, TorchEngines(loaded.policy)),))
+    if request.quick:
+        return replace(policy, left_out=(STAGES_BETWEEN,))
+    if load_recipe(manifest.recipe).quantizes:
+        # The stages depend on calibration data; the policy itself is the one that counts.
+        if request.calibrate is None:
+            why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
+            return replace(policy, left_out=(why,))
+        if manifest.calibration is None:
+            gap = not_measured(STAGES_BETWEEN, NOT_RECORDED)
+            return replace(policy, checks=(*trained.checks, gap))
+    quantized, front = graphs_again(manifest, loaded, request, on_stage)
+    form = manifest.engines.refiner.form
+    chain = stages(front, form, loaded.policy, quantized.policy if quantized else None)
+    return replace(trained, stages=tuple(chain))
+
+
+def graphs_again(
+    manifest: Manifest, checkpoint: Checkpoint, request: Request, on_stage: Callable[[str], None]
+) -> tuple[Quantized | None, Front]:
+    """The policy as the recipe rounds it, None where it does not, and the plain graphs of that.
+
+    Raises:
+        InputError: the recipe needs calibration data, and it was not given or is not the release's.
+    """
+    from libra_edge.compiler.cache import StageCache, default_cache
+    from libra_edge.compiler.graphs.make_graphs import make_graphs
+
+    cache = StageCache(request.cache or default_cache())
+    quantized = _quantized_again(manifest, checkpoint, request.calibrate, cache)
+
+    def say(stage: str, note: str) -> None:
+        on_stage(f"{stage}: {note}")
+
+    return quantized, make_graphs(checkpoint, cache, say, quantized)
+
+
+def _quantized_again(
+    manifest: Manifest, checkpoint: Checkpoint, calibrate: Path | None, cache: StageCache
+) -> Quantized | None:
+    from libra_edge.compiler.quantization.assign import choose_precisions
+    from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
+    from libra_edge.engines import engine
+
+    recipe = load_recipe(manifest.recipe)
+    form = engine((manifest.provision or manifest.engines.planner).kind).qdq
+    if not recipe.quantizes:
+        return as_the_recipe_says(checkpoint, recipe, None, form, cache)
+    recorded = _recorded(manifest)
+    if recorded.algorithm != recipe.algorithm:
+        raise _differs(f"Recipe {recipe.name!r} is {recipe.algorithm} here", recorded.algorithm)
+    data = _calibration_again(recorded, checkpoint, calibrate)
+    wanted = choose_precisions(checkpoint.policy, recipe, form)
+    kept: Precisions = {
+        name: precision if str(precision) == _precision(recorded, name) else HIGH
+        for name, precision in wanted.items()
+    }
+    quantized = quantize(checkpoint, recipe, data, form, cache, kept)
+    _require_same_ranges(recorded, quantized)
+    return quantized
+
+
+def _recorded(manifest: Manifest) -> Calibration:
+    if manifest.calibration is None:
+        raise InputError(
+            "calibration-not-recorded",
+            f"{manifest.name} was compiled by libra-edge {manifest.tools.get('libra-edge', '?')}: "
+            f"{NOT_RECORDED}.",
+            "Compile it again with this libra-edge, or leave out what needs its graphs.",
+        )
+    return manifest.calibration
+
+
+def _precision(recorded: Calibration, name: str) -> str | None:
+    return recorded.layers[name].precision if name in recorded.layers else None
+
+
+def _require_same_ranges(recorded: Calibration, quantized: Quantized) -> None:
+    """Refuse to hold a release against graphs that another recipe or compiler would have made."""
+    from libra_edge.compiler.release.facts import input_amax
+
+    for name, precision in quantized.precisions.items():
+        found = input_amax(quantized.ranges.get(name), precision)
+        known = recorded.layers[name].input_amax if name in recorded.layers else None
+        if found != known:
+            raise _differs(f"Calibrating again gives {name} inputs within {found}", str(known))
+
+
+def _differs(here: str, recorded: str) -> InputError:
+    return InputError(
+        "calibration-differs",
+        f"{here}; the manifest says {recorded}.",
+        "Use the libra-edge that compiled the release, or leave out --calibrate.",
+    )
+
+
+def _calibration_again(
+    recorded: Calibration, checkpoint: Checkpoint, calibrate: Path | None
+) -> CalibrationData:
+    """The frames that the manifest lists, if they are still what they were."""
+    from libra_edge.compiler.quantization.calibration_data import open_calibration_data
+
+    if calibrate is None:
+        raise InputError(
+            "calibration-data-needed",
+            "The release is quantised, and its graphs depend on calibration data.",
+            f"Name the data it was calibrated on, dataset {recorded.dataset}: --calibrate DATASET.",
+        )
+    data = open_calibration_data(calibrate, None, checkpoint, len(recorded.frames))
+    if data.sha256 != recorded.sha256:
+        raise InputError(
+            "calibration-data-differs",
+            f"{calibrate} is not what this release was calibrated on.",
+            f"Name what the manifest names: dataset {recorded.dataset}.",
+        )
+    return data
+
+
+def _as_checkpoint(metric: str, passed: bool, otherwise: str) -> Check:
+    verdict: Verdict = "pass" if passed else "fail"
+    return Check("checkpoint", metric, float(passed), 1.0, 1, verdict, "" if passed else otherwise)

@@ -1,0 +1,3 @@
+"""This libra-edge's version."""
+
+__version__ = "0.1.0"

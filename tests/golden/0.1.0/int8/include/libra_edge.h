@@ -1,0 +1,508 @@
+/*
+ * libra_edge.h: run a compiled Libra-VLA policy release from C.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A release is a directory with a manifest, two engines (a slow planner, a fast refiner) and the
+ * ONNX Runtime library that runs them. This library opens a release, takes camera images and robot
+ * state, and gives one action per control step:
+ *
+ *     le_open_options options = {0};
+ *     options.struct_size = sizeof options;
+ *     options.abi_version = LE_ABI_VERSION;
+ *     options.release_dir = "/opt/policy/active";
+ *     options.threads = 1;
+ *     char error[LE_ERROR_SIZE];
+ *     le_policy *policy = NULL;
+ *     if (le_open(&options, &policy, error, sizeof error) != LE_OK) { ... }
+ *     le_set_instruction(policy, tokens, token_count, error, sizeof error);
+ *     for (;;) {
+ *         le_observe(policy, &observation, error, sizeof error);
+ *         le_step(policy, action, action_count, &info, error, sizeof error);
+ *         ...
+ *     }
+ *     le_destroy(policy);
+ *
+ * That is sync mode: le_step runs the engines itself and takes as long as they do. In async mode,
+ * between le_start and le_stop, two threads run them and le_tick takes microseconds:
+ *
+ *     le_run_options run = {0};
+ *     run.struct_size = sizeof run;
+ *     le_start(policy, &run, error, sizeof error);
+ *     for (;;) { // at control_hz
+ *         le_observe(policy, &observation, error, sizeof error); // here, or in a camera's thread
+ *         le_tick(policy, now_ns, action, action_count, &tick);
+ *     }
+ *     le_stop(policy);
+ *
+ * SYMBOLS OF SIZES. They are fixed by the release; le_info tells them.
+ *     N bins               intents (macro-directions) per action dimension
+ *     H chunk              control steps that one refiner call decides
+ *     M chunks_per_plan    chunks that one planner call decides
+ *     L plan_steps         = M * H
+ *     K denoise_steps      denoising steps inside one refiner call
+ *     D action_dim         numbers in an action
+ *     P state_dim          numbers in the robot state
+ *     V cameras            camera views, each image_height x image_width pixels
+ *     T instruction_length tokens in an instruction
+ * Arrays are dense, row-major, in native byte order.
+ *
+ * TAGS. Every function carries one or more:
+ *     [setup]        may allocate, read files, start threads or run an engine; keep it out of a
+ *                    real-time thread.
+ *     [rt-safe]      bounded time: no allocation, lock, system call or log, unless it fails.
+ *     [thread-safe]  may be called from any thread at any time.
+ * Without [thread-safe], calls on one policy must not overlap; different policies are independent.
+ * One exception: in async mode le_tick, le_observe and le_set_instruction may each be called from
+ * a thread of its own.
+ *
+ * ERRORS. Every function that can fail returns an le_status and touches no output unless it
+ * returns LE_OK (the error text apart). `error` receives one plain sentence, cut to `error_size`
+ * bytes and always NUL-terminated; it may be NULL when `error_size` is 0. On LE_OK it becomes the
+ * empty string, except where a function says otherwise. No exception, abort or exit crosses this
+ * boundary.
+ *
+ * OWNERSHIP. The library copies what it is given before it returns and never keeps a caller's
+ * pointer. Every output goes to memory that the caller provides. Strings it hands out belong to
+ * the policy or to the library.
+ *
+ * COMPATIBILITY. This interface only grows. Numbers of statuses, states, reasons and flags are
+ * never reused. Structs that start with `struct_size` grow at their end: set it to sizeof the
+ * struct as you compiled it. Reserved fields, and flags not named here, must be zero.
+ */
+#ifndef LIBRA_EDGE_H
+#define LIBRA_EDGE_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define LE_API __attribute__((visibility("default")))
+#else
+#define LE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of the interface in this header; le_open refuses a library of another one. */
+#define LE_ABI_VERSION 1u
+
+/* An error buffer of this many bytes holds every message of this library whole. */
+#define LE_ERROR_SIZE 512u
+
+/* What a call came to. */
+typedef int32_t le_status;
+#define LE_OK 0
+#define LE_INVALID_ARGUMENT 1    /* a null pointer, a wrong count, a value outside its range */
+#define LE_ABI_MISMATCH 2        /* header, library and release speak different ABI versions */
+#define LE_IO 3                  /* a file that exists cannot be read */
+#define LE_MALFORMED 4           /* the manifest is not JSON, or not a manifest within its bounds */
+#define LE_INTEGRITY 5           /* a member is missing, or not the bytes the manifest names */
+#define LE_INCOMPATIBLE 6        /* the release is for another schema, policy type or engine kind */
+#define LE_ENGINE 7              /* ONNX Runtime refused an engine, or its signature is wrong */
+#define LE_NOT_FINITE 8          /* NaN or infinity where a finite number is needed */
+#define LE_NO_MEMORY 9           /* memory ran out */
+#define LE_INTERNAL 10           /* a bug in this library: please report it */
+#define LE_WRONG_ARCHITECTURE 11 /* the release is compiled for another processor architecture */
+#define LE_NO_PROVIDER 12        /* the execution provider that an engine needs is not there */
+
+/* What the policy is doing. */
+typedef uint32_t le_state;
+#define LE_RUNNING 0u /* the action comes from the policy */
+#define LE_HOLD 1u    /* the policy cannot act yet; the action holds the robot still */
+#define LE_FAULT 2u   /* latched until le_reset; the action holds the robot still */
+
+/* Why the policy holds, or which fault it met. */
+typedef uint32_t le_reason;
+#define LE_REASON_NONE 0u
+#define LE_REASON_NO_OBSERVATION 1u      /* HOLD: nothing observed since open or reset */
+#define LE_REASON_NO_INSTRUCTION 2u      /* HOLD: no instruction since open */
+#define LE_REASON_STATE_NOT_FINITE 3u    /* FAULT: an observed state held NaN or infinity */
+#define LE_REASON_PLANNER_NOT_FINITE 4u  /* FAULT: a margin was NaN or infinity */
+#define LE_REASON_REFINER_NOT_FINITE 5u  /* FAULT: an action was NaN or infinity */
+#define LE_REASON_PLANNER_FAILED 6u      /* FAULT: ONNX Runtime could not run the planner */
+#define LE_REASON_REFINER_FAILED 7u      /* FAULT: ONNX Runtime could not run the refiner */
+#define LE_REASON_INTENT_OUT_OF_RANGE 8u /* FAULT: the planner gave an intent outside [0, N) */
+#define LE_REASON_OBSERVATION_TOO_OLD 9u /* HOLD: past max_observation_age_ns, or in the future */
+#define LE_REASON_ENGINE_TIMEOUT 10u /* HOLD: an engine runs for longer than engine_timeout_ns */
+#define LE_REASON_NO_PLAN 11u        /* HOLD: no plan yet, used up, or past max_plan_age_steps */
+#define LE_REASON_UNDERRUN 12u       /* HOLD: planned, but the refiner is late */
+#define LE_REASON_OUT_OF_LIMITS 13u  /* FAULT: a dimension that says so left its limits */
+
+/* Flags of le_step_info and le_tick_info. */
+#define LE_STEP_PLANNER_RAN 1u
+#define LE_STEP_REFINER_RAN 2u
+#define LE_STEP_CLAMPED 4u    /* the engine's action lay outside the limits and was clamped */
+#define LE_STEP_NO_COMMAND 8u /* HOLD or FAULT before any command: see le_step */
+#define LE_STEP_SLOWED 16u    /* held back by a limit on change or on its change */
+
+/* An open release. */
+typedef struct le_policy le_policy;
+
+/* What le_open needs. */
+typedef struct le_open_options {
+  uint32_t struct_size;    /* sizeof(le_open_options) */
+  uint32_t abi_version;    /* LE_ABI_VERSION */
+  const char *release_dir; /* path of the release directory, NUL-terminated */
+  uint64_t seed;           /* seed of the refiner's noise, as in le_reset */
+  uint32_t threads;        /* threads of each engine, 1 to 256 */
+  uint32_t flags;          /* 0 */
+  uint64_t reserved[4];    /* 0 */
+} le_open_options;
+
+/* What a release is. Strings belong to the policy and live until le_destroy. */
+typedef struct le_policy_info {
+  uint32_t struct_size;        /* in: sizeof(le_policy_info) */
+  uint32_t abi_version;        /* LE_ABI_VERSION of the library */
+  uint32_t bins;               /* N */
+  uint32_t chunk;              /* H, control steps */
+  uint32_t chunks_per_plan;    /* M */
+  uint32_t plan_steps;         /* L = M * H, control steps */
+  uint32_t denoise_steps;      /* K */
+  uint32_t action_dim;         /* D */
+  uint32_t state_dim;          /* P */
+  uint32_t cameras;            /* V */
+  uint32_t image_height;       /* pixels */
+  uint32_t image_width;        /* pixels */
+  uint32_t instruction_length; /* T, tokens */
+  uint32_t threads;            /* threads of each engine */
+  double control_hz;           /* control steps per second the policy was trained at */
+  const char *name;            /* name of the release */
+  const char *target;          /* what it was compiled for */
+  const char *recipe;          /* how it was quantised */
+  const char *arch;            /* architecture of this library, for example x86_64-linux-gnu */
+  const char *onnxruntime_version;
+  uint8_t manifest_sha256[32]; /* names the release: SHA-256 of its manifest.json */
+  uint64_t reserved[4];        /* out: 0 */
+} le_policy_info;
+
+/* One look at the robot. */
+typedef struct le_observation {
+  uint32_t struct_size;  /* sizeof(le_observation) */
+  uint32_t state_count;  /* numbers in `state`: P */
+  const uint8_t *images; /* [V, image_height, image_width, 3], RGB, 0 to 255 */
+  uint64_t image_bytes;  /* bytes in `images`: V * image_height * image_width * 3 */
+  const float *state;    /* [P], physical units of the embodiment, finite */
+  uint64_t timestamp_ns; /* when it was taken, on any clock of the caller; handed back only */
+  uint64_t reserved[4];  /* 0 */
+} le_observation;
+
+/* What happened in one control step. */
+typedef struct le_step_info {
+  uint32_t struct_size;              /* in: sizeof(le_step_info) */
+  le_state state;                    /* what the action is worth */
+  le_reason reason;                  /* why it is not LE_RUNNING */
+  uint32_t flags;                    /* LE_STEP_... */
+  uint64_t step;                     /* control steps since open or reset, from 0 */
+  uint64_t chunk;                    /* RUNNING: number of the chunk the action is from, from 0 */
+  int64_t plan_step;                 /* step whose observation the plan is from; -1: no plan */
+  int64_t plan_age_steps;            /* step - plan_step; -1: no plan */
+  uint64_t observation_timestamp_ns; /* of the newest observation; 0: none */
+  uint64_t planner_duration_ns;      /* 0: did not run in this step */
+  uint64_t refiner_duration_ns;      /* 0: did not run in this step */
+  uint64_t clamped_mask;             /* bit d: dimension d was clamped, for d < 64 */
+  uint32_t clamped_count;            /* clamped dimensions, of all D */
+  uint32_t reserved0;                /* out: 0 */
+  uint64_t reserved[4];              /* out: 0 */
+} le_step_info;
+
+/* How a switch to a new chunk is smoothed: le_run_options.blend. */
+#define LE_BLEND_NONE 0u   /* chunks follow each other; the next begins where the last one ends */
+#define LE_BLEND_LINEAR 1u /* over their blend_steps common steps, the old fades into the new */
+#define LE_BLEND_FREEZE 2u /* linear, but the first frozen_steps of them stay as they were */
+
+/* le_run_options.flags. */
+#define LE_RUN_LOCK_MEMORY 1u /* mlockall: no page of this process is swapped out */
+#define LE_RUN_MANUAL 2u      /* no threads: the caller runs the engines through le_work */
+
+/* What le_start asked the system for, and what it got: le_tick_info.realtime_asked, _got. */
+#define LE_REALTIME_PLANNER_PRIORITY 1u
+#define LE_REALTIME_REFINER_PRIORITY 2u
+#define LE_REALTIME_PLANNER_CPUS 4u
+#define LE_REALTIME_REFINER_CPUS 8u
+#define LE_REALTIME_MEMORY 16u
+
+/* How async mode runs. 0 in a field chooses the default in brackets. */
+typedef struct le_run_options {
+  uint32_t struct_size;        /* sizeof(le_run_options) */
+  uint32_t flags;              /* LE_RUN_... */
+  uint32_t chunks_per_plan;    /* [M] chunks to use of each plan, at most M */
+  uint32_t refill_at;          /* [1] chunks left at which the planner is asked again */
+  uint32_t refine_ahead_steps; /* [H] actions left at which the next chunk is begun */
+  uint32_t max_plan_age_steps; /* [L] an action of an older plan is not sent; below L - 1: holds */
+  uint32_t blend;              /* LE_BLEND_... */
+  uint32_t blend_steps;        /* steps that successive chunks share, below H */
+  uint32_t frozen_steps;       /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
+  uint32_t planner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t refiner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
+  uint32_t reserved0;          /* 0 */
+  uint64_t planner_cpus;       /* 0: as is; else bit c allows processor c */
+  uint64_t refiner_cpus;       /* 0: as is; else bit c allows processor c */
+  uint64_t max_observation_age_ns; /* [500 ms] an older observation means LE_HOLD */
+  uint64_t engine_timeout_ns;      /* [2 s] a longer engine call means LE_HOLD */
+  uint64_t poll_ns;                /* [200 us] how often an idle thread looks for work, up to 1 s */
+  uint64_t reserved[4];            /* 0 */
+} le_run_options;
+
+/* What happened in one tick. */
+typedef struct le_tick_info {
+  uint32_t struct_size;              /* in: sizeof(le_tick_info) */
+  le_state state;                    /* what the action is worth */
+  le_reason reason;                  /* why it is not LE_RUNNING */
+  uint32_t flags;                    /* LE_STEP_..., of the action */
+  uint64_t step;                     /* ticks since le_start or le_reset, from 0 */
+  uint64_t chunk;                    /* RUNNING: number of the chunk the action is from, from 0 */
+  int64_t plan_step;                 /* RUNNING: step whose observation the plan is from; else -1 */
+  int64_t plan_age_steps;            /* RUNNING: step - plan_step; else -1 */
+  uint64_t observation_timestamp_ns; /* of the newest observation; 0: none */
+  uint64_t observation_age_ns;       /* its age as far as this library can know; 0: none */
+  uint64_t clamped_mask;             /* bit d: dimension d was clamped, for d < 64 */
+  uint64_t slowed_mask;              /* bit d: dimension d was held back, for d < 64 */
+  uint32_t clamped_count;            /* clamped dimensions, of all D */
+  uint32_t queue_steps;              /* steps from the next one to the end of the queue */
+  uint32_t realtime_asked;           /* LE_REALTIME_... */
+  uint32_t realtime_got;             /* LE_REALTIME_... */
+  uint64_t chunks_seen;              /* chunks that the refiner had handed over by now */
+  uint64_t reserved[4];              /* out: 0 */
+} le_tick_info;
+
+/* Numbers since le_start. Quantiles are exact to 6 %. */
+typedef struct le_histogram {
+  uint64_t count, sum, max;
+  uint64_t p50, p90, p99, p999;
+  uint64_t octaves[64]; /* values v with 2^(i-1) <= v < 2^i; [0]: zeros; [63]: all larger ones */
+} le_histogram;
+
+typedef struct le_stats_info {
+  uint32_t struct_size;        /* in: sizeof(le_stats_info) */
+  uint32_t reserved0;          /* out: 0 */
+  le_histogram tick_ns;        /* time inside le_tick */
+  le_histogram planner_ns;     /* planner calls */
+  le_histogram refiner_ns;     /* refiner calls */
+  le_histogram plan_age_steps; /* of every action sent */
+  le_histogram queue_steps;    /* actions left after every tick */
+  uint64_t ticks;              /* of them: */
+  uint64_t running_ticks;      /* LE_RUNNING */
+  uint64_t hold_ticks;         /* LE_HOLD */
+  uint64_t fault_ticks;        /* LE_FAULT */
+  uint64_t holds;              /* times that LE_RUNNING became LE_HOLD */
+  uint64_t faults;             /* times that LE_FAULT began */
+  uint64_t underruns;          /* times that LE_REASON_UNDERRUN began */
+  uint64_t clamped_ticks;      /* actions with LE_STEP_CLAMPED */
+  uint64_t slowed_ticks;       /* actions with LE_STEP_SLOWED */
+  uint64_t plans;              /* plans taken */
+  uint64_t dropped_plans;      /* plans refused: old, out of order, repeated, or cut off by reset */
+  uint64_t chunks;             /* chunks handed over */
+  uint64_t dropped_chunks;     /* chunks that came too late for every one of their steps */
+  uint64_t hold_reason_ticks[16]; /* LE_HOLD by reason */
+  uint64_t reserved[4];           /* out: 0 */
+} le_stats_info;
+
+/* Pieces of work for le_work. */
+#define LE_WORK_PLAN_BEGIN 0u   /* run the planner, if it has something to do */
+#define LE_WORK_PLAN_END 1u     /* hand its plan over */
+#define LE_WORK_REFINE_BEGIN 2u /* run the refiner, if it has something to do */
+#define LE_WORK_REFINE_END 3u   /* hand its chunk over */
+#define LE_WORK_PLAN_CLAIM 4u   /* LE_WORK_PLAN_BEGIN in two: take what there is to do ... */
+#define LE_WORK_PLAN_RUN 5u     /* ... and run the planner on it */
+#define LE_WORK_REFINE_CLAIM 6u /* LE_WORK_REFINE_BEGIN in two: take what there is to do ... */
+#define LE_WORK_REFINE_RUN 7u   /* ... and run the refiner on it */
+
+/* LE_ABI_VERSION of the library. [thread-safe] [rt-safe] */
+LE_API uint32_t le_abi_version(void);
+
+/* Version of the library, for example "0.1.0"; a static string. [thread-safe] [rt-safe] */
+LE_API const char *le_version_string(void);
+
+/* Name of a status, for example "LE_INTEGRITY"; "LE_UNKNOWN" for a number that this library does
+ * not have. A static string. [thread-safe] [rt-safe] */
+LE_API const char *le_status_name(le_status status);
+
+/*
+ * Open a release. [setup] [thread-safe]
+ *
+ * Reads manifest.json, checks schema, ABI version and architecture, then the size and SHA-256 of
+ * every member it names, and only then loads lib/libonnxruntime.so and the engines, from the very
+ * bytes that were hashed. Member names are fixed: no path inside a file is followed. Nobody else
+ * may write to the directory meanwhile. ONNX Runtime stays loaded until the process ends.
+ *
+ * `*policy` receives the policy; the caller ends it with le_destroy. It starts in LE_HOLD.
+ *
+ * LE_INVALID_ARGUMENT, LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER, LE_IO, LE_MALFORMED,
+ * LE_INTEGRITY, LE_INCOMPATIBLE, LE_ENGINE, LE_NO_MEMORY.
+ */
+LE_API le_status le_open(const le_open_options *options, le_policy **policy, char *error,
+                         uint32_t error_size);
+
+/* Describe an open release. `info->struct_size` must be set. LE_INVALID_ARGUMENT.
+ * [thread-safe] [rt-safe] */
+LE_API le_status le_info(const le_policy *policy, le_policy_info *info);
+
+/*
+ * Say what the robot is to do. [rt-safe]
+ *
+ * `tokens` [T] as the release's tokenizer.json gives them, padded; none may be negative.
+ * The next planner call uses them; what is already planned stays. To drop it, call le_reset.
+ * LE_INVALID_ARGUMENT.
+ */
+LE_API le_status le_set_instruction(le_policy *policy, const int64_t *tokens, uint32_t token_count,
+                                    char *error, uint32_t error_size);
+
+/*
+ * Hand over the newest observation; it replaces the one before. [rt-safe]
+ *
+ * LE_INVALID_ARGUMENT: a count does not match the release; the policy goes on as it was.
+ * LE_NOT_FINITE: NaN or infinity in the state; LE_FAULT is latched.
+ */
+LE_API le_status le_observe(le_policy *policy, const le_observation *observation, char *error,
+                            uint32_t error_size);
+
+/*
+ * Do one control step, synchronously. [setup]
+ *
+ * The actions of a chunk are used up one per step. When none are left, the refiner makes H new
+ * ones from the newest observation; when no intents are left for it, the planner runs first. The
+ * engines run in this thread and the call takes as long as they do. The same observations,
+ * instruction and seed always give the same actions.
+ *
+ * `action` [D], physical units, within the limits of the embodiment. `action_count` must be D.
+ * `info` may be NULL, else `info->struct_size` must be set.
+ *
+ * In LE_HOLD and LE_FAULT the call succeeds and gives the hold action: zero for a delta dimension,
+ * the last command for an absolute or gripper dimension. The last command outlives le_reset. Before
+ * any command there is nothing to keep: those dimensions are then 0 clamped to their limits, and
+ * LE_STEP_NO_COMMAND says not to send them. Steps are counted in every state.
+ *
+ * When this step meets a fault, `error` receives the detail although the call returns LE_OK.
+ * LE_INVALID_ARGUMENT.
+ */
+LE_API le_status le_step(le_policy *policy, float *action, uint32_t action_count,
+                         le_step_info *info, char *error, uint32_t error_size);
+
+/*
+ * Start again at step 0 and acknowledge a fault. [setup]
+ *
+ * Forgets the observation, the plan and the actions left; keeps the instruction and the last
+ * command. `seed` seeds the refiner's noise from now on. LE_INVALID_ARGUMENT.
+ */
+LE_API le_status le_reset(le_policy *policy, uint64_t seed);
+
+/*
+ * Run the planner alone, for parity checks and golden replay. [setup]
+ *
+ * Leaves the control state (observation, instruction, plan, step) as it is.
+ * `tokens` [T]; `intent` [L, D], each in [0, N); `margin` [L, D], top-1 minus top-2 logit.
+ * `plan_count` is the number of elements in each output: L * D.
+ *
+ * LE_INVALID_ARGUMENT, LE_NOT_FINITE (state or margin), LE_ENGINE.
+ */
+LE_API le_status le_plan(le_policy *policy, const le_observation *observation,
+                         const int64_t *tokens, uint32_t token_count, int32_t *intent,
+                         float *margin, uint64_t plan_count, char *error, uint32_t error_size);
+
+/*
+ * Run the refiner alone, for parity checks and golden replay. [setup]
+ *
+ * Leaves the control state as it is. `intent` [H, D], each in [0, N); `noise` [H, D];
+ * `actions` [H, D], physical units, as the engine gave them: not clamped.
+ * `chunk_count` is the number of elements in each: H * D.
+ *
+ * LE_INVALID_ARGUMENT, LE_NOT_FINITE (state, noise or actions), LE_ENGINE.
+ */
+LE_API le_status le_refine(le_policy *policy, const le_observation *observation,
+                           const int32_t *intent, const float *noise, float *actions,
+                           uint64_t chunk_count, char *error, uint32_t error_size);
+
+/*
+ * The standard normal noise that le_step feeds to the refiner for chunk number `chunk` after
+ * le_reset(`seed`): Philox4x32-10 and Box-Muller, the same bits on every machine.
+ * [thread-safe] [rt-safe]
+ *
+ * `noise` receives `count` numbers; any prefix of a longer request is the same.
+ * LE_INVALID_ARGUMENT: `noise` is NULL, or `count` exceeds 2^32.
+ */
+LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t count);
+
+/*
+ * Begin async mode, at step 0. [setup]
+ *
+ * Starts a planner thread, which fills a buffer of intents, and a refiner thread, which keeps a
+ * queue of actions filled. A plan made from the observation at step s covers s, s + 1, ...; the
+ * part that is past when it arrives is dropped, the rest replaces what was planned. The
+ * instruction, the last command and a latched fault stay; the observation is forgotten.
+ *
+ * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
+ * A thread inherits the priority of the one that calls le_start: call it before the control loop
+ * takes its real-time priority, or choose lower ones here.
+ * Until le_stop, le_step is refused with LE_INVALID_ARGUMENT.
+ *
+ * LE_INVALID_ARGUMENT, LE_ENGINE, LE_NO_MEMORY.
+ */
+LE_API le_status le_start(le_policy *policy, const le_run_options *options, char *error,
+                          uint32_t error_size);
+
+/* End async mode and its threads; waits for engine calls to return. Harmless in sync mode. The
+ * policy is then as after le_reset, but for a latched fault, which stays. LE_INVALID_ARGUMENT.
+ * [setup] */
+LE_API le_status le_stop(le_policy *policy);
+
+/*
+ * Do one control step in async mode. [rt-safe]
+ *
+ * Wait-free: takes the action of this step from the queue, within all limits. Call it once per
+ * control period; every call is one step. `now_ns` is the present time on the clock of the
+ * observations' time stamps. A clock that jumps costs LE_HOLD until the next fresh observation,
+ * never a stale action.
+ *
+ * `action` [D]; `action_count` must be D. `info` may be NULL, else `info->struct_size` must be set.
+ * In LE_HOLD and LE_FAULT, the hold action as in le_step. HOLD ends by itself when its reason does;
+ * FAULT lasts until le_reset.
+ *
+ * LE_INVALID_ARGUMENT: also before le_start.
+ */
+LE_API le_status le_tick(le_policy *policy, uint64_t now_ns, float *action, uint32_t action_count,
+                         le_tick_info *info);
+
+/* Use only the first `chunks_per_plan` chunks of each plan from the next one on, 1 to M: fresher
+ * intents, more planner calls. Survives le_reset, not le_start. LE_INVALID_ARGUMENT: also before
+ * le_start. [thread-safe] [rt-safe] */
+LE_API le_status le_set_chunks_per_plan(le_policy *policy, uint32_t chunks_per_plan);
+
+/*
+ * Do one piece of the threads' work in this thread. [setup]
+ *
+ * For simulators and replays, which decide themselves when a call begins and when its result
+ * arrives. Only after le_start with LE_RUN_MANUAL. `work` is one of LE_WORK_...; `*done` receives
+ * 1, or 0 where there was nothing to do. An ..._END belongs to each ..._BEGIN that was done, or to
+ * each ..._CLAIM and the ..._RUN after it. The planner's pieces and the refiner's may each be done
+ * in a thread of its own, beside the control loop.
+ * LE_INVALID_ARGUMENT.
+ */
+LE_API le_status le_work(le_policy *policy, uint32_t work, uint32_t *done);
+
+/*
+ * Copy the intents of the newest planner call, for recorders. [rt-safe]
+ *
+ * `intent` [L, D]; `plan_count` is L * D. In sync mode the call that le_step made; in async mode
+ * the one that le_work made, and only in the thread that does the planner's pieces.
+ * LE_INVALID_ARGUMENT: also where there was no call yet, or threads make them.
+ */
+LE_API le_status le_last_plan(const le_policy *policy, int32_t *intent, uint64_t plan_count);
+
+/* Read the statistics of async mode since le_start. `stats->struct_size` must be set.
+ * LE_INVALID_ARGUMENT: also before le_start. [thread-safe] */
+LE_API le_status le_stats(le_policy *policy, le_stats_info *stats);
+
+/* Copy a sentence on the latched fault, "" without one, cut to `size` bytes. LE_INVALID_ARGUMENT.
+ * [setup] */
+LE_API le_status le_fault_text(le_policy *policy, char *text, uint32_t size);
+
+/* Release everything a policy holds. NULL is fine. [setup] */
+LE_API void le_destroy(le_policy *policy);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIBRA_EDGE_H */
