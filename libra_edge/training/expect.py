@@ -27,7 +27,7 @@ def expectation(
     Raises:
         InputError: the description or the recipe is not valid.
     """
-    described = read_robot(robot) if isinstance(robot, StrPath) else robot
+    described = robot if robot is None or isinstance(robot, RobotFile) else read_robot(robot)
     return Expectation(
         robot=None if described is None else described.embodiment,
         guessed=() if described is None else described.guessed,
