@@ -202,11 +202,11 @@ def _check_rows(path: Path, rows: list[Row]) -> None:
 
 
 def _read_v3(path: Path, info: Mapping[str, Any]) -> tuple[list[Row], dict[int, str]]:
-    files = sorted((path / "meta/episodes").glob("*/*.parquet"))
-    if not files:
+    stored = sorted((path / "meta/episodes").glob("*/*.parquet"))
+    if not stored:
         raise files.missing(path / "meta/episodes/chunk-000/file-000.parquet")
     try:
-        rows = [_v3_row(path, info, row) for file in files for row in _without_stats(file)]
+        rows = [_v3_row(path, info, row) for file in stored for row in _without_stats(file)]
     except KeyError as error:
         raise InputError(
             "dataset-column-missing",
