@@ -20,11 +20,11 @@ from libra_edge.data.findings import DatasetDoubt
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
 from libra_edge.policy.config import NormalizationConfig
-from tests.data.breakages import BREAKAGES, Wanted
+from tests.data import breakages_of_files, breakages_of_robots
+from tests.data.breaking import BREAKAGES, Wanted
 from tests.data.generated import (
     ACTION,
     CAMERAS,
-    SIZE,
     STATE,
     Recipe,
     edit_cell,
@@ -40,6 +40,8 @@ from tests.data.generated import (
     write,
 )
 
+# Importing them fills the table.
+assert breakages_of_files and breakages_of_robots
 CASES = Path(__file__).parent / "cases"
 # A handful of shapes, each written once: what is drawn is where and how they break.
 RECIPES = st.sampled_from(
@@ -293,26 +295,6 @@ def test_tasks_as_one_string_and_names_in_tables(tmp_path: Path) -> None:
     found = looked_at(path)
     assert found.findings == ()
     assert found.require().episodes[1].instruction == "close the box"
-
-
-def test_pictures_come_at_the_robots_size(tmp_path: Path) -> None:
-    """Resized once, by the mean of the pixels; a change of the ratio is doubted."""
-    recipe = Recipe()
-    path = write(tmp_path / "set", recipe)
-    half = recipe.robot.model_copy(update={"image_height": SIZE // 2, "image_width": SIZE // 2})
-    found = examine(path, Expectation(half))
-    assert levels(found, "error", "doubt") == []
-    assert levels(found, "note")
-    images = found.require().episode(0).images
-    assert images.shape[2:] == (SIZE // 2, SIZE // 2, 3)
-    full = recipe.episodes()[0].images
-    means = full.reshape(*full.shape[:2], SIZE // 2, 2, SIZE // 2, 2, 3).mean(axis=(3, 5))
-    assert np.abs(images - means).max() <= 1
-    for height, width in ((SIZE, SIZE // 2), (2 * SIZE, 2 * SIZE)):
-        other = recipe.robot.model_copy(update={"image_height": height, "image_width": width})
-        found = examine(path, Expectation(other))
-        assert_found(found, Wanted("dataset-image-size", "doubt"))
-        assert found.require().episode(0).images.shape[2:4] == (height, width)
 
 
 def test_opening_warns_of_doubts_and_raises_errors(tmp_path: Path) -> None:
