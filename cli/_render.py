@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -18,13 +19,16 @@ from libra_edge.errors import ExitCode, LibraError
 from ._streams import fitting
 
 SCHEMA_VERSION = 1
+NARROWEST = 20  # a terminal that claims to be narrower shows nothing at all
 
 
 def console(*, stderr: bool = False) -> Any:
     """Rich's console on stdout or stderr: no markup, nothing guessed from the text."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made.width = max(made.width, NARROWEST)
+    return made
 
 
 def _print_json(envelope: Mapping[str, Any]) -> None:
@@ -43,10 +47,21 @@ def say(text: str) -> None:
 
 def command_line(words: Sequence[object]) -> str:
     """A command of this program as a shell takes it, paths quoted where they need it."""
-    safe = [
+    safe = (
         f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else word for word in words
-    ]
-    return shlex.join(["libra-edge", *map(str, safe)])
+    )
+    return " ".join(["libra-edge", *(_quoted(str(word)) for word in safe)])
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    shown = (
+        char if char.isprintable() and char not in "'\\" else f"\\x{byte:02x}"
+        for char in word
+        for byte in os.fsencode(char)[: None if not char.isprintable() else 1]
+    )
+    return f"$'{''.join(shown)}'"
 
 
 @dataclass(frozen=True)
