@@ -47,21 +47,22 @@ def say(text: str) -> None:
 
 def command_line(words: Sequence[object]) -> str:
     """A command of this program as a shell takes it, paths quoted where they need it."""
-    safe = (
-        f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else word for word in words
-    )
-    return " ".join(["libra-edge", *(_quoted(str(word)) for word in safe)])
+    return " ".join(["libra-edge", *map(_quoted, words)])
 
 
-def _quoted(word: str) -> str:
-    if word.isprintable():
-        return shlex.quote(word)
-    shown = (
-        char if char.isprintable() and char not in "'\\" else f"\\x{byte:02x}"
-        for char in word
-        for byte in os.fsencode(char)[: None if not char.isprintable() else 1]
-    )
-    return f"$'{''.join(shown)}'"
+def _quoted(word: object) -> str:
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_spelled, text))}'"
+
+
+def _spelled(character: str) -> str:
+    if character.isprintable() and character not in "'\\":
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 @dataclass(frozen=True)
