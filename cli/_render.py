@@ -149,7 +149,7 @@ class Output:
     def _verdict(word: str, text: str, color: str) -> None:
         from rich.text import Text
 
-        line = Text.assemble((word, f"bold {color}"), f": {text}")
+        line = Text.assemble((word, f"bold {color}"), f": {fitting(text, sys.stdout)}")
         console().print(line, soft_wrap=True)
 
     def fail(self, error: LibraError) -> NoReturn:
