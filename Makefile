@@ -119,3 +119,7 @@ bench-runtime: $(VENV)/.dev ## measure the runtime's tick, overhead and latency,
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
 	  --out out/metaworld-demo --force
 	$(BIN)/python benchmarks/runtime.py
+
+.PHONY: bench-train-memory
+bench-train-memory: $(VENV)/.dev ## memory of training on 20,000 frames of two 640 x 480 cameras, write docs/measurements
+	$(BIN)/python benchmarks/train_memory.py

@@ -50,15 +50,22 @@ def _bar(description: str, total: float, even: bool) -> Iterator[Callable[..., N
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn() if even else TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(description, total=total, note="", rate="")
 
         def advance(amount: float = 1, note: str = "") -> None:
-            bar.update(task, advance=amount, note=fitting(note, sys.stderr))
+            pace = bar.tasks[task].speed if even else None
+            rate = _rate(pace) if pace else ""
+            bar.update(task, advance=amount, note=fitting(note, sys.stderr), rate=rate)
 
         yield advance
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.3g} per s" if per_s >= 1 else f"{1 / per_s:.3g} s each"
 
 
 @contextmanager
@@ -71,7 +78,8 @@ def _lines(description: str, total: float, even: bool) -> Iterator[Callable[...,
     def show() -> None:
         gone_s = time.monotonic() - started
         left_s = gone_s / done * max(total - done, 0) if done else 0.0
-        clock = f"{left_s:.0f} s left" if even else f"{gone_s:.0f} s"
+        pace = f"{_rate(done / gone_s)}, " if even and done and gone_s else ""
+        clock = f"{pace}{left_s:.0f} s left" if even else f"{gone_s:.0f} s"
         say(f"{description}: {done:g}/{total:g}, {clock}" + (f", {said}" if said else ""))
 
     def keep_showing() -> None:

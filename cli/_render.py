@@ -7,14 +7,16 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
-from libra_edge.errors import ExitCode, LibraError
+from libra_edge.errors import ExitCode, LibraError, LibraWarning
 
 from ._streams import fitting
 
@@ -63,6 +65,27 @@ def _spelled(character: str) -> str:
     if character.isprintable() and character not in "'\\":
         return character
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Around a command: our own warnings become narration, once each; others stay as they are."""
+    plain = warnings.showwarning
+    said: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not isinstance(message, LibraWarning):
+            plain(message, category, *rest, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            say(f"warning[{message.code}]: {message.fact}")
+            if message.remedy:
+                say(f"  remedy: {message.remedy}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LibraWarning)
+        warnings.showwarning = show
+        yield
 
 
 @dataclass(frozen=True)

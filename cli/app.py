@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
 from libra_edge.version import __version__
 
-from ._render import Output
+from ._render import Output, warnings_said
 from ._streams import ReaderLeft, flush, prepare
 
 
@@ -36,6 +36,7 @@ COMMANDS = {
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
+    "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
@@ -59,7 +60,10 @@ def load_command(name: str) -> Any:
     """Import the module of command `name` and build its parser."""
     entry = COMMANDS[name]
     module = importlib.import_module(f".{entry.module}", __package__)
-    return _single_command(name, getattr(module, entry.function))
+    found = getattr(module, entry.function)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    return _single_command(name, found)
 
 
 def _summary_only(name: str) -> Any:
@@ -111,7 +115,8 @@ class LazyGroup(TyperGroup):
 
     def _main(self, output: Output, words: Sequence[str], extra: dict[str, Any]) -> None:
         try:
-            status = super().main(words, **extra)
+            with warnings_said():
+                status = super().main(words, **extra)
             flush()
         except LibraError as error:
             output.fail(error)

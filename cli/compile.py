@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
+from ._dataset import Strict, doubts_shown
 from ._matrix import OF_THE_MATRIX, compile_matrix
 from ._options import AllowLoose, Force, GatesFile, Json, given_words
 from ._parity import gate_changes, parity_table
@@ -106,6 +107,7 @@ def compile_(
         typer.Option(min=0.1, help="Memory for all of them.", show_default="what is free"),
     ] = None,
     force: Force = False,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Compile a checkpoint into a release.
@@ -147,7 +149,10 @@ def compile_(
         engines_on_device=engines_on_device,
         random_weights=random_weights,
     )
-    with progress("compile", len(STAGES), even=False) as advance:
+    with (
+        doubts_shown(strict=strict) as doubts,
+        progress("compile", len(STAGES), even=False) as advance,
+    ):
         begun: list[str] = []
 
         def on_stage(stage: str, note: str) -> None:
@@ -156,10 +161,10 @@ def compile_(
 
         compiled = compile_checkpoint(request, on_stage)
         advance(1, "done")
-    _show(output, compiled)
+    _show(output, compiled, doubts)
 
 
-def _show(output: Output, compiled: Compiled) -> None:
+def _show(output: Output, compiled: Compiled, doubts: list[dict[str, Any]]) -> None:
     manifest = compiled.manifest
     parity_table(output, compiled.checks)
     gate_changes(output, manifest.gates, "of this release")
@@ -190,6 +195,7 @@ def _show(output: Output, compiled: Compiled) -> None:
             "manifest": manifest.model_dump(mode="json"),
             "checks": [check.to_json() for check in compiled.checks],
             "medians_ms": dict(compiled.medians_ms),
+            "dataset_doubts": doubts,
             "kept": [vars(kept) for kept in compiled.found.kept] if compiled.found else None,
         },
         f"{compiled.path}: {_counted(compiled)}, release {manifest.release_id[:12]}",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from libra_edge.bundle.diff import diff_releases, read_build_report
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 
 from ._options import Json
 from ._render import Output
@@ -32,7 +32,7 @@ def diff(
     what most of it runs in, and the other layers by name.
     """
     output = Output("diff", json)
-    old, new = verify_release(before), verify_release(after)
+    old, new = verify_integrity(before), verify_integrity(after)
     old_report, new_report = read_build_report(before, old), read_build_report(after, new)
     changes = diff_releases(old, new, old_report, new_report)
     for section, group in groupby(changes, lambda change: change.section):

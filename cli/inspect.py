@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.bound import release_bound
-from libra_edge.bundle.layers import precision_shares
-from libra_edge.bundle.manifest import Engine, Manifest
-from libra_edge.bundle.verify import is_release, verify_release
+from libra_edge.bundle.engine_facts import Engine
+from libra_edge.bundle.layer_table import precision_shares
+from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.roofline import release_bound
+from libra_edge.bundle.verify import is_release, verify_integrity
 from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
@@ -46,7 +47,7 @@ def inspect(
 
 
 def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
-    manifest = verify_release(path)
+    manifest = verify_integrity(path)
     policy = manifest.policy
     output.facts(
         f"release {manifest.name}",

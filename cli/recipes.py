@@ -14,7 +14,7 @@ def recipes(json: Json = False) -> None:
     entries = catalog.list_recipes()
     targets = catalog.list_targets()
     runs_on = {
-        name: [t.name for t in targets.values() if recipe.precision in t.precisions]
+        name: [t.name for t in targets.values() if recipe.needs <= set(t.precisions)]
         for name, recipe in entries.items()
     }
     output.table(

@@ -20,6 +20,7 @@ from libra_edge.data.simulator import open_simulator
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation import closed_loop
 
+from ._dataset import Strict, doubts_shown
 from ._options import Json
 from ._progress import progress
 from ._render import Output
@@ -72,6 +73,7 @@ def simulate(
     mode: Annotated[
         Mode, typer.Option(help="async: engines in threads, at the robot's rate; releases only.")
     ] = Mode.sync,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Run a policy in the simulator and report its success per task.
@@ -92,7 +94,7 @@ def simulate(
         _check_live(policy, shuffle_intents, replay, jobs)
         live = LivePolicy(open_release(policy).path, record=record)
     if replay is not None:
-        _replay(output, policy, replay, episodes, controller)
+        _replay(output, policy, replay, episodes, controller, strict=strict)
         return
     open_simulated = partial(open_simulator, simulator, split.value)
     opened = open_simulated()
@@ -196,21 +198,27 @@ def _replay(
     path: Path,
     episodes: int,
     controller: closed_loop.ControllerFactory,
+    *,
+    strict: bool,
 ) -> None:
     with needs_extra("sim", "Reading a dataset"):
-        from libra_edge.data.lerobot import Dataset
+        from libra_edge.data.examine import open_dataset
         from libra_edge.evaluation.open_loop import replay
 
-    dataset = Dataset(path)
-    dataset.check_matches(closed_loop.policy_embodiment(policy))
+    robot = closed_loop.policy_embodiment(policy)
+    with doubts_shown(strict=strict) as doubts:
+        dataset = open_dataset(path, robot, closed_loop.policy_tokenizer(policy))
     with progress("episodes", min(episodes, len(dataset.episodes))) as advance:
         result = replay(dataset, controller(), episodes, lambda _: advance(1))
-    names = [dim.name for dim in closed_loop.policy_embodiment(policy).actions]
+    names = [dim.name for dim in robot.actions]
     output.table(
         ("action", "mean difference"),
         [(name, f"{error:.3f}") for name, error in zip(names, result.mean_error, strict=True)],
     )
-    output.finish({"policy": str(policy), "replay": asdict(result)}, result.in_words())
+    output.finish(
+        {"policy": str(policy), "replay": asdict(result), "dataset_doubts": doubts},
+        result.in_words(),
+    )
 
 
 def _interval(summary: closed_loop.Summary) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,16 +17,16 @@ from libra_edge.report.junit import junit_xml
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, make_report, markdown
 from libra_edge.verification.differences import Interval
-from libra_edge.verification.recompile import Sources
-from libra_edge.verification.smoothness import TrajectoryDetail
-from libra_edge.verification.verify import (
+from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
     QUICK_SAMPLES,
-    Verification,
-    verify_release,
+    Request,
 )
+from libra_edge.verification.smoothness import TrajectoryDetail
+from libra_edge.verification.verify import Verification, verify_release
 
+from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
@@ -125,6 +125,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Check that a release is still the same policy.
@@ -140,7 +141,7 @@ def verify(
             "usage", "--quick asks for more than --golden-only.", "Leave out one of the two."
         )
     output = Output("verify", json)
-    result = verify_release(
+    request = Request(
         release,
         checkpoint,
         data,
@@ -153,8 +154,9 @@ def verify(
         calibrate=calibrate,
         closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
-        on_stage=lambda stage: say(f"verify: {stage}"),
     )
+    with doubts_shown(strict=strict) as doubts:
+        result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
     if junit is not None:
         with new_file(junit) as stream:
             suite = f"libra-edge verify {result.manifest.name}"
@@ -174,35 +176,17 @@ def verify(
         output.text(f"report: {report / 'report.html'}")
     culprits: list[str] = []
     if bisect is not None and result.count("fail"):
-        sources = Sources(checkpoint, calibrate, cache)
-        culprits = _bisect(release, sources, data, seed=seed, out=bisect)
+        culprits = _bisect(request, bisect)
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
-    _finish(output, release, result, culprits)
+    _finish(output, release, result, culprits, doubts)
 
 
-def _bisect(
-    release: Path, sources: Sources, data: Path | None, *, seed: int, out: Path
-) -> list[str]:
-    if sources.checkpoint is None:
-        raise InputError(
-            "bisect-needs-checkpoint",
-            "Without the checkpoint there is nothing to hold the graphs against.",
-            "Add --checkpoint CHECKPOINT.",
-        )
+def _bisect(request: Request, out: Path) -> list[str]:
     with needs_extra("compile", "Bisecting"):
         from libra_edge.verification.bisect import release_culprits
     say("verify: bisecting both graphs")
-    found = release_culprits(
-        release,
-        sources.checkpoint,
-        data,
-        seed=seed,
-        cache=sources.cache,
-        out=out,
-        calibrate=sources.calibrate,
-    )
-    return [str(culprit) for culprit in found]
+    return [str(culprit) for culprit in release_culprits(request, out)]
 
 
 def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:
@@ -245,7 +229,13 @@ def _write_report(folder: Path, record: Report) -> None:
             stream.write(content)
 
 
-def _finish(output: Output, release: Path, result: Verification, culprits: list[str]) -> None:
+def _finish(
+    output: Output,
+    release: Path,
+    result: Verification,
+    culprits: list[str],
+    doubts: list[dict[str, Any]],
+) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
     again = ("verify", release, "--checkpoint", "CHECKPOINT")
@@ -269,6 +259,7 @@ def _finish(output: Output, release: Path, result: Verification, culprits: list[
                 change.model_dump(mode="json") for change in result.manifest.gates
             ],
             "samples": result.samples,
+            "dataset_doubts": doubts,
             "seed": result.seed,
             "behind": result.behind.to_json(),
         },

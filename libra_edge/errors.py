@@ -48,6 +48,22 @@ class LibraError(Exception):
         return type(self), (self.code, self.fact, self.remedy)
 
 
+class LibraWarning(UserWarning):
+    """Something that was done or doubted and that the user should know; nothing stops.
+
+    Args:
+        code: stable kebab-case identifier.
+        fact: what was found or done, in one sentence.
+        remedy: what to do about it; empty where there is nothing to do.
+    """
+
+    def __init__(self, code: str, fact: str, remedy: str = "") -> None:
+        super().__init__(f"{code}: {fact} {remedy}".rstrip())
+        self.code = code
+        self.fact = fact
+        self.remedy = remedy
+
+
 class InputError(LibraError):
     """What the user handed in (a flag, a file, a checkpoint, a dataset) is not usable."""
 

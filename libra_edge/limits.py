@@ -6,37 +6,48 @@ Loosening one is refused unless it is asked for by name, and then it is recorded
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.models import Strict
 from libra_edge.paths import StrPath
 
+Verdict = Literal["pass", "fail", "not measured"]
 Share = Annotated[float, Field(gt=0, le=1)]
 _LARGER_IS_STRICTER = frozenset({"tokens", "action_percentile"})
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict for many: a failure counts before a gap, a gap before success; none is a gap."""
+    ranked: tuple[Verdict, ...] = ("fail", "not measured", "pass")
+    return min(verdicts, key=ranked.index, default="not measured")
 
 
-class Limits(_Facts):
-    """What every compiled stage has to pass.
+class Limits(Strict, strict=True, use_attribute_docstrings=True):
+    """What every compiled stage has to pass; a margin is the top-1 minus top-2 logit of a token.
 
-    tokens: smallest fraction of equal intent tokens; margin: largest error of a margin in logits,
-    or None; margin_percentile: or None. Tokens may differ only where the reference's margin is
-    below `margin` and below this percentile of its margins. action: largest error of
-    `action_percentile` percent of the action values, as a fraction of the dimension's range.
+    `margin` or `margin_percentile` must be given, or both: tokens may differ only where the
+    reference was undecided.
     """
 
     tokens: Share
+    """Smallest share of equal intent tokens."""
     action: Share
+    """Largest action error, as a share of the dimension's range."""
     action_percentile: Literal[99, 100] = 100
+    """The percentage of the action values that `action` is for. The default allows no exception;
+    recipes that round allow one value in a hundred."""
     margin: Annotated[float, Field(gt=0)] | None = None
+    """Every margin's error, and every margin at which tokens differ, must be below it, in logits.
+    None where rounding is meant: it moves margins by design."""
     margin_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Tokens may differ only at margins below this percentile of the reference's. None leaves them
+    to `margin`."""
 
     @model_validator(mode="after")
     def _margins_are_bounded(self) -> Limits:
@@ -45,7 +56,7 @@ class Limits(_Facts):
         return self
 
 
-class ChangedLimit(_Facts):
+class ChangedLimit(Strict, strict=True):
     """A limit that is not the recipe's; `default` is None where the recipe has none."""
 
     name: str

@@ -21,6 +21,20 @@ kind = "onnxruntime"
 provider = "CPUExecutionProvider"
 """
 
+RECIPE = """
+schema_version = 1
+summary = "a test recipe"
+precision = "int8"
+algorithm = "max"
+[parts."planner.head"]
+weights = "int8"
+activations = "int8"
+[gates]
+tokens = 0.98
+margin_percentile = 5
+action = 0.02
+"""
+
 
 def test_every_shipped_file_is_valid_and_consistent() -> None:
     targets, recipes = catalog.list_targets(), catalog.list_recipes()
@@ -105,6 +119,65 @@ def test_a_bad_text_is_refused_by_name(old: str, new: str, names: list[str]) -> 
         catalog.parse_entry(catalog.Target, "x", TARGET.replace(old, new, 1))
     assert caught.value.code == "target-invalid"
     assert all(name in str(caught.value) for name in names)
+
+
+def test_a_good_recipe_is_read() -> None:
+    recipe = catalog.parse_entry(catalog.Recipe, "x", RECIPE)
+    assert recipe.needs == {"int8"}
+    assert recipe.layer("planner.output", "outputs").high
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("[gates]", "keeep = []\n[gates]", ["keeep"]),
+        ("algorithm =", "algoritm =", ["algoritm", "algorithm"]),
+        ('"max"', '"maxx"', ["algorithm", "Did you mean 'max'"]),
+        ('"max"', '"none"', ["needs an algorithm"]),
+        ('"planner.head"', '"planer.head"', ["parts.planer.head", "Did you mean 'planner.head'"]),
+        ('weights = "int8"', 'weights = "int9"', ["planner.head.weights", "Did you mean 'int8'"]),
+        ('weights = "int8"', 'wieghts = "int8"', ["wieghts", "Did you mean 'weights'"]),
+        ('weights = "int8"', 'weights = "fp16"', ["parts.planner.head", "no form of fp16 weights"]),
+        ('activations = "int8"', 'activations = "fp8"', ["no form of int8 weights, fp8"]),
+        ('precision = "int8"', 'precision = "fp32"', ["precision", "it is int8"]),
+        ('precision = "int8"', 'precision = "fp16"', ["precision", "it is int8"]),
+        ('"max"', '"max"\npercentile = 99.9', ["percentile does nothing"]),
+        ('"max"', '"max"\nblock = 64', ["block does nothing"]),
+        ('"max"', '"max"\nblock = 48', ["block"]),
+        ('"max"', '"max"\nsamples = 0', ["samples", "greater than or equal to 1"]),
+        ("tokens = 0.98", "token = 0.98", ["gates.token", "Did you mean 'tokens'"]),
+        ("margin_percentile = 5", "", ["margin or margin_percentile"]),
+    ],
+)
+def test_a_bad_recipe_is_refused_by_name(old: str, new: str, names: list[str]) -> None:
+    assert old in RECIPE
+    with pytest.raises(InputError) as caught:
+        catalog.parse_entry(catalog.Recipe, "x", RECIPE.replace(old, new, 1))
+    assert caught.value.code == "recipe-invalid"
+    assert [name for name in names if name not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("line", ['keep = ["planner.*"]', "samples = 100", "needs_gpu = true"])
+def test_what_is_about_rounding_is_refused_where_nothing_is_rounded(line: str) -> None:
+    text = f'schema_version = 1\nsummary = "x"\nprecision = "fp16"\n{line}\n[gates]\n'
+    text += "tokens = 0.98\nmargin = 1.0\naction = 0.02\n"
+    with pytest.raises(InputError, match=f"{line.split()[0]} does nothing"):
+        catalog.parse_entry(catalog.Recipe, "x", text)
+
+
+def test_parts_that_stay_in_high_precision_are_no_recipe() -> None:
+    with pytest.raises(InputError, match="every one of them stays"):
+        catalog.parse_entry(catalog.Recipe, "x", RECIPE.replace('s = "int8"', 's = "fp32"'))
+
+
+def test_a_target_runs_every_part_of_a_recipe_or_none() -> None:
+    mixed = RECIPE + '[parts."refiner.blocks"]\nweights = "fp8"\nactivations = "fp8"\n'
+    recipe = catalog.parse_entry(catalog.Recipe, "x", mixed)
+    assert recipe.needs == {"int8", "fp8"}
+    catalog.require_supported(catalog.load_target("rtx4090"), recipe)
+    with pytest.raises(IncompatibleError, match=r"recipe 'x' \(fp8\)") as caught:
+        catalog.require_supported(catalog.load_target("cpu-x86_64"), recipe)
+    assert "rtx4090" in caught.value.fact
 
 
 def test_a_precision_the_target_lacks_is_incompatible() -> None:

@@ -17,6 +17,7 @@ from libra_edge.compiler.request import Request
 from libra_edge.data.simulator import open_simulator
 from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.closed_loop import EpisodeResult, open_controller, plan_episodes
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
 from tests.runtime.native_build import golden_program, run_golden
 
@@ -40,7 +41,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_release_is_the_policy_on_200_held_out_observations(release: Path) -> None:
     """The gates: tokens equal in 99.9 %, others with a margin under 1e-3, actions within 1e-4."""
-    result = verify_release(release, CHECKPOINT, HELDOUT, samples=200)
+    result = verify_release(VerifyRequest(release, CHECKPOINT, HELDOUT, samples=200))
     assert result.exit_code == 0, [c for c in result.checks if c.verdict != "pass"]
     end_to_end = [c for c in result.checks if "end to end" in c.stage]
     assert {c.metric for c in end_to_end} >= {"tokens equal", "action error / range"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nan, nextafter
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,74 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
 def test_limits_bound_the_margin_somehow() -> None:
     with pytest.raises(ValueError, match="margin or margin_percentile"):
         Limits(tokens=0.9, action=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "stricter_is_larger"),
+    [
+        ("tokens", True),
+        ("action", False),
+        ("margin", False),
+        ("margin_percentile", False),
+    ],
+)
+def test_one_step_of_a_float_is_told_from_the_recipes_limit(
+    name: str, stricter_is_larger: bool
+) -> None:
+    default = Limits(tokens=0.5, action=0.5, margin=0.5, margin_percentile=0.5)
+    assert gates_between(default, default) == Gates(default)
+    for limit, loose in ((nextafter(0.5, 0), stricter_is_larger), (nextafter(0.5, 1), None)):
+        wanted = default.model_copy(update={name: limit})
+        (change,) = gates_between(default, wanted).changes
+        assert (change.name, change.limit, change.default) == (name, limit, 0.5)
+        assert change.loose == (not stricter_is_larger if loose is None else loose)
+        assert bool(gates_between(default, wanted).loose) == change.loose
+
+
+def test_a_percentage_of_actions_is_stricter_the_larger() -> None:
+    few, all_of_them = (
+        Limits(tokens=0.5, action=0.5, margin=1.0, action_percentile=p) for p in (99, 100)
+    )
+    assert not gates_between(few, all_of_them).changes[0].loose
+    assert gates_between(all_of_them, few).changes[0].loose
+
+
+def test_a_bound_where_there_was_none_is_stricter_and_none_changes_nothing() -> None:
+    default = Limits(tokens=0.5, action=0.5, margin=1.0)
+    (change,) = gates_between(
+        default, default.model_copy(update={"margin_percentile": 5.0})
+    ).changes
+    assert (change.default, change.loose) == (None, False)
+    assert str(change) == "margin_percentile 5, the recipe's is none (stricter)"
+    without = default.model_copy(update={"margin": None, "margin_percentile": 5.0})
+    assert [c.name for c in gates_between(default, without).changes] == ["margin_percentile"]
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "largest"),
+    [
+        ("tokens", 5e-324, 1.0),
+        ("action", 5e-324, 1.0),
+        ("margin", 5e-324, 1.7976931348623157e308),
+        ("margin_percentile", 5e-324, 100.0),
+    ],
+)
+def test_limits_end_exactly_where_they_say(name: str, least: float, largest: float) -> None:
+    values = {"tokens": 0.5, "action": 0.5, "margin": 1.0}
+    for good in (least, largest):
+        assert getattr(Limits.model_validate(values | {name: good}), name) == good
+    for bad in (0.0, -least, nextafter(largest, inf), nan):
+        with pytest.raises(ValueError, match=name):
+            Limits.model_validate(values | {name: bad})
+
+
+def test_nothing_is_loosened_unless_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_text("[gates]\ntokens = 0.5\n")
+    with pytest.raises(InputError, match="gates-loose"):
+        read_gates(path, FP32)
+
+
+def test_a_bad_limit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no gates: tokens: Input should be"):
+        read(tmp_path, "[gates]\ntokens = 2.0\n")

@@ -1,7 +1,8 @@
 /* A complete control loop around a release: 200 steps per second, async mode, one fake robot.
  *
- *     cc -std=c11 -O2 -I RELEASE/include control_loop.c RELEASE/lib/liblibra_edge.so -o
- * control_loop LD_LIBRARY_PATH=RELEASE/lib ./control_loop RELEASE [SECONDS [HERTZ]]
+ *     cc -std=c11 -O2 -I RELEASE/include control_loop.c RELEASE/lib/liblibra_edge.so
+ *       -o control_loop
+ *     LD_LIBRARY_PATH=RELEASE/lib ./control_loop RELEASE "open the faucet" [SECONDS [HERTZ]]
  *
  * Exit status: 0 the robot moved and stayed within its period, 1 it held still or met a fault, 2
  * the release could not be opened. Replace `struct robot` and its three functions with your own. */
@@ -119,12 +120,12 @@ static void print_stats(le_policy *policy) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 2) {
-    fprintf(stderr, "usage: control_loop RELEASE [SECONDS [HERTZ]]\n");
+  if (argc < 3) {
+    fprintf(stderr, "usage: control_loop RELEASE INSTRUCTION [SECONDS [HERTZ]]\n");
     return 2;
   }
-  const double seconds = argc > 2 ? atof(argv[2]) : 5, hertz = argc > 3 ? atof(argv[3]) : 200;
-  char error[LE_ERROR_SIZE];
+  const double seconds = argc > 3 ? atof(argv[3]) : 5, hertz = argc > 4 ? atof(argv[4]) : 200;
+  char error[LE_ERROR_SIZE] = "";
   le_open_options options = {0};
   options.struct_size = sizeof options;
   options.abi_version = LE_ABI_VERSION;
@@ -139,7 +140,6 @@ int main(int argc, char **argv) {
   info.struct_size = sizeof info;
   le_info(policy, &info);
   struct robot robot;
-  /* The tokens of an instruction come from the release's tokenizer.json; all zeros is padding. */
   int64_t *tokens = calloc(info.instruction_length, sizeof *tokens);
   le_run_options run = {0};
   run.struct_size = sizeof run;
@@ -149,10 +149,12 @@ int main(int argc, char **argv) {
   struct outcome outcome = {0};
   const int good =
       robot_open(&robot, &info) && tokens != NULL &&
+      le_tokenize(policy, argv[2], tokens, info.instruction_length, error, sizeof error) == LE_OK &&
       le_set_instruction(policy, tokens, info.instruction_length, error, sizeof error) == LE_OK &&
       le_start(policy, &run, error, sizeof error) == LE_OK &&
       control(policy, &robot, seconds, hertz, &outcome);
   if (good) print_stats(policy);
+  if (!good) fprintf(stderr, "control_loop: %s\n", error);
   printf("%s: %llu steps, %llu RUNNING, %llu late, last state %u reason %u\n", info.name,
          (unsigned long long)outcome.steps, (unsigned long long)outcome.running,
          (unsigned long long)outcome.late, outcome.state, outcome.reason);

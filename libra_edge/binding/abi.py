@@ -23,7 +23,11 @@ ERROR_SIZE = 512
 
 OK, INVALID_ARGUMENT, ABI_MISMATCH, IO, MALFORMED, INTEGRITY = range(6)
 INCOMPATIBLE, ENGINE, NOT_FINITE, NO_MEMORY, INTERNAL = range(6, 11)
-WRONG_ARCHITECTURE, NO_PROVIDER = range(11, 13)
+WRONG_ARCHITECTURE, NO_PROVIDER, UNPROVEN = range(11, 14)
+ALLOW_FAILED, ALLOW_RANDOM_WEIGHTS = 1, 2
+PARITY_FAILED, RANDOM_WEIGHTS, PARITY_NOT_MEASURED = 1, 2, 4
+KINDS = ("none", "absolute", "delta", "gripper")
+DIM_FAULTS = 1
 
 PLANNER_RAN, REFINER_RAN, CLAMPED, NO_COMMAND, SLOWED = 1, 2, 4, 8, 16
 RUN_LOCK_MEMORY, RUN_MANUAL = 1, 2
@@ -61,6 +65,7 @@ _TYPES: dict[str, Any] = {
     "u32": c_uint32,
     "u64": c_uint64,
     "i64": c_int64,
+    "f32": c_float,
     "f64": c_double,
     "text": c_char_p,
     "address": c_void_p,
@@ -92,7 +97,7 @@ class OpenOptions(_Sized):
         "text: release_dir",
         "u64: seed",
         "u32: threads flags",
-        "u64: reserved[4]",
+        "u64: reserved[3] max_observation_age_ns",
     )
 
 
@@ -106,6 +111,19 @@ class PolicyInfo(_Sized):
         "f64: control_hz",
         "text: name target recipe arch onnxruntime_version",
         "u8: manifest_sha256[32]",
+        "u64: reserved[2]",
+        "u32: flags vocabulary pad_token unknown_token",
+    )
+
+
+class DimInfo(_Sized):
+    """le_dim_info."""
+
+    _fields_ = _fields(
+        "u32: struct_size kind",
+        "text: name unit",
+        "f32: lower upper max_step_change max_acceleration",
+        "u32: flags reserved0",
         "u64: reserved[4]",
     )
 
@@ -131,7 +149,7 @@ class StepInfo(_Sized):
         "i64: plan_step plan_age_steps",
         "u64: observation_timestamp_ns planner_duration_ns refiner_duration_ns clamped_mask",
         "u32: clamped_count reserved0",
-        "u64: reserved[4]",
+        "u64: reserved[3] observation_age_ns",
     )
 
 
@@ -191,6 +209,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_status_name": (c_char_p, (c_int32,)),
     "le_open": (c_int32, (POINTER(OpenOptions), POINTER(c_void_p), *_ERROR)),
     "le_info": (c_int32, (c_void_p, POINTER(PolicyInfo))),
+    "le_camera_name": (c_char_p, (c_void_p, c_uint32)),
+    "le_state_dim": (c_int32, (c_void_p, c_uint32, POINTER(DimInfo))),
+    "le_action_dim": (c_int32, (c_void_p, c_uint32, POINTER(DimInfo))),
+    "le_tokenize": (c_int32, (c_void_p, c_char_p, *_TOKENS, *_ERROR)),
     "le_set_instruction": (c_int32, (c_void_p, *_TOKENS, *_ERROR)),
     "le_observe": (c_int32, (c_void_p, POINTER(Observation), *_ERROR)),
     "le_step": (c_int32, (c_void_p, POINTER(c_float), c_uint32, POINTER(StepInfo), *_ERROR)),
@@ -216,8 +238,12 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 # Not in the libraries of the first releases, which have the same ABI version.
-ADDED_WITH_ASYNC = frozenset(
+ADDED_LATER = frozenset(
     {
+        "le_camera_name",
+        "le_state_dim",
+        "le_action_dim",
+        "le_tokenize",
         "le_start",
         "le_stop",
         "le_tick",

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
-import platform
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from libra_edge.binding import abi
-from libra_edge.errors import IncompatibleError, InputError, IntegrityError, LibraError
+from libra_edge.bundle.compatibility import (
+    CPU,
+    needs_of,
+    require_compatible,
+    require_trained,
+    this_device,
+)
+from libra_edge.bundle.manifest import Manifest, parse_manifest
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES
+from libra_edge.errors import (
+    IncompatibleError,
+    InputError,
+    IntegrityError,
+    LibraError,
+    ParityError,
+)
 
 LIBRARY_MEMBER = "lib/liblibra_edge.so"
-_MOST_MANIFEST_BYTES = 1 << 20
 _REMEDIES = {
     abi.ABI_MISMATCH: "Use the libra-edge version that made the release.",
     abi.INCOMPATIBLE: "Compile the policy for this target and version.",
@@ -47,8 +59,8 @@ def load_library(path: Path) -> ctypes.CDLL:
         ) from None
     for name, (result, arguments) in abi.PROTOTYPES.items():
         function = getattr(library, name, None)
-        if function is None and name in abi.ADDED_WITH_ASYNC:
-            continue  # a release from before still runs in sync mode
+        if function is None and name in abi.ADDED_LATER:
+            continue  # a release from before still runs with what it has
         if function is None:
             raise IncompatibleError(
                 "library-not-loadable",
@@ -65,25 +77,31 @@ def load_library(path: Path) -> ctypes.CDLL:
     return library
 
 
-def load_release_library(release_dir: Path) -> ctypes.CDLL:
+def load_release_library(
+    release_dir: Path, *, allow_failed: bool = False, allow_random_weights: bool = False
+) -> ctypes.CDLL:
     """Load a release's own library, after checking its SHA-256 against the manifest.
 
     Raises:
         InputError: the folder is not a release.
         IntegrityError: the manifest is damaged, or the library is not the one it names.
-        IncompatibleError: the release is for another architecture or ABI version.
+        IncompatibleError: the release is not for this machine, or it was never trained.
+        ParityError: it failed its parity checks.
     """
-    runtime, sha256 = _read_manifest(release_dir)
-    here = f"{platform.machine()}-linux-gnu"
-    if runtime.get("arch") != here:
-        raise IncompatibleError(
-            "arch-mismatch",
-            f"{release_dir} is compiled for {runtime.get('arch')}, this machine is {here}.",
-            "Compile the policy for a target of this architecture.",
+    manifest = _read_manifest(release_dir)
+    # The library in a release runs what ONNX Runtime's own library does.
+    require_compatible(needs_of(manifest), this_device(frozenset({CPU})))
+    if not allow_random_weights:
+        require_trained(manifest)
+    if manifest.parity.verdict == "fail" and not allow_failed:
+        raise ParityError(
+            "parity-failed",
+            f"{release_dir} failed its own parity checks: it is not the trained policy.",
+            "Compile the policy again; `libra-edge inspect` shows what failed.",
         )
     library = release_dir / LIBRARY_MEMBER
     found = hashlib.sha256(library.read_bytes()).hexdigest() if library.is_file() else "missing"
-    if found != sha256:
+    if found != manifest.members[LIBRARY_MEMBER].sha256:
         raise IntegrityError(
             "member-changed",
             f"{LIBRARY_MEMBER} of {release_dir} is not the file its manifest names.",
@@ -92,25 +110,22 @@ def load_release_library(release_dir: Path) -> ctypes.CDLL:
     return load_library(library)
 
 
-def _read_manifest(release_dir: Path) -> tuple[dict[str, Any], str]:
-    """The `runtime` section, and the library's SHA-256."""
-    path = release_dir / "manifest.json"
+def _read_manifest(release_dir: Path) -> Manifest:
+    path = release_dir / MANIFEST
+    if release_dir.is_file():
+        raise InputError(
+            "not-a-release",
+            f"{release_dir} is a file; a release is run from its directory.",
+            "Unpack it with `libra-edge unpack` and name the directory.",
+        )
     if not path.is_file():
         raise InputError(
             "not-a-release",
-            f"{release_dir} has no manifest.json.",
+            f"{release_dir} has no {MANIFEST}.",
             "Name a release directory; unpack a .libra file first.",
         )
-    try:
-        with path.open("rb") as file:
-            manifest = json.loads(file.read(_MOST_MANIFEST_BYTES))
-        return dict(manifest["runtime"]), str(manifest["members"][LIBRARY_MEMBER]["sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(
-            "manifest-malformed",
-            f"{path} is not a release manifest ({type(error).__name__}).",
-            "Copy the release again.",
-        ) from None
+    with path.open("rb") as file:
+        return parse_manifest(file.read(MAX_BYTES[MANIFEST] + 1))
 
 
 def raise_status(status: int, name: str, text: str) -> NoReturn:
@@ -120,6 +135,8 @@ def raise_status(status: int, name: str, text: str) -> NoReturn:
         raise InputError(code, text, "Match the sizes and ranges that the release names.")
     if status in _INCOMPATIBLE:
         raise IncompatibleError(code, text, _REMEDIES[status])
+    if status == abi.UNPROVEN:
+        raise ParityError(code, text, "Compile the policy again, or open it by name of the flag.")
     if status in (abi.IO, abi.MALFORMED, abi.INTEGRITY):
         raise IntegrityError(code, text, "Copy the release again; do not run this one.")
     if status == abi.INTERNAL:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from libra_edge.binding.policy import Closing, Policy
+from libra_edge.binding.closing import Closing
+from libra_edge.binding.policy import Policy
 from libra_edge.binding.recorder import Recorder
 from libra_edge.binding.values import Floats, RunOptions, TickInfo
 from libra_edge.errors import LibraError

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from libra_edge.binding import abi, library, stats, values
+from libra_edge.binding.closing import Closing
 from libra_edge.binding.values import (
     Floats,
     Images,
@@ -21,9 +20,6 @@ from libra_edge.binding.values import (
     TickInfo,
     Tokens,
 )
-from libra_edge.bundle.compatibility import CPU, needs_of, require_compatible, this_device
-from libra_edge.bundle.manifest import parse_manifest
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES
 from libra_edge.bundle.verify import open_release
 from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.paths import StrPath
@@ -34,24 +30,6 @@ if TYPE_CHECKING:
     from libra_edge.data.types import Observation
 
 
-class Closing:
-    """A context manager that closes itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release what is held; harmless when repeated."""
-
-
 class Policy(Closing):
     """An open release; a context manager, and a `Controller` for closed loops.
 
@@ -59,25 +37,36 @@ class Policy(Closing):
         release_dir: the release: a directory, or a `.libra` file, which is unpacked into the cache.
         seed: seed of the refiner's noise until the first `reset`.
         threads: threads of each engine.
+        allow_failed: open a release that failed its parity checks; `info.parity_failed` tells.
+        allow_random_weights: open one that was never trained; `info.random_weights` tells.
+        max_observation_age_s: an older observation means HOLD in sync mode; default: 0.5.
 
     Raises:
-        LibraError: the release is not whole, or not for this machine.
+        LibraError: the release is not whole, not proven, or not for this machine.
     """
 
-    def __init__(self, release_dir: StrPath, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self,
+        release_dir: StrPath,
+        *,
+        seed: int = 0,
+        threads: int = 1,
+        allow_failed: bool = False,
+        allow_random_weights: bool = False,
+        max_observation_age_s: float | None = None,
+    ) -> None:
         release_dir = Path(release_dir)
         if release_dir.is_file():
             release_dir = open_release(release_dir).path
         self._handle = ctypes.c_void_p()
         self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
-        _require_fits(release_dir)
-        self._library = library.load_release_library(release_dir)
-        options = abi.OpenOptions(
-            abi_version=abi.ABI_VERSION,
-            release_dir=os.fsencode(release_dir),
-            seed=values.unsigned("seed", seed, 64),
-            threads=values.unsigned("threads", threads, 32),
+        self._library = library.load_release_library(
+            release_dir, allow_failed=allow_failed, allow_random_weights=allow_random_weights
         )
+        options = values.open_options(release_dir, seed, threads)
+        # A library from before these were there refuses them.
+        if hasattr(self._library, "le_tokenize"):
+            values.set_limits(options, allow_failed, allow_random_weights, max_observation_age_s)
         self._check(
             self._library.le_open(
                 ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments
@@ -332,22 +321,8 @@ class Policy(Closing):
     def _read_info(self) -> PolicyInfo:
         raw = abi.PolicyInfo()
         self._check(self._library.le_info(self._handle, ctypes.byref(raw)))
-        texts = ("name", "target", "recipe", "arch", "onnxruntime_version")
-        skipped = ("struct_size", "abi_version", "manifest_sha256", "reserved", *texts)
-        numbers = {name: getattr(raw, name) for name, *_ in raw._fields_ if name not in skipped}
-        info = PolicyInfo(
-            **{name: getattr(raw, name).decode() for name in texts},
-            **numbers,
-            library_version=self._library.le_version_string().decode(),
-            manifest_sha256=bytes(raw.manifest_sha256).hex(),
-        )
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "images": (info.cameras, info.image_height, info.image_width, 3),
-            "state": (info.state_dim,),
-            "instruction": (info.instruction_length,),
-            "plan": (info.plan_steps, info.action_dim),
-            "chunk": (info.chunk, info.action_dim),
-        }
+        info = values.policy_info(raw, self._library.le_version_string().decode())
+        self._shapes = values.shapes(info)
         return info
 
     @property
@@ -368,18 +343,3 @@ class Policy(Closing):
         if status != abi.OK:
             name = self._library.le_status_name(status).decode()
             library.raise_status(status, name, self._error_text)
-
-
-def _require_fits(release_dir: Path) -> None:
-    """Refuse a release that is not for this machine in a plain sentence, before anything is loaded.
-
-    Raises:
-        IncompatibleError: it is not; names every mismatch.
-    """
-    try:
-        with (release_dir / MANIFEST).open("rb") as stream:
-            manifest = parse_manifest(stream.read(MAX_BYTES[MANIFEST] + 1))
-    except (OSError, LibraError):
-        return  # what is wrong with the release, the library says
-    # The library in a release runs what ONNX Runtime's own library does.
-    require_compatible(needs_of(manifest), this_device(frozenset({CPU})))

@@ -8,42 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from libra_edge.bundle.members import APART, COMPILED, MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
+from libra_edge.bundle.engine_facts import Bytes, Count, Engines, Grown, Text
+from libra_edge.bundle.members import (
+    APART,
+    COMPILED,
+    MANIFEST,
+    MAX_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_PLAN_NUMBERS,
+    MEMBERS,
+    OPTIONAL,
+)
 from libra_edge.errors import IncompatibleError, IntegrityError
-from libra_edge.limits import ChangedLimit
-from libra_edge.policy.config import Embodiment, Name, PredictionType, Scheduler, Strict
+from libra_edge.limits import ChangedLimit, Verdict, overall
+from libra_edge.models import Strict
+from libra_edge.policy.config import (
+    Bins,
+    Embodiment,
+    InstructionLength,
+    Name,
+    PredictionType,
+    Scheduler,
+    Steps,
+)
 
 SCHEMA_VERSION = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Text = Annotated[str, Field(max_length=4096)]
-Verdict = Literal["pass", "fail", "not measured"]
-Bytes = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class _Grown(Strict):
-    """A model with keys that came later: unset they are left out, so old bytes stay the same."""
-
-    later: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        unset = [n for n in self.later if getattr(self, n) == type(self).model_fields[n].default]
-        return {name: value for name, value in content.items() if name not in unset}
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class PolicyFacts(Strict):
@@ -51,88 +52,20 @@ class PolicyFacts(Strict):
 
     type: Literal["libra_vla"]
     checkpoint_sha256: Sha256
-    bins: Count
-    chunk: Count
-    chunks_per_plan: Count
-    plan_steps: Count
-    denoise_steps: Count
+    bins: Bins
+    chunk: Steps
+    chunks_per_plan: Steps
+    plan_steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    denoise_steps: Steps
     prediction_type: PredictionType
     scheduler: Scheduler
-    instruction_length: Count
+    instruction_length: InstructionLength
 
     @model_validator(mode="after")
     def _plan_is_whole_chunks(self) -> PolicyFacts:
         if self.plan_steps != self.chunk * self.chunks_per_plan:
             raise ValueError("plan_steps is not chunk * chunks_per_plan")
         return self
-
-
-class TensorSpec(Strict):
-    """Name, element type and static shape of one graph input or output."""
-
-    name: Name
-    dtype: Literal["uint8", "int32", "int64", "float32"]
-    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
-
-
-class Compiled(Strict):
-    """What compiled an engine, for what, and what the engine needs of its device.
-
-    weight_bytes: of the weights as it stores them; workspace_bytes: while it runs.
-    """
-
-    compiler: Name
-    version: Name
-    compute_capability: Name
-    engine_bytes: Bytes
-    weight_bytes: Bytes
-    workspace_bytes: Bytes
-
-
-class Work(Strict):
-    """What one call of a graph costs: operations by number format, bytes moved at the least.
-
-    tera_operations: 10^12 multiplications and additions, by the format they run in;
-    weight_bytes: read per call, each denoising step anew; activation_bytes: in and out of layers.
-    """
-
-    tera_operations: dict[Name, float]
-    weight_bytes: Bytes
-    activation_bytes: Bytes
-
-
-class Engine(_Grown):
-    """How the runtime loads one graph. `compiled` where it is not the plain graph."""
-
-    later: ClassVar[tuple[str, ...]] = ("compiled", "work")
-
-    kind: Name
-    provider: Name
-    session_options: Annotated[dict[Text, Text], Field(max_length=64)]
-    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
-    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
-    compiled: Compiled | None = None
-    work: Work | None = None
-
-
-class PlannerEngine(Engine):
-    """The planner: images, instruction, state to intent and margin."""
-
-    member: Literal["engines/planner.onnx", "engines/planner.engine.onnx"]
-
-
-class RefinerEngine(Engine):
-    """The refiner: images, state, intent, noise to actions, its K steps fused in one graph."""
-
-    member: Literal["engines/refiner.onnx", "engines/refiner.engine.onnx"]
-    form: Literal["loop", "unrolled"]
-
-
-class Engines(Strict):
-    """The two graphs of a policy."""
-
-    planner: PlannerEngine
-    refiner: RefinerEngine
 
 
 class RuntimeFacts(Strict):
@@ -172,6 +105,31 @@ class Decision(Strict):
     reason: Text
 
 
+class CalibratedLayer(Strict):
+    """What became of one layer that could be quantised.
+
+    precision: of its weights, and of its inputs where that is another; input_amax: the largest
+    input that calibration found, to six digits; null where inputs are not rounded.
+    """
+
+    precision: Text
+    input_amax: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class Calibration(Strict):
+    """What ranges were found on and what was found, so that calibrating again can be compared.
+
+    dataset: the fingerprint of its files; sha256: of the samples themselves; frames: episode and
+    step of each.
+    """
+
+    dataset: Text
+    sha256: Sha256
+    algorithm: Name
+    frames: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1, max_length=4096)]
+    layers: Annotated[dict[Text, CalibratedLayer], Field(max_length=8192)]
+
+
 class Layer(Strict):
     """One matrix product or convolution with weights, read off the built engine.
 
@@ -183,7 +141,7 @@ class Layer(Strict):
     name: Text
     kernel: Text
     precision: Text
-    weight_bytes: Annotated[int, Field(ge=0, le=2**53)]
+    weight_bytes: Annotated[int, Field(ge=0, le=2**53 - 1)]
     runs: Count
 
 
@@ -210,12 +168,6 @@ class Parity(Strict):
         return self
 
 
-def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict for many: a failure counts before a gap, a gap before success."""
-    ranked: tuple[Verdict, ...] = ("fail", "not measured", "pass")
-    return min(verdicts, key=ranked.index)
-
-
 class Member(Strict):
     """Size and hash of one file of the release."""
 
@@ -223,14 +175,22 @@ class Member(Strict):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class ReleaseFacts(_Grown):
+class ReleaseFacts(Grown):
     """Everything a manifest says except the list of members: what the compiler knows.
 
-    random_weights: the policy was never trained; such a release is for measuring alone; gates: the
-    limits that it was compiled under, where they are not the recipe's.
+    calibration: where a recipe found ranges; random_weights: the policy was never trained; such a
+    release is for measuring alone; gates: the limits that it was compiled under, where they are not
+    the recipe's.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("device", "gates", "layers", "provision", "random_weights")
+    later: ClassVar[tuple[str, ...]] = (
+        "calibration",
+        "device",
+        "gates",
+        "layers",
+        "provision",
+        "random_weights",
+    )
 
     schema_version: Literal[1] = 1
     name: Name
@@ -245,6 +205,7 @@ class ReleaseFacts(_Grown):
     tools: Annotated[dict[Name, Name], Field(max_length=256)]
     layers: Annotated[tuple[Layer, ...], Field(max_length=8192)] = ()
 
+    calibration: Calibration | None = None
     device: DeviceNeeds | None = None
     provision: Provision | None = None
     random_weights: bool = False
@@ -276,6 +237,15 @@ class Manifest(ReleaseFacts):
         for name in self.members.keys() & APART.keys():
             if APART[name] not in self.members:
                 raise ValueError(f"member {name!r} without {APART[name]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _tensors_are_bounded(self) -> Manifest:
+        robot, policy = self.embodiment, self.policy
+        image_bytes = len(robot.cameras) * robot.image_height * robot.image_width * 3
+        plan_numbers = policy.plan_steps * len(robot.actions)
+        if image_bytes > MAX_IMAGE_BYTES or plan_numbers > MAX_PLAN_NUMBERS:
+            raise ValueError("the images or the plan are larger than a runtime takes")
         return self
 
     def to_bytes(self) -> bytes:
@@ -313,8 +283,9 @@ def parse_manifest(data: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        if first["loc"] == ("schema_version",) and isinstance(first["input"], int):
-            raise _other_schema(first["input"]) from None
+        other = first["input"]
+        if first["loc"] == ("schema_version",) and type(other) is int and abs(other) < 2**53:
+            raise _other_schema(other) from None
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise _invalid(f"{where}: {first['msg']}") from None
     # Also what makes a repeated key, which JSON parsers pass over in silence, an error.

@@ -35,6 +35,9 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "golden/actions.npy": 16 * _MIB,
     }
 )
+# What one observation's images and one plan may hold: every runtime has to allocate them.
+MAX_IMAGE_BYTES = 1 << 30
+MAX_PLAN_NUMBERS = 1 << 24
 # Engines that a compiler made of the graphs; where there are none, the graphs are the engines.
 COMPILED = frozenset({"engines/planner.engine.onnx", "engines/refiner.engine.onnx"})
 # What one ONNX file cannot hold lies beside it, by these names and no others: a graph's weights,

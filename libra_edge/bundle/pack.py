@@ -11,7 +11,7 @@ from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.paths import StrPath
 
@@ -50,7 +50,7 @@ def write_release(
             else:
                 shutil.copyfile(source, partial / name)
         (partial / MANIFEST).write_bytes(manifest.to_bytes())
-        verify_release(partial)
+        verify_integrity(partial)
     return manifest
 
 
@@ -64,12 +64,12 @@ def pack_release(directory: StrPath, destination: StrPath, *, replace: bool = Fa
     """
     directory = Path(directory)
     destination = Path(destination)
-    manifest = verify_release(directory)
+    manifest = verify_integrity(directory)
     if _already_there(destination, manifest, replace=replace):
         return manifest
     with new_file(destination) as stream:
         write_container(stream, directory, manifest)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
 def unpack_release(file: StrPath, destination: StrPath, *, replace: bool = False) -> Manifest:
@@ -87,7 +87,7 @@ def unpack_release(file: StrPath, destination: StrPath, *, replace: bool = False
         return manifest
     with new_directory(destination) as partial:
         read_container(file, into=partial)
-    return verify_release(destination)
+    return verify_integrity(destination)
 
 
 def _measure(name: str, source: Path | bytes) -> Member:
@@ -110,7 +110,7 @@ def _already_there(destination: Path, manifest: Manifest, *, replace: bool) -> b
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     try:
-        if verify_release(destination) == manifest:
+        if verify_integrity(destination) == manifest:
             return True
     except (InputError, IncompatibleError, IntegrityError):
         pass  # not this release, whatever it is

@@ -37,7 +37,7 @@ def is_release(path: StrPath) -> bool:
     return (path / MANIFEST).is_file() or path.is_file()
 
 
-def verify_release(path: StrPath) -> Manifest:
+def verify_integrity(path: StrPath) -> Manifest:
     """Check every byte of a release, directory or one file.
 
     Raises:
@@ -63,10 +63,10 @@ def open_release(path: StrPath) -> Release:
     verified each time, so neither a stale nor a damaged entry is ever used.
 
     Raises:
-        LibraError: as `verify_release`, or the disk is full.
+        LibraError: as `verify_integrity`, or the disk is full.
     """
     path = Path(path)
-    manifest = verify_release(path)
+    manifest = verify_integrity(path)
     if path.is_dir():
         return Release(path, manifest)
     cached = _cache_folder() / manifest.release_id
@@ -80,7 +80,7 @@ def open_release(path: StrPath) -> Release:
 
 def _is_intact(directory: Path, manifest: Manifest) -> bool:
     try:
-        return verify_release(directory) == manifest
+        return verify_integrity(directory) == manifest
     except (InputError, IntegrityError):
         return False
 

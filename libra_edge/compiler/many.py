@@ -55,11 +55,12 @@ def pairs(targets: Sequence[Target], recipes: Sequence[Recipe]) -> list[Pair]:
     Raises:
         InputError: none of them makes sense.
     """
-    found = [
-        Pair(t, r, "" if r.precision in t.precisions else f"{t.name} has no {r.precision}")
-        for t in targets
-        for r in recipes
-    ]
+
+    def why_not(target: Target, recipe: Recipe) -> str:
+        missing = recipe.needs - set(target.precisions)
+        return f"{target.name} has no {', '.join(sorted(missing))}" if missing else ""
+
+    found = [Pair(t, r, why_not(t, r)) for t in targets for r in recipes]
     if all(pair.why_not for pair in found):
         raise InputError(
             "matrix-empty",

@@ -7,7 +7,7 @@ the cache, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,24 @@ from typing import Any
 from libra_edge.atomic import new_file
 from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
-from libra_edge.bundle.manifest import Manifest, ReleaseFacts, canonical_json
+from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.pack import write_release
 from libra_edge.compiler.engines.build import Built, build_engines
 from libra_edge.compiler.engines.large_policy import compile_large
 from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
-from libra_edge.compiler.graphs.staged_engines import exported_engines, fused_engines, split_engines
+from libra_edge.compiler.graphs.staged_engines import stages
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.compiler.release.facts import (
-    calibration_decisions,
-    calibration_report,
-    layer_decisions,
-    release_facts,
-    search_decisions,
-    simulation_decisions,
-    unmeasured,
-)
+from libra_edge.compiler.release.facts import calibration_report, release_facts, unmeasured
 from libra_edge.compiler.release.files import release_members
-from libra_edge.compiler.request import Job, Request, resolve
-from libra_edge.compiler.search.candidates import Candidate, as_the_recipe_says, seek
+from libra_edge.compiler.request import Job, Request
+from libra_edge.compiler.resolve import resolve
+from libra_edge.compiler.search.candidates import Candidate, candidates
 from libra_edge.compiler.search.search import Found
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import (
     ENGINE,
-    FUSED,
-    POLICY,
     RUNTIME,
     Check,
     compare_chain,
@@ -49,7 +40,6 @@ from libra_edge.parity.gates import (
     require_pass,
 )
 from libra_edge.parity.golden import golden_members
-from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.executor import Engines
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
@@ -93,49 +83,39 @@ def compile_checkpoint(request: Request, on_stage: OnStage = lambda stage, note:
     """
     on_stage("load", str(request.checkpoint))
     job = resolve(request)
-    if not job.checkpoint.drawn_in_half:
-        return _finish(job, request, _first_to_pass(job, request, on_stage), on_stage)
+    if not job.from_files:
+        return _finish(job, _first_to_pass(job, on_stage), on_stage)
     job.cache.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
-        passed = _carry_out_large(job, request, Path(folder), on_stage)
-        return _finish(job, request, passed, on_stage)
+        return _finish(job, _carry_out_from_files(job, Path(folder), on_stage), on_stage)
 
 
-def _finish(job: Job, request: Request, passed: _Passed, on_stage: OnStage) -> Compiled:
+def _finish(job: Job, passed: _Passed, on_stage: OnStage) -> Compiled:
     """Write the release and its report."""
     candidate, built = passed.candidate, passed.built
     on_stage("assemble", str(job.out))
-    facts = _facts(job, built, candidate, passed.checks)
+    facts = release_facts(job, candidate, built, passed.checks)
     require_compatible(provisioned_needs(facts), device_of(job.target))
-    manifest = write_release(job.out, facts, passed.files, replace=request.force)
+    manifest = write_release(job.out, facts, passed.files, replace=job.request.force)
     report = _write_report(job, manifest, passed)
     checks = tuple(passed.checks)
     return Compiled(job.out, report, manifest, checks, built.medians_ms, candidate.found)
 
 
-def _carry_out_large(job: Job, request: Request, folder: Path, on_stage: OnStage) -> _Passed:
+def _carry_out_from_files(job: Job, folder: Path, on_stage: OnStage) -> _Passed:
     """Graphs, engines and gates of a policy whose weights lie in files of their own."""
-    made = compile_large(
-        job.checkpoint,
-        job.target,
-        job.plan,
-        request.form,
-        job.samples,
-        job.gates.limits,
-        folder,
-        on_stage,
-    )
+    made = compile_large(job, folder, on_stage)
     files = release_members(job, made.built, made.golden, on_stage)
     checks = [*made.checks, *unmeasured(job.target, made.built)]
     return _Passed(Candidate(None), made.built, files, checks)
 
 
-def _first_to_pass(job: Job, request: Request, on_stage: OnStage) -> _Passed:
+def _first_to_pass(job: Job, on_stage: OnStage) -> _Passed:
     """Of the candidates the first that passes every gate; most recipes have one."""
     failed: ParityError | None = None
-    for candidate in _candidates(job, request, on_stage):
+    for candidate in candidates(job, on_stage):
         try:
-            return _carry_out(job, request, candidate, on_stage)
+            return _carry_out(job, candidate, on_stage)
         except ParityError as error:
             if error.code != "parity-failed":
                 raise
@@ -144,7 +124,7 @@ def _first_to_pass(job: Job, request: Request, on_stage: OnStage) -> _Passed:
     raise failed
 
 
-def _carry_out(job: Job, request: Request, candidate: Candidate, on_stage: OnStage) -> _Passed:
+def _carry_out(job: Job, candidate: Candidate, on_stage: OnStage) -> _Passed:
     """Graphs, engines and gates of one candidate.
 
     Raises:
@@ -154,66 +134,12 @@ def _carry_out(job: Job, request: Request, candidate: Candidate, on_stage: OnSta
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantized)
     reference = TorchEngines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
-    built = build_engines(
-        front,
-        job.target,
-        job.plan,
-        job.gates.limits,
-        request.form,
-        job.cache,
-        reference,
-        job.samples,
-    )
+    built = build_engines(job, front, reference)
     files = release_members(job, built, golden_members(reference, job.samples), on_stage)
     checks = _gate(job, front, built, quantized, on_stage)
     if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)
     return _Passed(candidate, built, files, [*checks, *unmeasured(job.target, built)])
-
-
-def _candidates(job: Job, request: Request, on_stage: OnStage) -> Iterator[Candidate]:
-    """What the recipe says, or choices of layers to keep, sought on the gates' samples and more."""
-    settings, config = job.plan.wanted, job.checkpoint.config
-    first = as_the_recipe_says(
-        job.checkpoint, job.recipe, settings, job.calibration, job.cache, on_stage
-    )
-    if not request.auto_precision:
-        yield first
-        return
-    assert first.quantized is not None
-    others = choose_samples(
-        config.embodiment,
-        config,
-        job.checkpoint.tokenizer,
-        len(job.samples),
-        request.seed + 1,
-        request.calibrate,
-    )
-    yield from seek(
-        job.checkpoint,
-        job.target,
-        settings,
-        job.recipe,
-        first.quantized,
-        [*job.samples, *others],
-        job.gates.limits,
-        job.cache,
-        on_stage,
-    )
-
-
-def _facts(job: Job, built: Built, candidate: Candidate, checks: Sequence[Check]) -> ReleaseFacts:
-    quantized = candidate.quantized
-    extra = (
-        *(calibration_decisions(job.calibration) if job.calibration else ()),
-        *(search_decisions(candidate.found) if candidate.found else ()),
-        *(simulation_decisions(job.plan) if quantized else ()),
-        *(layer_decisions(job.recipe, quantized, built) if quantized else ()),
-    )
-    facts = release_facts(
-        job.name, job.checkpoint, job.target, job.recipe, built, checks, extra, quantized
-    )
-    return facts.model_copy(update={"gates": job.gates.changes})
 
 
 def _gate(
@@ -225,15 +151,10 @@ def _gate(
         ParityError: one of them differs.
     """
     engines = built.load() if built.runs_here else None
-    reference = TorchEngines(job.checkpoint.policy)
-    chain: list[tuple[str, Engines]] = [
-        (POLICY, reference),
-        *([("quantised", TorchEngines(quantized.policy))] if quantized else []),
-        ("split", split_engines(front.split)),
-        ("exported", exported_engines(front.exported, front.split.tables)),
-        (FUSED, fused_engines(front.planner, front.refiners[built.choice.form])),
-        *([(ENGINE, engines)] if engines else []),
-    ]
+    chain = stages(
+        front, built.choice.form, job.checkpoint.policy, quantized.policy if quantized else None
+    )
+    chain += [(ENGINE, engines)] if engines else []
     judge = _judge(job, on_stage)
     checks = compare_chain(chain, **judge)
     checks += compare_end_to_end(chain[0], chain[-1], **judge)
@@ -254,10 +175,11 @@ def _gate_runtime(
     Raises:
         ParityError: they differ.
     """
-    facts = _facts(job, built, candidate, checks)
+    facts = release_facts(job, candidate, built, checks)
     with tempfile.TemporaryDirectory(dir=job.cache.root) as folder:
         write_release(Path(folder, "release"), facts, files)
-        with Policy(Path(folder, "release")) as runtime:
+        staged = Path(folder, "release")
+        with Policy(staged, allow_failed=True, allow_random_weights=True) as runtime:
             chain: list[tuple[str, Engines]] = [(ENGINE, built.load()), (RUNTIME, runtime)]
             found = compare_chain(chain, **_judge(job, on_stage))
     require_pass(found)

@@ -69,6 +69,8 @@ class Episode:
         task: name of the task in its simulator, or the instruction where there is none.
         success: whether the task was done at the end.
         seed: the simulator seed that gives this scene again; 0 for a real robot.
+        instructions: what the robot was told at each step, where that changes on the way;
+            `instruction` is then the first.
     """
 
     images: UInt8Array
@@ -78,6 +80,7 @@ class Episode:
     task: str
     success: bool
     seed: int
+    instructions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check("images", self.images, np.uint8, 5)
@@ -91,13 +94,29 @@ class Episode:
                 f"{len(self.actions)} actions.",
                 "Record one of each per control step, and at least one step.",
             )
+        if self.instructions is not None and (
+            len(self.instructions) != len(self) or self.instructions[0] != self.instruction
+        ):
+            raise InputError(
+                "episode-length",
+                f"an episode of {len(self)} steps has {len(self.instructions)} instructions, or "
+                "begins with another.",
+                "Give one instruction per step, or one for the whole episode.",
+            )
 
     def __len__(self) -> int:
         return len(self.actions)
 
+    @property
+    def steps_of_first_instruction(self) -> int:
+        """Steps before the instruction changes; all of them where it does not."""
+        told = self.instructions or ()
+        return next((i for i, text in enumerate(told) if text != self.instruction), len(self))
+
     def observation(self, step: int) -> Observation:
         """What the robot saw at `step`."""
-        return Observation(self.images[step], self.states[step], self.instruction)
+        told = self.instruction if self.instructions is None else self.instructions[step]
+        return Observation(self.images[step], self.states[step], told)
 
 
 class Controller(Protocol):

@@ -31,6 +31,7 @@ from libra_edge.errors import IncompatibleError, ParityError
 from libra_edge.parity.gates import Check
 from libra_edge.paths import StrPath
 from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.verification.request import Request
 from libra_edge.verification.verify import verify_release
 
 MARK = "usable.json"
@@ -176,7 +177,7 @@ def _replay(release: Release, builder: Builder, on_stage: OnStage) -> tuple[Chec
     Raises:
         ParityError: one gate failed, or could not be measured.
     """
-    checks = verify_release(release.path, golden_only=True, on_stage=on_stage).checks
+    checks = verify_release(Request(release.path, golden_only=True), on_stage).checks
     wrong = [check for check in checks if check.verdict != "pass"]
     if wrong:
         first = wrong[0]

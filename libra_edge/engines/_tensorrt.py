@@ -22,7 +22,7 @@ import onnx
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._epcontext import built_engine
-from libra_edge.engines._layers import engine_layers, products_of
+from libra_edge.engines._log_layers import engine_layers, products_of
 from libra_edge.engines.base import BuiltEngine, Compilation, Engine, Product, Program, QdqForm
 from libra_edge.errors import IncompatibleError
 
@@ -37,6 +37,7 @@ class TensorRtFamily(Engine):
     qdq = QdqForm()
     # 4-bit weights are turned into floats before the denoising loop (docs/decisions/0042).
     kernels = frozenset({"int8", "fp8"})
+    from_files = True
     compiler: ClassVar[str]
     # Polygraphy's name for the choice between the two.
     environment: ClassVar[Mapping[str, str]]
@@ -65,18 +66,10 @@ class TensorRtFamily(Engine):
             return built_engine(self.kind, model, engine, compilation, settings)
 
     @final
-    def build_apart(
+    def build_from_files(
         self, model: bytes, data: Path, engine: Path, settings: TargetEngine, target: Target
     ) -> BuiltEngine:
-        """Like `build`, of a graph that no one ONNX file can hold.
-
-        Args:
-            model: the graph without its large weights.
-            data: their file, by the name that the graph has for it.
-            engine: the file to write the engine to.
-            settings: the entry of `target.engines` to build for.
-            target: the machine.
-        """
+        """See `Engine.build_from_files`."""
         with tempfile.TemporaryDirectory(dir=engine.parent) as scratch:
             folder = Path(scratch)
             (folder / data.name).symlink_to(data.resolve())

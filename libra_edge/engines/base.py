@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines.session import Session, TensorSpec
-from libra_edge.errors import IncompatibleError
+from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
 # Makes the `torch.export` program of a graph; this file does without PyTorch.
 Program = Callable[[], Any]
@@ -103,6 +103,24 @@ class Engine(ABC):
     kernels: ClassVar[frozenset[str]] = frozenset()
     # Whether it compiles the PyTorch program, in which the denoising steps are unrolled.
     from_program: ClassVar[bool] = False
+    # Whether it builds from a graph whose weights lie in a file of their own: `build_from_files`.
+    from_files: ClassVar[bool] = False
+    # Options of the build that a target's profile may set.
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @final
+    def require_known_options(self, settings: TargetEngine, target: Target) -> None:
+        """Refuse an option that the build would not read.
+
+        Raises:
+            InputError: the target's profile sets one.
+        """
+        for name in sorted(settings.options.keys() - set(self.options)):
+            raise InputError(
+                "engine-option-unknown",
+                f"target {target.name!r}: engines of kind {self.kind} have no option {name!r}.",
+                did_you_mean(name, self.options) if self.options else "Leave `options` out.",
+            )
 
     def tools(self) -> dict[str, str]:
         """Name and version of what an engine's bytes depend on, besides the compiler's own tools.
@@ -142,6 +160,20 @@ class Engine(ABC):
             IncompatibleError: what the build needs is not on this machine, or the compiler does
                 not take the graph.
         """
+
+    def build_from_files(
+        self, model: bytes, data: Path, engine: Path, settings: TargetEngine, target: Target
+    ) -> BuiltEngine:
+        """Like `build`, of a graph that no one ONNX file can hold; for kinds with `from_files`.
+
+        Args:
+            model: the graph without its large weights.
+            data: their file, by the name that the graph has for it.
+            engine: the file to write the engine to.
+            settings: the entry of `target.engines` to build for.
+            target: the machine.
+        """
+        raise TypeError(f"engines of kind {self.kind} are made of one ONNX file")
 
     def products(self, built: BuiltEngine) -> list[Product]:
         """What each product with weights runs in, from the built engine; empty if it cannot say."""

@@ -14,10 +14,9 @@ from typing import Any
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._tensorrt import TensorRtFamily
-from libra_edge.errors import IncompatibleError, InputError, did_you_mean
+from libra_edge.errors import IncompatibleError, InputError
 from libra_edge.user_cache import cache_folder, make_writable
 
-OPTIONS = ("version_compatible", "hardware_compatibility")
 ON_DEVICE = "Or leave the build to the robot with --engines-on-device."
 _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 _TIMEOUT_S = 30
@@ -28,6 +27,7 @@ class TensorRtEngine(TensorRtFamily):
 
     kind = "tensorrt"
     compiler = "tensorrt"
+    options = ("version_compatible", "hardware_compatibility")
     environment = {"POLYGRAPHY_USE_TENSORRT_RTX": "0"}  # noqa: RUF012
 
     def tools(self) -> dict[str, str]:
@@ -48,12 +48,6 @@ class TensorRtEngine(TensorRtFamily):
 
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """See `TensorRtFamily.request`; the timing cache is kept per TensorRT version."""
-        for name in settings.options.keys() - set(OPTIONS):
-            raise InputError(
-                "engine-option-unknown",
-                f"target {target.name!r}: tensorrt has no option {name!r}.",
-                did_you_mean(name, OPTIONS),
-            )
         folder = make_writable(cache_folder("tensorrt"))
         return {
             "compute_capability": None,

@@ -17,6 +17,7 @@ from libra_edge.data.workers import map_ordered
 from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
+from libra_edge.policy.tokenizer import Tokenizer
 
 ControllerFactory = Callable[[], Controller]
 SimulatorFactory = Callable[[], Simulator]
@@ -115,6 +116,15 @@ def policy_embodiment(path: StrPath) -> Embodiment:
     if is_release(path):
         return open_release(path).manifest.embodiment
     return read_config(path / "config.json").embodiment
+
+
+def policy_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a release or checkpoint."""
+    if is_release(path):
+        opened = open_release(path)
+        return Tokenizer(opened.member("tokenizer.json"), opened.manifest.policy.instruction_length)
+    length = read_config(path / "config.json").instruction_length
+    return Tokenizer(path / "tokenizer.json", length)
 
 
 def check_fits(policy: Embodiment, simulator: Embodiment) -> None:

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.data.simulator import open_simulator
 from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.closed_loop import EpisodeResult, EpisodeSpec, Paired
+from libra_edge.models import Strict
 from libra_edge.parity.gates import Check
 
 STAGE = "closed loop, release vs checkpoint"
@@ -25,10 +26,8 @@ _Z_95_ONE_SIDED = 1.6448536269514722
 _RESULT = TypeAdapter(EpisodeResult)
 
 
-class PairedTask(BaseModel):
+class PairedTask(Strict):
     """The episodes of one task by what became of them under checkpoint and release."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
     both: int

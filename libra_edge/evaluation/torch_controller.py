@@ -11,7 +11,7 @@ import torch
 from libra_edge.data.types import Observation
 from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.executor import Executor, Floats, Images, Instruction, StepInfo, Tokens
+from libra_edge.policy.executor import ExecutedStep, Executor, Floats, Images, Instruction, Tokens
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -76,15 +76,20 @@ class TorchController:
         self._tokenizer = checkpoint.tokenizer
         self._engines = (ShuffledIntents if shuffle_intents else TorchEngines)(checkpoint.policy)
         self._executor = Executor(self._engines, checkpoint.config)
-        self.step_info: StepInfo | None = None
+        self.step_info: ExecutedStep | None = None
+        self._told: str | None = None
 
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode; `seed` fixes the refiner's noise."""
         if isinstance(self._engines, ShuffledIntents):
             self._engines.seed(seed)
         self._executor.reset(seed, self._tokenizer.encode(instruction))
+        self._told = instruction
 
     def act(self, observation: Observation) -> Floats:
         """One control step: the action float32 [D] in physical units."""
+        if observation.instruction != self._told:
+            self._executor.instruction = self._tokenizer.encode(observation.instruction)
+            self._told = observation.instruction
         action, self.step_info = self._executor.step(observation.images, observation.state)
         return action

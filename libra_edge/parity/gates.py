@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from libra_edge.errors import LibraError, ParityError
-from libra_edge.limits import Limits
+from libra_edge.limits import Limits, Verdict
 from libra_edge.parity.metrics import action_error, margin_error, token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 
 Array = npt.NDArray[Any]
-Verdict = Literal["pass", "fail", "not measured"]
 # Names of the stages that more than one place compares.
 NOT_FINITE = "not-finite"
 POLICY, FUSED, ENGINE, RUNTIME = "PyTorch policy", "fused", "engine", "C ABI"

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from libra_edge.atomic import new_file, writing
-from libra_edge.errors import InputError
+from libra_edge.errors import InputError, LibraWarning
 from libra_edge.paths import StrPath
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.policy.wrapped import unwrapped
 
 CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (
     "config.json",
@@ -169,6 +171,22 @@ def build_policy(config: PolicyConfig, statistics: Statistics) -> LibraVLA:
     return LibraVLA(config, state, action)
 
 
+def outline(config: PolicyConfig) -> LibraVLA:
+    """A policy's layers with names and shapes, and nothing allocated for their weights."""
+
+    def units(dims: int) -> dict[str, list[float]]:
+        low, high = [-1.0] * dims, [1.0] * dims
+        names = {"q01": low, "q99": high, "min": low, "max": high, "mean": [0.0] * dims}
+        return {**names, "std": high}
+
+    statistics: Statistics = {
+        "observation.state": units(config.state_dim),
+        "action": units(config.action_dim),
+    }
+    with torch.device("meta"):
+        return build_policy(config, statistics).to("meta").eval().requires_grad_(False)
+
+
 def load_checkpoint(
     path: StrPath, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:
@@ -188,6 +206,7 @@ def load_checkpoint(
         raise InputError(
             "not-a-checkpoint", f"{path} is not a folder.", "Name a checkpoint folder."
         )
+    _require_links_lead_somewhere(path)
     config = read_config(path / CONFIG)
     statistics = read_statistics(path / STATISTICS)
     tokenizer = Tokenizer(path / TOKENIZER, config.instruction_length)
@@ -207,9 +226,23 @@ def load_checkpoint(
     tensors: dict[str, torch.Tensor] = {}
     for file in _weight_files(path):
         tensors.update(_read_tensors(file))
+    tensors, said = unwrapped(path, tensors, policy.state_dict().keys())
+    if said is not None:
+        warnings.warn(LibraWarning("checkpoint-unwrapped", said), stacklevel=2)
     _check_tensors(path, tensors, policy)
     policy.load_state_dict(tensors)
     return Checkpoint(path, config, statistics, tokenizer, policy.float().eval())
+
+
+def _require_links_lead_somewhere(path: Path) -> None:
+    """Members may be links into a cache, as Hugging Face's; a link to nothing has its own error."""
+    for file in sorted(path.iterdir()):
+        if file.is_symlink() and not file.exists():
+            raise InputError(
+                "checkpoint-link-broken",
+                f"{file} is a link to {file.readlink()}, which does not exist.",
+                "Copy the folder with its links followed (cp -L, rsync -L), or download it again.",
+            )
 
 
 def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> LibraVLA:

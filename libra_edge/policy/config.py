@@ -6,12 +6,12 @@ L = M*H = `plan_steps`, K = `schedule.denoise_steps`.
 
 from __future__ import annotations
 
+import json
+from ctypes import c_float
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -21,27 +21,30 @@ from pydantic import (
 )
 
 from libra_edge.errors import InputError, did_you_mean
+from libra_edge.models import Strict
 from libra_edge.paths import StrPath
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Size = Annotated[int, Field(ge=1, le=65_536)]
+# Printable: a C caller is handed it as text.
+Unit = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,64}$")]
+Bins = Annotated[int, Field(ge=2, le=1_000)]
+Steps = Annotated[int, Field(ge=1, le=1_000)]
+InstructionLength = Annotated[int, Field(ge=1, le=4_096)]
+# What stays finite, and above zero, in the float32 of the engines and the runtime.
+Limit = Annotated[float, Field(ge=-1e30, le=1e30)]
+ChangeLimit = Annotated[float, Field(ge=1e-30, le=1e30)]
 Normalization = Literal["quantiles", "min_max", "mean_std", "identity"]
 PredictionType = Literal["epsilon", "sample", "velocity"]
 Scheduler = Literal["ddim", "dpm_solver_pp", "flow_euler"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 
 
-class Strict(BaseModel):
-    """Base of every configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class StateDim(Strict):
     """One dimension of the robot's proprioceptive state."""
 
     name: Name
-    unit: str
+    unit: Unit
 
 
 class ActionDim(Strict):
@@ -53,28 +56,30 @@ class ActionDim(Strict):
     whether an action outside any of these is clamped or latches FAULT.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("on_limit", "max_step_change", "max_acceleration")
+
     name: Name
-    unit: str
+    unit: Unit
     kind: Literal["absolute", "delta", "gripper"]
-    lower: float
-    upper: float
+    lower: Limit
+    upper: Limit
     on_limit: Literal["clamp", "fault"] = "clamp"
-    max_step_change: Annotated[float, Field(gt=0)] | None = None
-    max_acceleration: Annotated[float, Field(gt=0)] | None = None
+    max_step_change: ChangeLimit | None = None
+    max_acceleration: ChangeLimit | None = None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keys added after the first release are left out where unset: old bytes stay the same."""
         content: dict[str, Any] = write(self)
         fields = type(self).model_fields
-        for name in ("on_limit", "max_step_change", "max_acceleration"):
+        for name in self.later:
             if content[name] == fields[name].default:
                 del content[name]
         return content
 
     @model_validator(mode="after")
     def _ordered(self) -> ActionDim:
-        if self.lower >= self.upper:
+        if c_float(self.lower).value >= c_float(self.upper).value:
             raise ValueError(f"action {self.name!r}: lower {self.lower} is not below {self.upper}")
         return self
 
@@ -153,7 +158,7 @@ class ScheduleConfig(Strict):
     prediction_type: PredictionType = "sample"
     scheduler: Scheduler = "ddim"
     timestep_spacing: TimestepSpacing = "trailing"
-    denoise_steps: Annotated[int, Field(ge=1, le=1_000)] = 10
+    denoise_steps: Steps = 10
     clip_sample: Annotated[float, Field(gt=0)] | None = 1.0
 
     @field_validator("clip_sample", mode="before")
@@ -195,10 +200,10 @@ class PolicyConfig(Strict):
     type: Literal["libra_vla"] = "libra_vla"
     embodiment: Embodiment
     normalization: NormalizationConfig = NormalizationConfig()
-    bins: Annotated[int, Field(ge=2, le=1_000)] = 10
-    chunk: Annotated[int, Field(ge=1, le=1_000)] = 5
-    chunks_per_plan: Annotated[int, Field(ge=1, le=1_000)] = 2
-    instruction_length: Annotated[int, Field(ge=1, le=4_096)] = 12
+    bins: Bins = 10
+    chunk: Steps = 5
+    chunks_per_plan: Steps = 2
+    instruction_length: InstructionLength = 12
     vocabulary: Annotated[int, Field(ge=2, le=1_000_000)]
     planner: PlannerConfig = PlannerConfig()
     refiner: RefinerConfig | None = RefinerConfig()
@@ -257,6 +262,42 @@ def _explain(error: ValidationError, path: Path) -> InputError:
     )
 
 
+_OTHER_POLICIES = {
+    "act": "Action Chunking Transformer",
+    "diffusion": "Diffusion Policy",
+    "groot": "NVIDIA GR00T",
+    "pi0": "π0",
+    "pi0_fast": "π0-FAST",
+    "pi05": "π0.5",
+    "smolvla": "SmolVLA",
+    "tdmpc": "TD-MPC",
+    "vqbet": "VQ-BeT",
+    "xvla": "X-VLA",
+}
+
+
+def _other_policy(text: str, path: Path) -> InputError | None:
+    """The error for a folder that holds a policy, but none that is compiled here."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    own = PolicyConfig.model_fields["type"].default
+    kind = content.get("type", content.get("model_type"))
+    if not isinstance(kind, str) or kind == own:
+        return None
+    name = _OTHER_POLICIES.get(kind)
+    whose = "a transformers model" if "type" not in content else "a LeRobot policy"
+    return InputError(
+        "checkpoint-other-policy",
+        f"{path.parent} holds {whose} of the type {kind!r}" + (f" ({name})." if name else "."),
+        f"Policies of the type {own!r} are compiled here: train one on the same dataset with "
+        "`libra-edge train DATASET`, or run this one with the program that trained it.",
+    )
+
+
 def read_config(path: StrPath) -> PolicyConfig:
     """Read a checkpoint's `config.json`.
 
@@ -267,6 +308,13 @@ def read_config(path: StrPath) -> PolicyConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        inner = path.parent / "pretrained_model"
+        if (inner / path.name).is_file():
+            raise InputError(
+                "not-a-checkpoint",
+                f"{path.parent} is a LeRobot training folder; the policy is in {inner}.",
+                f"Name {inner}.",
+            ) from None
         raise InputError(
             "not-a-checkpoint",
             f"{path.parent} has no {path.name}.",
@@ -276,6 +324,8 @@ def read_config(path: StrPath) -> PolicyConfig:
         raise InputError(
             "config-invalid", f"{path} is not UTF-8 text.", "Name a checkpoint folder."
         ) from None
+    if other := _other_policy(text, path):
+        raise other
     try:
         return PolicyConfig.model_validate_json(text)
     except ValidationError as error:

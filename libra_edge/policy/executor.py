@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from libra_edge.policy.command import Command
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.intent_buffer import IntentBuffer
 from libra_edge.policy.noise import chunk_noise
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +45,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True)
-class StepInfo:
+class ExecutedStep:
     """What happened in one control step. Steps are absolute; `plan_age_steps` is -1 without one."""
 
     step: int
@@ -55,47 +56,6 @@ class StepInfo:
     refiner_ran: bool = False
     clamped: bool = False
     slowed: bool = False
-
-
-class IntentBuffer:
-    """Planned intents, aligned by control step."""
-
-    def __init__(self, dims: int) -> None:
-        self._intents: Tokens = np.zeros((0, dims), dtype=np.int32)
-        self._first = 0
-        self.plan_step: int | None = None
-
-    def replace(self, plan_step: int, intents: Tokens, now: int) -> bool:
-        """Take a plan for steps plan_step, plan_step + 1, …, of which some may be past `now`.
-
-        Returns:
-            False, leaving the buffer as it was, for a plan that is not newer than the present one
-            or lies wholly in the past.
-        """
-        stale = self.plan_step is not None and plan_step <= self.plan_step
-        if stale or plan_step + len(intents) <= now:
-            return False
-        self._intents, self._first = intents.copy(), plan_step
-        self.plan_step = plan_step
-        return True
-
-    def left(self, now: int) -> int:
-        """Number of steps, from `now` on, that are planned without a gap."""
-        if now < self._first:
-            return 0
-        return max(0, self.end - now)
-
-    @property
-    def end(self) -> int:
-        """The step after the last planned one."""
-        return self._first + len(self._intents)
-
-    def take(self, now: int, steps: int) -> Tokens | None:
-        """The intents of [now, now + steps), or None where they are not all planned."""
-        if self.left(now) < steps:
-            return None
-        offset = now - self._first
-        return self._intents[offset : offset + steps].copy()
 
 
 @dataclass(frozen=True)
@@ -145,6 +105,7 @@ class Executor:
         max_plan_age_steps: an action of a plan older than this is not sent; default L.
         chunks_per_plan: chunks to use of each plan (async only); default M.
         blend: how chunks take over from each other (async only); default: end to end.
+        max_observation_age_s: with an older observation it holds (sync only).
     """
 
     def __init__(
@@ -160,6 +121,7 @@ class Executor:
         max_plan_age_steps: int | None = None,
         chunks_per_plan: int | None = None,
         blend: Blend | None = None,
+        max_observation_age_s: float = 0.5,
     ) -> None:
         self._engines = engines
         self._config = config
@@ -171,6 +133,7 @@ class Executor:
         self._max_age = config.plan_steps if max_plan_age_steps is None else max_plan_age_steps
         self._plan_steps = (chunks_per_plan or config.chunks_per_plan) * config.chunk
         self._blend = blend or Blend()
+        self._max_observation_age_ns = round(max_observation_age_s * 1e9)
         self._command = Command(config.embodiment.actions)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
 
@@ -183,7 +146,8 @@ class Executor:
             seed: seed of the refiner's noise.
             instruction: tokens int64 [T].
         """
-        self._seed, self._instruction = seed, instruction
+        # Public: another instruction may be set between steps; the next plan follows it.
+        self._seed, self.instruction = seed, instruction
         self._step, self._chunk = 0, 0
         self._buffer = IntentBuffer(self._config.action_dim)
         self._planning: tuple[int, int, Tokens] | None = None
@@ -191,31 +155,43 @@ class Executor:
         self._refine_steps, self._refined_step = (0, 0), 0
         self._queue: dict[int, _Row] = {}
         self._fault = ""
+        self._seen: tuple[int, Images, Floats] | None = None
 
-    def step(self, images: Images, state: Floats) -> tuple[Floats, StepInfo]:
+    def step(self, images: Images | None, state: Floats | None) -> tuple[Floats, ExecutedStep]:
         """One control step on the newest observation.
 
         Args:
-            images: uint8 [V, h, w, 3].
+            images: uint8 [V, h, w, 3]; None, like `state`, where nothing new was seen (sync only).
             state: physical units, float32 [P].
 
         Returns:
             The action float32 [D] in physical units, and what happened.
         """
-        info = StepInfo(self._step)
-        if not self._fault:
-            info = self._run(info, images, state)
-        action, info = self._act(info)
+        info = ExecutedStep(self._step)
+        if images is not None and state is not None:
+            self._seen = (self._step, images, state)
+        waits = self._waits()
+        if not self._fault and not waits and self._seen is not None:
+            info = self._run(info, *self._seen[1:])
+        action, info = self._act(info, waits)
         if self._buffer.plan_step is not None and info.plan_age_steps < 0:
             info = replace(info, plan_age_steps=self._step - self._buffer.plan_step)
         self._step += 1
         return action, info
 
-    def _act(self, info: StepInfo) -> tuple[Floats, StepInfo]:
+    def _waits(self) -> str:
+        """Why the newest observation is none to act on, or nothing."""
+        if self._seen is None:
+            return "nothing observed yet"
+        steps = self._step - self._seen[0]
+        age_ns = int(steps * 1e9 / self._config.embodiment.control_hz)
+        return "observation is too old" if age_ns > self._max_observation_age_ns else ""
+
+    def _act(self, info: ExecutedStep, waits: str) -> tuple[Floats, ExecutedStep]:
         row = self._queue.pop(self._step, None)
         if row is not None and self._step - row.plan_step > self._max_age:
             row = None
-        if row is not None and not self._fault:
+        if row is not None and not self._fault and not waits:
             limited = self._command.send(row.action)
             info = replace(
                 info, clamped=bool(limited.clamped.any()), slowed=bool(limited.slowed.any())
@@ -230,10 +206,10 @@ class Executor:
             planned = bool(self._queue) or self._buffer.left(self._step) >= self._config.chunk
             late = planned or self._refining is not None
             reason = "action queue ran dry" if late else "no valid plan"
-            info = replace(info, state=State.HOLD, reason=reason)
+            info = replace(info, state=State.HOLD, reason=waits or reason)
         return self._command.hold().copy(), info
 
-    def _run(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _run(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         if not np.isfinite(state).all():
             self._fault = "state is not finite"
             return info
@@ -246,7 +222,7 @@ class Executor:
             self._deliver_chunk()
         return info
 
-    def _run_in_step(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _run_in_step(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         if self._queue:
             return info
         if self._buffer.left(self._step) < self._config.chunk:
@@ -259,12 +235,12 @@ class Executor:
         return info
 
     def _plan(self, images: Images, state: Floats) -> Tokens:
-        intents, _ = self._engines.plan(images, self._instruction, state)
+        intents, _ = self._engines.plan(images, self.instruction, state)
         if intents.min() < 0 or intents.max() >= self._config.bins:
             self._fault = "planner output is not an intent"
         return intents
 
-    def _plan_ahead(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _plan_ahead(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         self._deliver_plan()
         if self._planning is None and self._buffer.left(self._step) <= self._refill_steps:
             intents = self._plan(images, state)[: self._plan_steps]

@@ -5,23 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
-from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.catalog import list_targets
+from libra_edge.models import Strict
 from libra_edge.verification.latency import Latency
 
 
-class BoundedLatency(BaseModel):
+class BoundedLatency(Strict):
     """One line of the roofline table.
 
     bound_ms: the least time on the target, with what sets it (`compute` or `memory`), None where
     the target's profile has no rates or the release does not say its work; measured_ms: the median
     here, None where the release does not run here.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str
     bound_ms: float | None

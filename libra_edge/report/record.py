@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from libra_edge.bundle.manifest import canonical_json
 from libra_edge.evaluation.non_inferiority import PairedTask
-from libra_edge.limits import ChangedLimit
-from libra_edge.parity.gates import Verdict
+from libra_edge.limits import ChangedLimit, Verdict
+from libra_edge.models import Strict
 from libra_edge.report.bounded_latencies import BoundedLatency
 from libra_edge.report.sensitivities import LayerSensitivity
 from libra_edge.verification.differences import DenoisingDetail, PlannerDetail, RefinerDetail
@@ -20,11 +18,7 @@ from libra_edge.verification.latency import Latency
 from libra_edge.verification.smoothness import TrajectoryDetail
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CheckFacts(_Facts):
+class CheckFacts(Strict):
     """One comparison; `value` and `threshold` are null where nothing could be measured."""
 
     stage: str
@@ -36,7 +30,7 @@ class CheckFacts(_Facts):
     note: str
 
 
-class Report(_Facts):
+class Report(Strict):
     """Everything a person or a CI needs to decide on a release.
 
     gates: limits of this verification that are not the recipe's; left_out: what was not asked for;

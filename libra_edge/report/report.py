@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.layers import precision_shares
+from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.evaluation.non_inferiority import PairedCheck
-from libra_edge.parity.gates import Check, Verdict
+from libra_edge.limits import overall
+from libra_edge.parity.gates import Check
 from libra_edge.report.bounded_latencies import bounded_latencies
 from libra_edge.report.record import CheckFacts, Report, json_schema
 from libra_edge.report.sensitivities import read_sensitivities
@@ -25,13 +26,6 @@ __all__ = ["Report", "json_schema", "make_report", "markdown"]
 def check_facts(checks: Sequence[Check]) -> tuple[CheckFacts, ...]:
     """Checks as the report holds them."""
     return tuple(CheckFacts.model_validate(check.to_json()) for check in checks)
-
-
-def overall(checks: Sequence[Check]) -> Verdict:
-    """A failure counts before a gap, a gap before success."""
-    verdicts = {check.verdict for check in checks}
-    order: tuple[Verdict, ...] = ("fail", "not measured", "pass")
-    return next((verdict for verdict in order if verdict in verdicts), "not measured")
 
 
 def make_report(
@@ -54,7 +48,7 @@ def make_report(
     behind, latencies = result.behind, result.behind.latencies
     paired = (check.tasks for check in result.checks if isinstance(check, PairedCheck))
     return Report(
-        verdict=overall(result.checks),
+        verdict=overall(check.verdict for check in result.checks),
         release_id=result.manifest.release_id,
         manifest=result.manifest.model_dump(mode="json"),
         checks=check_facts(result.checks),

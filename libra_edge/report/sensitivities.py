@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
+from libra_edge.models import Strict
 from libra_edge.policy.config import ActionDim
 
 if TYPE_CHECKING:
@@ -15,14 +14,12 @@ if TYPE_CHECKING:
 _BAR_WIDTH, _ROW_HEIGHT, _NAME_WIDTH = 360, 18, 330
 
 
-class LayerSensitivity(BaseModel):
+class LayerSensitivity(Strict):
     """What quantising one layer alone did where the release was compiled.
 
     gate_used: the largest share of a parity gate that it uses up; tokens: share of equal tokens;
     action: p99 action error as a share of the range; kept: it stays in high precision.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layer: str
     gate_used: float

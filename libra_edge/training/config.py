@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from libra_edge.errors import InputError
+from libra_edge.models import Strict
 from libra_edge.paths import StrPath
-from libra_edge.policy.config import Embodiment, PolicyConfig, Strict
+from libra_edge.policy.config import Embodiment, NormalizationConfig, PolicyConfig
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,6 +57,26 @@ class TrainingRecipe(Strict):
 
     policy: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
+
+    @property
+    def normalization(self) -> NormalizationConfig:
+        """Which statistics span states and actions.
+
+        Raises:
+            InputError: the table does not say so.
+        """
+        try:
+            return NormalizationConfig.model_validate(self.policy.get("normalization", {}))
+        except ValidationError as error:
+            raise _invalid("[policy.normalization]", error) from None
+
+    @property
+    def instruction_length(self) -> int:
+        """T, the tokens that the policy takes."""
+        default = PolicyConfig.model_fields["instruction_length"].default
+        # What is no length is refused with the whole policy, by its key.
+        length = self.policy.get("instruction_length", default)
+        return length if isinstance(length, int) else int(default)
 
     def policy_config(self, vocabulary: int, embodiment: Embodiment) -> PolicyConfig:
         """The policy for a vocabulary and a robot.

@@ -21,6 +21,7 @@ from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.checkpoint import Statistics, save_checkpoint
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.training.config import TrainingConfig
+from libra_edge.training.frames import FrameStore
 from libra_edge.training.losses import Curriculum, Diffusion, coarse_loss, mixed_intents
 from libra_edge.training.windows import Batch, Windows, random_shift
 
@@ -148,6 +149,8 @@ class Trainer:
                     log.flush()
                 if self.step % self._config.save_every == 0 or self.step == self._config.steps:
                     self.save()
+        if isinstance(self._windows.frames, FrameStore):
+            self._windows.frames.discard()
 
     def save(self) -> None:
         """Write the averaged weights as a checkpoint, and the state that `resume` reads."""

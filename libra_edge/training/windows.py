@@ -1,23 +1,52 @@
 """Training samples: what planner and refiner see of a demonstration at run time.
 
 The planner looks at step s and plans s … s + L - 1. The refiner of chunk m (0 <= m < M) looks at
-step s + m*H, with the intents that the planner made m chunks earlier. Steps past an episode's end
-repeat its last action and are masked out of the losses.
+step s + m*H, with the intents that the planner made m chunks earlier. Steps past the end of an
+episode, or past a change of its instruction, repeat the last action and are masked out of the
+losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.data.types import Episode
+from libra_edge.data.types import FloatArray
 from libra_edge.errors import InputError
 from libra_edge.policy.actions import Affine, to_tokens
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.tokenizer import Tokenizer
+
+
+class Frames(Protocol):
+    """Pictures by number of the step: an array, or a file on disk."""
+
+    def __len__(self) -> int:
+        """Steps."""
+        ...
+
+    def __getitem__(self, steps: npt.NDArray[np.int64], /) -> npt.NDArray[np.uint8]:
+        """Some steps' pictures: uint8 [n, V, h, w, 3]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Track:
+    """The vectors of one episode, and what the robot was told.
+
+    Attributes:
+        states: float32 [T, P], physical units.
+        actions: float32 [T, D], physical units.
+        told: instructions with the step each begins at, the first at 0.
+    """
+
+    states: FloatArray
+    actions: FloatArray
+    told: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -37,27 +66,44 @@ class Batch:
 
 
 class Windows:
-    """All frames of a dataset in memory, and seeded batches of windows over them."""
+    """Seeded batches of windows over all frames of a dataset.
+
+    Args:
+        frames: pictures of every step, episode after episode.
+        tracks: the episodes, in the same order.
+        config: the policy.
+        state: map of the states to the policy's unit range.
+        action: map of the actions.
+        tokenizer: the policy's.
+    """
 
     def __init__(
         self,
-        episodes: Iterable[Episode],
+        frames: Frames,
+        tracks: Sequence[Track],
         config: PolicyConfig,
         state: Affine,
         action: Affine,
         tokenizer: Tokenizer,
     ) -> None:
-        kept = list(episodes)
-        if not kept:
+        if not tracks:
             raise InputError("dataset-empty", "The dataset has no episodes.", "Collect some first.")
-        lengths = np.array([len(e) for e in kept])
         self._config = config
-        self._images = np.concatenate([e.images for e in kept])
-        self._states = state.normalize(np.concatenate([e.states for e in kept]))
-        self._actions = action.normalize(np.concatenate([e.actions for e in kept]))
-        encoded = np.stack([tokenizer.encode(e.instruction) for e in kept])
-        self._instructions = np.repeat(encoded, lengths, axis=0)
+        self.frames = frames
+        self._states = state.normalize(np.concatenate([track.states for track in tracks]))
+        self._actions = action.normalize(np.concatenate([track.actions for track in tracks]))
+        lengths, numbers = [], []
+        words: dict[str, int] = {}
+        for track in tracks:
+            ends = [start for start, _ in track.told[1:]] + [len(track.actions)]
+            for (start, text), end in zip(track.told, ends, strict=True):
+                lengths.append(end - start)
+                numbers.append(words.setdefault(text, len(words)))
+        self._words = np.stack([tokenizer.encode(text) for text in words])
+        self._told = np.repeat(np.array(numbers, np.int32), lengths)
         self._last = np.repeat(np.cumsum(lengths) - 1, lengths)
+        if not len(frames) == len(self._actions) == len(self._last):
+            raise ValueError(f"{len(frames)} pictures for {len(self._actions)} actions")
 
     def __len__(self) -> int:
         return len(self._actions)
@@ -73,12 +119,12 @@ class Windows:
         later = late[:, None] + np.arange(config.chunk)
         actions = self._actions[np.minimum(plan, last[:, None])]
         return Batch(
-            images=self._images[start],
+            images=self.frames[start],
             states=self._states[start],
-            instructions=self._instructions[start],
+            instructions=self._words[self._told[start]],
             tokens=to_tokens(actions, config.bins),
             mask=(plan <= last[:, None]).astype(np.float32),
-            late_images=self._images[late],
+            late_images=self.frames[late],
             late_states=self._states[late],
             chunk=chunk,
             late_actions=self._actions[np.minimum(later, last[:, None])],

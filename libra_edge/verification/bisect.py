@@ -20,10 +20,11 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.verify import open_release
+from libra_edge.errors import InputError
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.verification.recompile import Sources, graphs_again
+from libra_edge.verification.recompile import graphs_again
+from libra_edge.verification.request import Request
 from libra_edge.verification.unrolled_graphs import trips, unrolled
 
 Array = npt.NDArray[Any]
@@ -62,45 +63,30 @@ class Culprit:
         )
 
 
-def release_culprits(
-    path: StrPath,
-    checkpoint: StrPath,
-    data: StrPath | None,
-    *,
-    seed: int,
-    cache: StrPath | None,
-    out: StrPath,
-    calibrate: StrPath | None = None,
-) -> list[Culprit]:
+def release_culprits(request: Request, out: Path) -> list[Culprit]:
     """Bisect both graphs of a release against those compiled from its checkpoint.
 
     Those of a quantised release are compiled again with its recipe, its kept layers and its
     calibration data, so that both are the same but for the fault.
 
     Args:
-        path: the release.
-        checkpoint: what it was, or should have been, compiled from.
-        data: LeRobot dataset to take observations from; None makes them up.
-        seed: of the choice of observations.
-        cache: the compiler's cache; None takes the user's.
+        request: the verification that failed.
         out: folder for a repro per graph.
-        calibrate: what a quantised release was calibrated on.
 
     Raises:
-        InputError: the calibration data is missing or is not the release's.
+        InputError: there is no checkpoint, or not the calibration data that it takes.
     """
-    path = Path(path)
-    checkpoint = Path(checkpoint)
-    data = None if data is None else Path(data)
-    cache = None if cache is None else Path(cache)
-    out = Path(out)
-    calibrate = None if calibrate is None else Path(calibrate)
-    release, loaded = open_release(path), load_checkpoint(checkpoint)
+    if request.checkpoint is None:
+        raise InputError(
+            "bisect-needs-checkpoint",
+            "Without the checkpoint there is nothing to hold the graphs against.",
+            "Add --checkpoint CHECKPOINT.",
+        )
+    release, loaded = open_release(request.release), load_checkpoint(request.checkpoint)
     config, manifest = loaded.config, release.manifest
-    sources = Sources(checkpoint, calibrate, cache)
-    _, front = graphs_again(manifest, loaded, sources, lambda stage: None)
+    _, front = graphs_again(manifest, loaded, request, lambda stage: None)
     samples = choose_samples(
-        config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, seed, data
+        config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, request.seed, request.data
     )
     planner = _session(front.planner)
     plans = [planner.run(["intent"], planner_feeds(sample))[0] for sample in samples]
@@ -223,7 +209,7 @@ def _layer(node: NodeProto, graph: GraphProto) -> str:
     named = [each for each in node.input if each in weights and "." in each]
     for name in named:
         plain: str = name.rpartition("/")[2].removeprefix("policy.")
-        if not plain.startswith("_") and not plain.startswith("harm"):
+        if not plain.startswith("_"):
             return _TENSOR_OF_A_LAYER.sub("", plain)
     return ""
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from libra_edge.bundle.manifest import RefinerEngine
+from libra_edge.bundle.engine_facts import RefinerEngine
 from libra_edge.engines import engine
 from libra_edge.engines.session import Session
 from libra_edge.parity.samples import Sample

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from libra_edge.models import Strict
 from libra_edge.parity.gates import Outputs
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
@@ -20,11 +20,7 @@ _RESAMPLINGS = 1_000
 _WORST = 5
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Interval(_Facts):
+class Interval(Strict):
     """An estimate and its 95 % bootstrap interval over samples."""
 
     value: float
@@ -32,7 +28,7 @@ class Interval(_Facts):
     high: float
 
 
-class DimensionTokens(_Facts):
+class DimensionTokens(Strict):
     """Share of equal tokens of one action dimension, and its 95 % bootstrap interval."""
 
     name: str
@@ -41,7 +37,7 @@ class DimensionTokens(_Facts):
     high: float
 
 
-class PlannerDetail(_Facts):
+class PlannerDetail(Strict):
     """Intent tokens of a candidate against a reference, over `samples` samples.
 
     seed: of the bootstrap; agreement: share of equal tokens; weighted_agreement: the same, each
@@ -62,7 +58,7 @@ class PlannerDetail(_Facts):
     differing_margins: tuple[float, ...]
 
 
-class DimensionError(_Facts):
+class DimensionError(Strict):
     """Absolute action error of one dimension, in its unit; `span` is its range."""
 
     name: str
@@ -74,7 +70,7 @@ class DimensionError(_Facts):
     max: float
 
 
-class WorstSample(_Facts):
+class WorstSample(Strict):
     """One of the samples with the largest error, as a fraction of the dimension's range."""
 
     sample: int
@@ -83,7 +79,7 @@ class WorstSample(_Facts):
     error: float
 
 
-class RefinerDetail(_Facts):
+class RefinerDetail(Strict):
     """Actions of a candidate against a reference, over the `compared` samples with equal intents.
 
     seed: of the bootstrap; cosine and snr_db: per sample, of actions scaled by each dimension's
@@ -100,7 +96,7 @@ class RefinerDetail(_Facts):
     worst: tuple[WorstSample, ...]
 
 
-class StepError(_Facts):
+class StepError(Strict):
     """Absolute error of the noisy actions after one denoising step, in shares of each range."""
 
     step: int
@@ -109,7 +105,7 @@ class StepError(_Facts):
     max: float
 
 
-class DenoisingDetail(_Facts):
+class DenoisingDetail(Strict):
     """Errors after every step, over `samples` samples, both given the policy's intents and noise.
 
     runs_in: what the release's loop, written out, was run by; seed: of the bootstrap.

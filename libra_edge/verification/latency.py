@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from libra_edge.models import Strict
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.executor import Engines
 
@@ -17,10 +17,8 @@ _CALLS = 60
 _WARMING = 3
 
 
-class Latency(BaseModel):
+class Latency(Strict):
     """Wall time of single calls on one thread, in the order they were made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["planner", "refiner"]
     calls_ms: tuple[float, ...]

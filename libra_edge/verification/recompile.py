@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.manifest import Calibration, Manifest
 from libra_edge.bundle.verify import Release
-from libra_edge.catalog import HIGH, Recipe, load_recipe
+from libra_edge.catalog import HIGH, load_recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
-from libra_edge.parity.gates import FUSED, POLICY, Check, Verdict, not_measured
-from libra_edge.paths import to_paths
+from libra_edge.limits import Verdict
+from libra_edge.parity.gates import POLICY, Check, not_measured
 from libra_edge.policy.executor import Engines
+from libra_edge.verification.request import Request
 
 if TYPE_CHECKING:
     from libra_edge.compiler.cache import StageCache
@@ -30,23 +31,7 @@ if TYPE_CHECKING:
 AGAINST_CHECKPOINT = "release vs checkpoint"
 TOKENIZER = "tokenizer.json"
 STAGES_BETWEEN = "stages in between, compiled again, each against the one before it"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where to compile again from.
-
-    checkpoint: None if none was given; calibrate: LeRobot dataset that a quantised release was
-    calibrated on; cache: the compiler's, None takes the user's.
-    """
-
-    checkpoint: Path | None
-    calibrate: Path | None = None
-    cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Take paths as text too."""
-        to_paths(self)
+NOT_RECORDED = "its manifest has no table of what it was calibrated on"
 
 
 @dataclass(frozen=True)
@@ -95,52 +80,41 @@ def read_checkpoint(release: Release, path: Path | None) -> Trained:
 
 
 def with_stages(
-    trained: Trained,
-    manifest: Manifest,
-    sources: Sources,
-    on_stage: Callable[[str], None],
-    *,
-    quick: bool = False,
+    trained: Trained, manifest: Manifest, request: Request, on_stage: Callable[[str], None]
 ) -> Trained:
     """The same with the policy's engines, and those of its graphs compiled again.
 
     Args:
         trained: from `read_checkpoint`.
         manifest: the release's.
-        sources: the checkpoint, and what else compiling takes.
+        request: what is verified against what; a quick one compiles nothing.
         on_stage: called with what is going on.
-        quick: take the policy alone, and compile nothing.
     """
     loaded = trained.checkpoint
     if loaded is None:
         return trained
-    from libra_edge.compiler.graphs.staged_engines import (
-        exported_engines,
-        fused_engines,
-        split_engines,
-    )
+    from libra_edge.compiler.graphs.staged_engines import stages
     from libra_edge.evaluation.torch_controller import TorchEngines
 
-    policy: tuple[str, Engines] = (POLICY, TorchEngines(loaded.policy))
-    if quick:
-        return replace(trained, stages=(policy,), left_out=(STAGES_BETWEEN,))
-    if load_recipe(manifest.recipe).quantizes and sources.calibrate is None:
-        # They depend on calibration data; the policy itself is the one that counts.
-        why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
-        return replace(trained, stages=(policy,), left_out=(why,))
-    quantized, front = graphs_again(manifest, loaded, sources, on_stage)
-    stages: tuple[tuple[str, Engines], ...] = (
-        policy,
-        *((("quantised", TorchEngines(quantized.policy)),) if quantized else ()),
-        ("split", split_engines(front.split)),
-        ("exported", exported_engines(front.exported, front.split.tables)),
-        (FUSED, fused_engines(front.planner, front.refiners[manifest.engines.refiner.form])),
-    )
-    return replace(trained, stages=stages)
+    policy = replace(trained, stages=((POLICY, TorchEngines(loaded.policy)),))
+    if request.quick:
+        return replace(policy, left_out=(STAGES_BETWEEN,))
+    if load_recipe(manifest.recipe).quantizes:
+        # The stages depend on calibration data; the policy itself is the one that counts.
+        if request.calibrate is None:
+            why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
+            return replace(policy, left_out=(why,))
+        if manifest.calibration is None:
+            gap = not_measured(STAGES_BETWEEN, NOT_RECORDED)
+            return replace(policy, checks=(*trained.checks, gap))
+    quantized, front = graphs_again(manifest, loaded, request, on_stage)
+    form = manifest.engines.refiner.form
+    chain = stages(front, form, loaded.policy, quantized.policy if quantized else None)
+    return replace(trained, stages=tuple(chain))
 
 
 def graphs_again(
-    manifest: Manifest, checkpoint: Checkpoint, sources: Sources, on_stage: Callable[[str], None]
+    manifest: Manifest, checkpoint: Checkpoint, request: Request, on_stage: Callable[[str], None]
 ) -> tuple[Quantized | None, Front]:
     """The policy as the recipe rounds it, None where it does not, and the plain graphs of that.
 
@@ -150,8 +124,8 @@ def graphs_again(
     from libra_edge.compiler.cache import StageCache, default_cache
     from libra_edge.compiler.graphs.make_graphs import make_graphs
 
-    cache = StageCache(sources.cache or default_cache())
-    quantized = _quantized_again(manifest, checkpoint, sources, cache)
+    cache = StageCache(request.cache or default_cache())
+    quantized = _quantized_again(manifest, checkpoint, request.calibrate, cache)
 
     def say(stage: str, note: str) -> None:
         on_stage(f"{stage}: {note}")
@@ -160,73 +134,84 @@ def graphs_again(
 
 
 def _quantized_again(
-    manifest: Manifest, checkpoint: Checkpoint, sources: Sources, cache: StageCache
+    manifest: Manifest, checkpoint: Checkpoint, calibrate: Path | None, cache: StageCache
 ) -> Quantized | None:
     from libra_edge.compiler.quantization.assign import choose_precisions
-    from libra_edge.compiler.quantization.quantize import in_half, quantize
+    from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
 
     recipe = load_recipe(manifest.recipe)
-    if recipe.precision == "fp16":
-        return in_half(checkpoint)
+    form = engine((manifest.provision or manifest.engines.planner).kind).qdq
     if not recipe.quantizes:
-        return None
-    if sources.calibrate is None:
-        raise InputError(
-            "calibration-data-needed",
-            f"The release is of recipe {recipe.name!r}, whose graphs depend on calibration data.",
-            "Name the data it was calibrated on: --calibrate DATASET.",
-        )
-    data = _calibration_again(manifest, checkpoint, sources.calibrate)
-    decided = {d.subject: d.choice for d in manifest.decisions}
-    built = manifest.provision or manifest.engines.planner
-    form = engine(built.kind).qdq
+        return as_the_recipe_says(checkpoint, recipe, None, form, cache)
+    recorded = _recorded(manifest)
+    if recorded.algorithm != recipe.algorithm:
+        raise _differs(f"Recipe {recipe.name!r} is {recipe.algorithm} here", recorded.algorithm)
+    data = _calibration_again(recorded, checkpoint, calibrate)
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     kept: Precisions = {
-        name: precision if str(precision) == decided.get(name) else HIGH
+        name: precision if str(precision) == _precision(recorded, name) else HIGH
         for name, precision in wanted.items()
     }
     quantized = quantize(checkpoint, recipe, data, form, cache, kept)
-    _require_same_ranges(manifest, recipe, quantized)
+    _require_same_ranges(recorded, quantized)
     return quantized
 
 
-def _require_same_ranges(manifest: Manifest, recipe: Recipe, quantized: Quantized) -> None:
-    """Refuse to hold a release against graphs that another recipe or compiler would have made."""
-    from libra_edge.compiler.release.facts import range_words
+def _recorded(manifest: Manifest) -> Calibration:
+    if manifest.calibration is None:
+        raise InputError(
+            "calibration-not-recorded",
+            f"{manifest.name} was compiled by libra-edge {manifest.tools.get('libra-edge', '?')}: "
+            f"{NOT_RECORDED}.",
+            "Compile it again with this libra-edge, or leave out what needs its graphs.",
+        )
+    return manifest.calibration
 
-    reasons = {d.subject: d.reason for d in manifest.decisions}
+
+def _precision(recorded: Calibration, name: str) -> str | None:
+    return recorded.layers[name].precision if name in recorded.layers else None
+
+
+def _require_same_ranges(recorded: Calibration, quantized: Quantized) -> None:
+    """Refuse to hold a release against graphs that another recipe or compiler would have made."""
+    from libra_edge.compiler.release.facts import input_amax
+
     for name, precision in quantized.precisions.items():
-        found = quantized.ranges.get(name)
-        if found is None or precision.activations in ("fp32", "fp16"):
-            continue
-        if range_words(found, recipe) not in reasons.get(name, ""):
-            raise InputError(
-                "calibration-differs",
-                f"Calibrating again gives {name} {range_words(found, recipe)}; the manifest says: "
-                f"{reasons.get(name, 'nothing')}.",
-                "Use the libra-edge that compiled the release, or leave out --calibrate.",
-            )
+        found = input_amax(quantized.ranges.get(name), precision)
+        known = recorded.layers[name].input_amax if name in recorded.layers else None
+        if found != known:
+            raise _differs(f"Calibrating again gives {name} inputs within {found}", str(known))
+
+
+def _differs(here: str, recorded: str) -> InputError:
+    return InputError(
+        "calibration-differs",
+        f"{here}; the manifest says {recorded}.",
+        "Use the libra-edge that compiled the release, or leave out --calibrate.",
+    )
 
 
 def _calibration_again(
-    manifest: Manifest, checkpoint: Checkpoint, calibrate: Path
+    recorded: Calibration, checkpoint: Checkpoint, calibrate: Path | None
 ) -> CalibrationData:
     """The frames that the manifest lists, if they are still what they were."""
     from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 
-    source = next((d for d in manifest.decisions if d.subject == "calibration data"), None)
-    listed = [d.choice for d in manifest.decisions if d.subject.startswith("calibration frames")]
-    count = sum(len(choice.split()) for choice in listed)
-    if source is not None and count:
-        data = open_calibration_data(calibrate, None, checkpoint, count)
-        if source.reason.endswith(data.sha256):
-            return data
-    raise InputError(
-        "calibration-data-differs",
-        f"{calibrate} is not what this release was calibrated on.",
-        f"Name what the manifest names: {source.choice if source else 'no dataset'}.",
-    )
+    if calibrate is None:
+        raise InputError(
+            "calibration-data-needed",
+            "The release is quantised, and its graphs depend on calibration data.",
+            f"Name the data it was calibrated on, dataset {recorded.dataset}: --calibrate DATASET.",
+        )
+    data = open_calibration_data(calibrate, None, checkpoint, len(recorded.frames))
+    if data.sha256 != recorded.sha256:
+        raise InputError(
+            "calibration-data-differs",
+            f"{calibrate} is not what this release was calibrated on.",
+            f"Name what the manifest names: dataset {recorded.dataset}.",
+        )
+    return data
 
 
 def _as_checkpoint(metric: str, passed: bool, otherwise: str) -> Check:

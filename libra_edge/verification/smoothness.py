@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import LibraError
+from libra_edge.models import Strict
 from libra_edge.parity.gates import NOT_FINITE
-from libra_edge.policy.config import ActionDim, PolicyConfig
+from libra_edge.policy.config import ActionDim, Embodiment, PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Images, Instruction, State
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.verification.differences import Floats, Interval, bootstrap
@@ -31,11 +31,7 @@ PLANNER_DELAY_STEPS, REFINER_DELAY_STEPS = 2, 1
 _STANDING = 1e-3
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrajectoryRun(_Facts):
+class TrajectoryRun(Strict):
     """One way to run, over all episodes; 95 % bootstrap intervals over episodes.
 
     engines: the release's, or the policy's own in PyTorch; jerk: mean length of the path's third
@@ -54,7 +50,7 @@ class TrajectoryRun(_Facts):
     held_steps: int
 
 
-class TrajectoryDetail(_Facts):
+class TrajectoryDetail(Strict):
     """Paths of executed actions on recorded episodes, each dimension scaled by its range.
 
     Delta dimensions are summed up to a path, grippers are left out. The release's sync run stands
@@ -79,21 +75,25 @@ class Recording:
     states: npt.NDArray[np.float32]
 
 
-def read_recordings(data: Path, tokenizer: Tokenizer, seed: int) -> list[Recording]:
+def read_recordings(
+    data: Path, robot: Embodiment, tokenizer: Tokenizer, seed: int
+) -> list[Recording]:
     """Up to 12 episodes of a LeRobot dataset, their first 60 steps.
 
     Raises:
         InputError: the dataset cannot be read.
     """
     with needs_extra("train", "Reading a dataset"):
-        from libra_edge.data.lerobot import Dataset
-    dataset = Dataset(data)
+        from libra_edge.data.examine import open_dataset
+    dataset = open_dataset(data, robot, tokenizer)
     count = min(EPISODES, len(dataset.episodes))
     chosen = np.random.default_rng(seed).choice(len(dataset.episodes), count, replace=False)
     episodes = (dataset.episode(int(number)) for number in sorted(chosen))
     return [
-        Recording(tokenizer.encode(e.instruction), e.images[:MOST_STEPS], e.states[:MOST_STEPS])
+        Recording(tokenizer.encode(e.instruction), e.images[:steps], e.states[:steps])
         for e in episodes
+        # A recording has one instruction: it ends where the robot is told another.
+        for steps in (min(MOST_STEPS, e.steps_of_first_instruction),)
     ]
 
 

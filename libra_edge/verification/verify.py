@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libra_edge.binding.policy import Policy
@@ -21,13 +20,12 @@ from libra_edge.catalog import load_recipe
 from libra_edge.compiler.cache import default_cache
 from libra_edge.errors import ExitCode
 from libra_edge.evaluation.non_inferiority import STAGE as CLOSED_LOOP
-from libra_edge.evaluation.non_inferiority import ClosedLoop, closed_loop_checks
-from libra_edge.limits import ChangedLimit, Limits, read_gates
+from libra_edge.evaluation.non_inferiority import closed_loop_checks
+from libra_edge.limits import ChangedLimit, Limits, Verdict, read_gates
 from libra_edge.parity.gates import (
     ENGINE,
     RUNTIME,
     Check,
-    Verdict,
     compare,
     compare_chain,
     compare_edges,
@@ -37,7 +35,6 @@ from libra_edge.parity.gates import (
 )
 from libra_edge.parity.golden import GOLDEN, compare_golden
 from libra_edge.parity.samples import Sample, choose_samples, edge_samples
-from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
@@ -53,11 +50,11 @@ from libra_edge.verification.latency import Latency, measure_latencies
 from libra_edge.verification.open_engines import elsewhere, load_engines, load_graphs
 from libra_edge.verification.recompile import (
     TOKENIZER,
-    Sources,
     Trained,
     read_checkpoint,
     with_stages,
 )
+from libra_edge.verification.request import DEFAULT_SEED, Request
 from libra_edge.verification.smoothness import (
     Recording,
     TrajectoryDetail,
@@ -72,9 +69,6 @@ if TYPE_CHECKING:
 
 OnStage = Callable[[str], None]
 GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
-DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 24
-# Not the compiler's seed: a gate is worth more on observations it was not passed on before.
-DEFAULT_SEED = 1
 # What `--quick` does not ask for, besides the stages that would have to be compiled again.
 NOT_QUICK = ("trajectories of executed actions", "error by denoising step", "latency")
 
@@ -133,110 +127,116 @@ class Verification:
 class _Subject:
     """A release under test, and what it is tested on; without a runtime, not on this machine."""
 
+    request: Request
     release: Release
     runtime: Policy | None
+    limits: Limits
+    truth: Checkpoint | None
     dims: Sequence[ActionDim]
+    bins: int
     samples: Sequence[Sample]
     edges: Sequence[Sample]
     recordings: Sequence[Recording] | None
-    limits: Limits
-    seed: int
-    quick: bool
     on_stage: OnStage
 
 
-def verify_release(
-    path: StrPath,
-    checkpoint: StrPath | None = None,
-    data: StrPath | None = None,
-    *,
-    samples: int | None = None,
-    seed: int = DEFAULT_SEED,
-    golden_only: bool = False,
-    quick: bool = False,
-    gates: StrPath | None = None,
-    allow_loose: bool = False,
-    calibrate: StrPath | None = None,
-    closed_loop: ClosedLoop | None = None,
-    cache: StrPath | None = None,
-    on_stage: OnStage = lambda _: None,
-) -> Verification:
+def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Verification:
     """Measure a release against its golden vectors and against the checkpoint.
 
     Args:
-        path: release directory or `.libra` file.
-        checkpoint: what it was compiled from; None leaves those comparisons not measured.
-        data: LeRobot dataset to take observations from; None makes them up.
-        samples: observations per comparison; None takes 200, or 24 if `quick`.
-        seed: of the choice of observations, and of the noise.
-        golden_only: ask for bytes and golden vectors alone; nothing else counts as missing.
-        quick: ask for what needs no compiling, on fewer samples.
-        gates: TOML file of limits that replace the recipe's; None takes those.
-        allow_loose: take limits that are looser than the recipe's.
-        calibrate: what a quantised release was calibrated on, to compile its stages again.
-        closed_loop: also run the checkpoint and the release over the same simulated episodes.
-        cache: the compiler's cache, and of finished episodes; None takes the user's.
+        request: what to verify, against what.
         on_stage: called with each comparison's name before it is made.
 
     Raises:
         IntegrityError: the release is not the bytes its manifest says.
         InputError: the release, checkpoint, dataset or gates cannot be read or used.
     """
-    path = Path(path)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
-    data = None if data is None else Path(data)
-    gates = None if gates is None else Path(gates)
-    calibrate = None if calibrate is None else Path(calibrate)
-    cache = None if cache is None else Path(cache)
     on_stage("integrity")
-    release = open_release(path)
-    manifest = release.manifest
-    count = len(manifest.members)
-    checks = [Check("integrity", "members as in the manifest", count, count, count, "pass")]
-    held = read_gates(gates, load_recipe(manifest.recipe).gates, allow_loose=allow_loose)
-    limits, dims = held.limits, manifest.embodiment.actions
+    release = open_release(request.release)
+    default = load_recipe(release.manifest.recipe).gates
+    gates = read_gates(request.gates, default, allow_loose=request.allow_loose)
     with ExitStack() as stack:
-        here = not mismatches(needs_of(manifest), this_device())
-        runtime = stack.enter_context(Policy(release.path)) if here else None
-        on_stage(GOLDEN)
-        if runtime is None:
-            checks.append(not_measured(GOLDEN, elsewhere(release)))
-        else:
-            checks += compare_golden(release, GOLDEN, runtime, dims, limits)
-        if runtime is None and (graphs := load_graphs(release)) is not None:
-            checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
-        if golden_only:
-            return Verification(manifest, tuple(checks), gates=held.changes)
-        trained = read_checkpoint(release, checkpoint)
-        # The checkpoint's word counts: what a release says of itself is under test.
-        truth = trained.checkpoint
-        config = truth.config if truth else manifest.policy
-        body = truth.config.embodiment if truth else manifest.embodiment
-        tokenizer = truth.tokenizer if truth else _tokenizer(release)
-        wanted = samples or (QUICK_SAMPLES if quick else DEFAULT_SAMPLES)
-        chosen = choose_samples(body, config, tokenizer, wanted, seed, data)
-        edges = edge_samples(body, config, tokenizer, seed)
-        recordings = None
-        if truth is not None and data is not None and not quick:
-            recordings = read_recordings(data, tokenizer, seed)
-        sources = Sources(checkpoint, calibrate, cache)
-        trained = with_stages(trained, manifest, sources, on_stage, quick=quick)
-        subject = _Subject(
-            release, runtime, body.actions, chosen, edges, recordings, limits, seed, quick, on_stage
-        )
+        runtime = stack.enter_context(_runtime(release)) if _runs_here(release) else None
+        own = [_integrity(release), *_golden(release, runtime, gates.limits, on_stage)]
+        if request.golden_only:
+            return Verification(release.manifest, tuple(own), gates=gates.changes)
+        trained = read_checkpoint(release, request.checkpoint)
+        subject = _subject(request, release, runtime, gates.limits, trained.checkpoint, on_stage)
+        trained = with_stages(trained, release.manifest, request, on_stage)
         found, behind = _stages(subject, trained)
-    if closed_loop is not None:
-        found += _closed_loop(closed_loop, release, checkpoint, cache, on_stage)
+    found += _closed_loop(request, release, on_stage)
     return Verification(
-        manifest,
-        (*checks, *trained.checks, *found),
+        release.manifest,
+        (*own, *trained.checks, *found),
         behind,
-        held.changes,
-        (*trained.left_out, *(NOT_QUICK if quick else ())),
-        quick,
-        len(chosen),
-        seed,
+        gates.changes,
+        (*trained.left_out, *(NOT_QUICK if request.quick else ())),
+        request.quick,
+        len(subject.samples),
+        request.seed,
     )
+
+
+def _runs_here(release: Release) -> bool:
+    return not mismatches(needs_of(release.manifest), this_device())
+
+
+def _integrity(release: Release) -> Check:
+    count = len(release.manifest.members)
+    return Check("integrity", "members as in the manifest", count, count, count, "pass")
+
+
+def _golden(
+    release: Release, runtime: Policy | None, limits: Limits, on_stage: OnStage
+) -> list[Check]:
+    """Golden vectors through the C ABI, or through the plain graphs where it does not run."""
+    on_stage(GOLDEN)
+    dims = release.manifest.embodiment.actions
+    if runtime is not None:
+        return compare_golden(release, GOLDEN, runtime, dims, limits)
+    checks = [not_measured(GOLDEN, elsewhere(release))]
+    if (graphs := load_graphs(release)) is not None:
+        checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
+    return checks
+
+
+def _subject(
+    request: Request,
+    release: Release,
+    runtime: Policy | None,
+    limits: Limits,
+    truth: Checkpoint | None,
+    on_stage: OnStage,
+) -> _Subject:
+    """Choose observations; data that cannot be used is refused before anything is compiled."""
+    manifest, data, seed = release.manifest, request.data, request.seed
+    # The checkpoint's word counts: what a release says of itself is under test.
+    policy = truth.config if truth else manifest.policy
+    body = truth.config.embodiment if truth else manifest.embodiment
+    tokenizer = truth.tokenizer if truth else _tokenizer(release)
+    samples = choose_samples(body, policy, tokenizer, request.count, seed, data)
+    recordings = None
+    if truth is not None and data is not None and not request.quick:
+        recordings = read_recordings(data, body, tokenizer, seed)
+    edges = edge_samples(body, policy, tokenizer, seed)
+    return _Subject(
+        request,
+        release,
+        runtime,
+        limits,
+        truth,
+        body.actions,
+        policy.bins,
+        samples,
+        edges,
+        recordings,
+        on_stage,
+    )
+
+
+def _runtime(release: Release) -> Policy:
+    """The release through the C ABI, whatever it says of itself: that is under test."""
+    return Policy(release.path, allow_failed=True, allow_random_weights=True)
 
 
 def _stages(subject: _Subject, trained: Trained) -> tuple[list[Check], Behind]:
@@ -249,7 +249,7 @@ def _stages(subject: _Subject, trained: Trained) -> tuple[list[Check], Behind]:
         checks.append(not_measured(ENGINE, elsewhere(release)))
         if (graphs := load_graphs(release)) is not None:
             chain.append((GRAPHS, graphs))
-    elif not subject.quick or runtime is None:
+    elif not subject.request.quick or runtime is None:
         chain.append((ENGINE, engines))
     if runtime is None:
         checks.append(not_measured(RUNTIME, elsewhere(release)))
@@ -263,9 +263,9 @@ def _stages(subject: _Subject, trained: Trained) -> tuple[list[Check], Behind]:
         subject.on_stage(STEPS)
         checks += compare_steps(trained.checkpoint.config, engines, runtime, subject.samples)
     subject.on_stage("edge observations")
-    checks += compare_edges(*chain[-1], subject.edges, _bins(subject, trained))
+    checks += compare_edges(*chain[-1], subject.edges, subject.bins)
     finite = all(check.verdict == "pass" for check in found if check.metric == "finite")
-    if subject.quick or not finite:
+    if subject.request.quick or not finite:
         return checks, behind
     if trained.checkpoint is not None:
         behind = _more_detail(subject, trained.checkpoint, chain, behind)
@@ -290,10 +290,10 @@ def _compared(
     subject.on_stage(stage)
     # Each refiner after its own planner.
     candidate = run_engines(chain[-1][1], samples)
-    bins = _bins(subject, trained)
+    bins = subject.bins
     behind = Behind(
-        planner=planner_detail(reference, candidate, bins, dims, subject.seed),
-        refiner=refiner_detail(reference, candidate, samples, dims, subject.seed),
+        planner=planner_detail(reference, candidate, bins, dims, subject.request.seed),
+        refiner=refiner_detail(reference, candidate, samples, dims, subject.request.seed),
     )
     return [*checks, *compare(stage, reference, candidate, dims, limits)], behind
 
@@ -307,36 +307,34 @@ def _more_detail(
     subject.on_stage("denoising steps")
     graph = subject.release.member("engines/refiner.onnx").read_bytes()
     facts = subject.release.manifest.engines.refiner
-    denoising = denoising_detail(checkpoint.policy, graph, facts, subject.samples, subject.seed)
+    seed = subject.request.seed
+    denoising = denoising_detail(checkpoint.policy, graph, facts, subject.samples, seed)
     trajectory = None
     if subject.recordings is not None:
         subject.on_stage("trajectories")
         trajectory = trajectory_detail(
-            checkpoint.config, chain[-1][1], chain[0][1], subject.recordings, subject.seed
+            checkpoint.config, chain[-1][1], chain[0][1], subject.recordings, seed
         )
     return replace(behind, denoising=denoising, trajectory=trajectory)
-
-
-def _bins(subject: _Subject, trained: Trained) -> int:
-    truth = trained.checkpoint
-    return truth.config.bins if truth else subject.release.manifest.policy.bins
 
 
 def _tokenizer(release: Release) -> Tokenizer:
     return Tokenizer(release.member(TOKENIZER), release.manifest.policy.instruction_length)
 
 
-def _closed_loop(
-    asked: ClosedLoop,
-    release: Release,
-    checkpoint: Path | None,
-    cache: Path | None,
-    on_stage: OnStage,
-) -> list[Check]:
-    manifest = release.manifest
-    if checkpoint is None:
+def _closed_loop(request: Request, release: Release, on_stage: OnStage) -> list[Check]:
+    if request.closed_loop is None:
+        return []
+    if request.checkpoint is None:
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
-    if mismatches(needs_of(manifest), this_device()):
+    if not _runs_here(release):
         return [not_measured(CLOSED_LOOP, elsewhere(release))]
-    store = make_writable((cache or default_cache()) / "closed-loop", "--cache")
-    return closed_loop_checks(asked, checkpoint, release.path, manifest, store, on_stage)
+    store = make_writable((request.cache or default_cache()) / "closed-loop", "--cache")
+    return closed_loop_checks(
+        request.closed_loop,
+        request.checkpoint,
+        release.path,
+        release.manifest,
+        store,
+        on_stage,
+    )

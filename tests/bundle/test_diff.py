@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from libra_edge.bundle.diff import Change, diff_releases, read_build_report
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
+from libra_edge.bundle.members import MEMBERS
 from libra_edge.bundle.pack import write_release
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -31,14 +32,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_release_does_not_differ_from_itself(work: Path) -> None:
-    manifest = verify_release(work / "loop")
+    manifest = verify_integrity(work / "loop")
     report = read_build_report(work / "loop", manifest)
     assert report is not None
     assert diff_releases(manifest, manifest, report, report) == []
 
 
 def test_forms_differ_in_what_they_should(work: Path) -> None:
-    loop, unrolled = (verify_release(work / form) for form in ("loop", "unrolled"))
+    loop, unrolled = (verify_integrity(work / form) for form in ("loop", "unrolled"))
     changes = {(c.section, c.subject): c for c in diff_releases(loop, unrolled)}
     form = changes["graph", "refiner form"]
     assert (form.before, form.after) == ("loop", "unrolled")
@@ -180,7 +181,7 @@ def test_every_value_is_whole_at_80_columns(pair: tuple[Path, Path], more: list[
 
 
 def _changes(pair: tuple[Path, Path]) -> dict[tuple[str, str], Change]:
-    manifests = [verify_release(path) for path in pair]
+    manifests = [verify_integrity(path) for path in pair]
     reports = [read_build_report(*each) for each in zip(pair, manifests, strict=True)]
     return {(c.section, c.subject): c for c in diff_releases(*manifests, *reports)}
 
@@ -190,7 +191,7 @@ def _size(manifest) -> int:
 
 
 def test_a_report_of_another_release_is_not_read(work: Path, tmp_path: Path) -> None:
-    manifest = verify_release(work / "loop")
+    manifest = verify_integrity(work / "loop")
     other = json.loads((work / "unrolled.build.json").read_text())
     (tmp_path / "loop.build.json").write_text(json.dumps(other))
     assert read_build_report(tmp_path / "loop", manifest) is None
@@ -208,3 +209,29 @@ def test_command_fits_80_columns(work: Path) -> None:
     assert "unrolled" in done.stdout
     body = json.loads(CliRunner().invoke(program.app, [*words, "--json"]).stdout)
     assert body["result"]["changes"]
+
+
+def test_the_table_of_calibration_shows_by_its_leaves() -> None:
+    layers = {"a.b": {"precision": "int8", "input_amax": 1.5}}
+    table = {
+        "dataset": "one",
+        "sha256": "0" * 64,
+        "algorithm": "max",
+        "frames": [(0, 1), (0, 2)],
+        "layers": layers,
+    }
+    body = facts_body()
+    none, some = (
+        Manifest.model_validate(body | {"members": _members()} | more)
+        for more in ({}, {"calibration": table})
+    )
+    changes = {c.subject: c for c in diff_releases(none, some)}
+    assert {c.section for c in changes.values()} == {"calibration"}
+    assert changes["frames"].after == "2"
+    assert changes["a.b input"].after == "within 1.5"
+    assert none.to_bytes() == Manifest.model_validate(body | {"members": _members()}).to_bytes()
+    assert b"calibration" not in none.to_bytes()
+
+
+def _members() -> dict[str, Any]:
+    return {name: {"sha256": "0" * 64, "size_bytes": 1} for name in MEMBERS}

@@ -13,7 +13,7 @@ import pytest
 from libra_edge import atomic
 from libra_edge.bundle.members import MANIFEST, MEMBERS
 from libra_edge.bundle.pack import pack_release, unpack_release, write_release
-from libra_edge.bundle.verify import open_release, verify_release
+from libra_edge.bundle.verify import open_release, verify_integrity
 from libra_edge.errors import ExitCode, InputError, IntegrityError, LibraError
 from tests.bundle.examples import facts, files, make_release
 
@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_release_holds_the_members_and_nothing_else(release: Path) -> None:
     assert set(contents(release)) == MEMBERS | {MANIFEST}
     assert [p.name for p in release.parent.iterdir()] == [release.name]
-    assert verify_release(release).name == "example"
+    assert verify_integrity(release).name == "example"
 
 
 def test_one_file_and_back_is_the_same_release(release: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_another_release_is_replaced_only_on_request(release: Path, tmp_path: Pa
     unpack_release(tmp_path / "other.libra", release, replace=True)
     pack_release(other, tmp_path / "one.libra", replace=True)
     assert contents(release) == contents(other)
-    assert verify_release(tmp_path / "one.libra").name == "other"
+    assert verify_integrity(tmp_path / "one.libra").name == "other"
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
@@ -234,7 +234,7 @@ def test_killed_while_replacing(release: Path, call: str, when: int, survivor: s
         capture_output=True,
     )
     assert run.returncode == -signal.SIGKILL
-    assert verify_release(release).name == survivor
+    assert verify_integrity(release).name == survivor
 
 
 def test_a_member_over_its_limit_is_refused(tmp_path: Path) -> None:

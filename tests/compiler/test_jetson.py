@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from libra_edge.bundle.compatibility import mismatches, needs_of, provisioned_needs, this_device
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.deploy.provision import provision
 from libra_edge.errors import IncompatibleError
-from libra_edge.verification.verify import verify_release as verify_parity
+from libra_edge.verification.request import Request as VerifyRequest
+from libra_edge.verification.verify import verify_release
 from tests.runtime import native_build
 from tests.runtime.test_aarch64 import CPU, CPUINFO, LIBC, TRIPLE
 from tests.tiny import write_tiny_checkpoint
@@ -59,7 +60,7 @@ def sysroot(folder: Path) -> Path:
 
 
 def test_it_says_what_the_robot_is_to_build(release: Path) -> None:
-    manifest = verify_release(release)
+    manifest = verify_integrity(release)
     assert manifest.runtime.arch == TRIPLE
     assert manifest.provision is not None
     assert manifest.provision.kind == "tensorrt"
@@ -81,11 +82,11 @@ def test_libraries_are_for_its_processor(release: Path) -> None:
 
 
 def test_this_machine_refuses_it_and_still_checks_its_graphs(release: Path) -> None:
-    manifest = verify_release(release)
+    manifest = verify_integrity(release)
     assert "arch-mismatch" in {m.code for m in mismatches(needs_of(manifest), this_device())}
     with pytest.raises(IncompatibleError, match="arch-mismatch"):
         provision(release, provider="CPUExecutionProvider", cache=release.parent / "engines")
-    result = verify_parity(release, golden_only=True)
+    result = verify_release(VerifyRequest(release, golden_only=True))
     verdicts = {check.stage: check.verdict for check in result.checks}
     assert verdicts["C ABI vs golden vectors"] == "not measured"
     assert verdicts["graphs, simulated vs golden vectors"] == "pass"

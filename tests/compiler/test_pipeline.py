@@ -18,7 +18,7 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import choose_form, interleaved_medians
 from libra_edge.compiler.graphs import make_graphs as front_module
@@ -42,7 +42,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def test_release(compiled: Compiled, checkpoint: Path) -> None:
-    manifest = verify_release(compiled.path)
+    manifest = verify_integrity(compiled.path)
     assert manifest == compiled.manifest
     assert manifest.name == "tiny-demo"
     assert manifest.policy.checkpoint_sha256 == load_checkpoint(checkpoint).sha256
@@ -84,7 +84,7 @@ def test_golden_vectors_are_the_policys(compiled: Compiled, checkpoint: Path) ->
 def test_every_kind_of_policy_compiles(work: Path, tmp_path: Path, name: str) -> None:
     checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint", **VARIANTS[name])
     done = compile_checkpoint(Request(checkpoint, out=tmp_path / "out", cache=work / "cache"))
-    assert verify_release(tmp_path / "out") == done.manifest
+    assert verify_integrity(tmp_path / "out") == done.manifest
     if name == "libra_base":
         assert "bin centres" in done.manifest.decisions[1].reason
 
@@ -220,9 +220,9 @@ def test_a_release_is_replaced_only_by_force(
     second = Request(checkpoint, out=tmp_path / "out", cache=work / "cache", name="second")
     with pytest.raises(InputError, match="--force"):
         compile_checkpoint(second)
-    assert verify_release(tmp_path / "out") == first.manifest
+    assert verify_integrity(tmp_path / "out") == first.manifest
     compile_checkpoint(Request(**{**vars(second), "force": True}))
-    assert verify_release(tmp_path / "out").name == "second"
+    assert verify_integrity(tmp_path / "out").name == "second"
 
 
 def test_a_checkpoint_that_is_not_finite_is_refused(checkpoint: Path, tmp_path: Path) -> None:

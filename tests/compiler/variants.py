@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache
+from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
+from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
+from libra_edge.compiler.request import Job, Request
+from libra_edge.limits import Gates
+from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
@@ -40,6 +47,31 @@ LOOPS: dict[str, dict[str, Any]] = {
     "blind": {"refiner": BLIND},
 }
 VARIANTS = {**LOOPS, "libra_base": {"refiner": None}}
+
+
+def job_for(
+    checkpoint: Checkpoint,
+    target: Target,
+    recipe: Recipe,
+    cache: StageCache,
+    plan: EnginePlan | None = None,
+    samples: Sequence[Sample] = (),
+    form: Form | None = None,
+) -> Job:
+    """What `resolve` makes of a request, from its parts."""
+    return Job(
+        Request(checkpoint.path, form=form),
+        "tiny",
+        Path("nowhere"),
+        checkpoint,
+        target,
+        plan or plan_engines(target),
+        recipe,
+        samples,
+        cache,
+        None,
+        Gates(recipe.gates),
+    )
 
 
 def make_front(name: str, folder: Path) -> tuple[Checkpoint, Front]:

@@ -163,7 +163,7 @@ def test_same_episodes_give_the_same_fingerprint_and_one_changed_action_another(
     "name",
     [
         "meta/info.json",
-        "meta/stats.json",
+        "meta/tasks.parquet",
         "meta/episodes/chunk-000/file-000.parquet",
         "data/chunk-000/file-000.parquet",
         "videos/observation.images.right/chunk-000/file-000.mp4",
@@ -188,7 +188,7 @@ def test_truncated_video(dataset):
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(InputError) as caught:
         Dataset(dataset).episode(4)
-    assert caught.value.code in {"video-corrupt", "video-too-short"}
+    assert caught.value.code in {"dataset-file-unfinished", "video-too-short"}
 
 
 def test_video_of_too_few_frames(dataset, tmp_path):
@@ -208,13 +208,21 @@ def _edit_info(path, edit):
     file.write_text(json.dumps(info))
 
 
-def test_older_version_points_to_its_converter(dataset):
-    _edit_info(dataset, lambda info: info.update(codebase_version="v2.1"))
-    with pytest.raises(InputError) as caught:
+@pytest.mark.parametrize("version", ["v1.6", "v4.0", None])
+def test_unknown_versions_are_refused(dataset, version):
+    _edit_info(dataset, lambda info: info.update(codebase_version=version))
+    with pytest.raises(InputError, match="dataset-version") as caught:
         Dataset(dataset)
-    assert caught.value.code == "dataset-version"
-    assert "v2.1" in caught.value.fact
-    assert "convert_dataset_v21_to_v30" in caught.value.remedy
+    assert str(version) in caught.value.fact
+
+
+def test_statistics_of_states_and_actions_are_those_of_the_data(dataset):
+    before = Dataset(dataset).stats
+    (dataset / "meta/stats.json").unlink()
+    after = Dataset(dataset).stats
+    for key in ("observation.state", "action"):
+        for name in STATISTICS:
+            assert np.array_equal(before[key][name], after[key][name])
 
 
 @pytest.mark.parametrize("key", ["action", "observation.state"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from libra_edge.bundle.compatibility import CPU, this_device
 from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.bundle.pack import write_release
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -36,7 +36,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changed(release: Path, out: Path, files: Mapping[str, bytes] = {}, **facts: Any) -> Path:
     """A release, whole again, of other facts or members."""
-    manifest = verify_release(release)
+    manifest = verify_integrity(release)
     body = manifest.model_dump(mode="json", exclude={"members"}) | facts
     members: dict[str, Path | bytes] = {name: release / name for name in manifest.members}
     write_release(out, ReleaseFacts.model_validate(body), members | dict(files))
@@ -75,7 +75,7 @@ def test_damage_is_found_and_built_again(release: Path, tmp_path: Path, name: st
 
 
 def test_everything_that_engines_depend_on_is_in_the_fingerprint(release: Path) -> None:
-    manifest = verify_release(release)
+    manifest = verify_integrity(release)
     plain, device = deploy.PlainGraphs("1.31.1"), this_device()
 
     class Other(deploy.PlainGraphs):

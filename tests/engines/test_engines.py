@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from libra_edge.catalog import load_target
+from libra_edge.catalog import list_targets, load_target
+from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
@@ -37,7 +38,7 @@ def feeds() -> dict[str, Array]:
 
 def test_kinds_are_the_files_of_the_folder() -> None:
     folder = Path(__file__).parents[2] / "libra_edge/engines"
-    files = {path.stem for path in folder.glob("[!_]*.py")} - {"base"}
+    files = {path.stem for path in folder.glob("[!_]*.py")} - {"base", "session"}
     assert set(kinds()) == files
     for kind in kinds():
         assert engine(kind).kind == kind
@@ -49,9 +50,29 @@ def test_unknown_kind_names_the_nearest() -> None:
     assert caught.value.remedy == "Did you mean 'onnxruntime'?"
 
 
-def test_every_target_names_kinds_that_exist() -> None:
-    for entry in load_target("cpu-x86_64").engines:
-        assert entry.kind in kinds()
+def test_every_target_names_kinds_that_exist_and_options_they_have() -> None:
+    for target in list_targets().values():
+        for entry in target.engines:
+            engine(entry.kind).require_known_options(entry, target)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_an_option_that_nobody_reads_is_refused(kind: str) -> None:
+    target = load_target("rtx4090")
+    wrong = target.engines[0].model_copy(update={"kind": kind, "options": {"versoin": "true"}})
+    with pytest.raises(InputError, match="no option 'versoin'"):
+        plan_engines(target.model_copy(update={"engines": (wrong,)}))
+
+
+def test_an_option_of_tensorrt_is_met_with_the_nearest() -> None:
+    target = load_target("h200")
+    wrong = target.engines[0].model_copy(update={"options": {"version_compatibel": "true"}})
+    with pytest.raises(InputError) as caught:
+        engine("tensorrt").require_known_options(wrong, target)
+    assert caught.value.code == "engine-option-unknown"
+    assert caught.value.remedy == "Did you mean 'version_compatible'?"
+    right = wrong.model_copy(update={"options": {"version_compatible": "true"}})
+    engine("tensorrt").require_known_options(right, target)
 
 
 def test_building_keeps_the_graph_and_says_what_it_takes() -> None:

@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import needs_of
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_target
 from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx
-from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
+from libra_edge.engines._log_layers import engine_layers, products_of, stored_bytes
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.session import TensorSpec
 from libra_edge.errors import IncompatibleError, InputError
-from libra_edge.verification.verify import verify_release as verify_parity
+from libra_edge.verification.request import Request as VerifyRequest
+from libra_edge.verification.verify import verify_release
 from tests.tiny import write_tiny_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
@@ -165,7 +166,7 @@ def test_weights_in_a_file_of_their_own_give_the_same_engine_in_one(tmp_path: Pa
     )
     graph = (tmp_path / "chain.onnx").read_bytes()
     assert len(graph) < 2000
-    built = tensorrt_rtx.ENGINE.build_apart(graph, data, engine, RTX4090.engines[0], RTX4090)
+    built = tensorrt_rtx.ENGINE.build_from_files(graph, data, engine, RTX4090.engines[0], RTX4090)
     assert (built.data, built.engine) == (data, engine)
     assert engine.read_bytes() == tensorrt_rtx.engine_bytes(build(whole))
     assert built.compilation is not None
@@ -233,7 +234,7 @@ def test_a_release_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
         samples=4,
     )
     done = compile_checkpoint(request)
-    manifest = verify_release(tmp_path / "out")
+    manifest = verify_integrity(tmp_path / "out")
     for engine in (manifest.engines.planner, manifest.engines.refiner):
         assert engine.kind == "tensorrt_rtx"
         assert engine.compiled is not None
@@ -249,7 +250,7 @@ def test_a_release_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     assert 0 < needs_of(manifest).memory_bytes < 2**30
     report = json.loads(done.report.read_text())
     assert "Engine generation completed" in report["compilations"]["planner"]["log"]
-    result = verify_parity(tmp_path / "out", golden_only=True)
+    result = verify_release(VerifyRequest(tmp_path / "out", golden_only=True))
     by_stage = {check.stage: check.verdict for check in result.checks}
     assert by_stage["C ABI vs golden vectors"] == "not measured"
     assert by_stage["graphs, simulated vs golden vectors"] == "pass"

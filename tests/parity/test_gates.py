@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from libra_edge.catalog import load_recipe
-from libra_edge.errors import ExitCode, ParityError
+from libra_edge.errors import ExitCode, LibraError, ParityError
 from libra_edge.parity.gates import (
     Check,
     Outputs,
     compare,
     compare_chain,
+    compare_edges,
     compare_end_to_end,
     not_measured,
     require_pass,
+    run_engines,
 )
 from libra_edge.parity.metrics import action_error, token_agreement
 from libra_edge.parity.samples import Sample
@@ -58,6 +60,8 @@ def changed(outputs: Outputs, field: str, index: tuple[int, ...], value: float) 
 def test_equal_outputs_pass() -> None:
     assert failing(outputs(), outputs()) == set()
     assert len(verdicts(outputs(), outputs())) == 5
+    (finite, *_) = compare("stage", outputs(), outputs(), DIMS, FP32)
+    assert (finite.metric, finite.value, finite.threshold) == ("finite", 1.0, 1.0)
 
 
 def test_errors_are_judged_by_each_dimensions_range() -> None:
@@ -168,7 +172,10 @@ def test_a_wrong_planner_does_not_hide_in_its_refiner() -> None:
     checks = compare_chain([("a", Fixed()), ("b", Fixed(token=1))], samples(), DIMS, FP32)
     failed = {c.metric for c in checks if c.verdict == "fail"}
     assert failed == {"tokens equal", "margin of differing tokens"}
-    end = compare_end_to_end(("a", Fixed()), ("b", Fixed(token=1)), samples(), DIMS, FP32)
+    told: list[str] = []
+    pair = ("a", Fixed()), ("b", Fixed(token=1))
+    end = compare_end_to_end(*pair, samples(), DIMS, FP32, told.append)
+    assert told == ["b vs a, end to end"]
     assert "action error / range" in {c.metric for c in end if c.verdict == "fail"}
 
 
@@ -197,4 +204,113 @@ def test_junit_counts_what_was_not_measured_as_an_error() -> None:
 
 def test_json_has_no_numbers_that_json_does_not_know() -> None:
     assert not_measured("c", "why").to_json()["value"] is None
+    assert not_measured("c", "why").samples == 0
     assert Check("b", "m", 0.5, 1.0, 8, "fail").to_json()["value"] == 0.5
+
+
+class Given(Fixed):
+    """Engines with these tokens, margins and actions."""
+
+    def __init__(self, tokens: tuple[int, ...] = (0,), margin: float = 1.0, action: float = 0.0):
+        self._tokens, self._margin, self._action = tokens, margin, action
+
+    def plan(self, images, instruction, state):
+        tokens = np.resize(np.array(self._tokens, np.int32), (L, 2))
+        return tokens, np.full((L, 2), self._margin, np.float32)
+
+    def refine(self, images, state, intent, noise):
+        return np.full((H, 2), self._action, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("engines", "failed"),
+    [
+        (Given((0, 9)), set()),
+        (Given((0, 10)), {"tokens are intents"}),
+        (Given((-1, 9)), {"tokens are intents"}),
+        (Given((-1, 10)), {"tokens are intents"}),
+        (Given(margin=np.nan), {"finite"}),
+        (Given(action=np.inf), {"finite"}),
+        (Given((10,), action=-np.inf), {"finite", "tokens are intents"}),
+    ],
+)
+def test_edges_hold_at_both_ends_of_the_bins(engines: Given, failed: set[str]) -> None:
+    checks = compare_edges("engine", engines, samples(), bins=10)
+    assert {c.metric for c in checks if c.verdict == "fail"} == failed
+    assert {(c.stage, c.samples) for c in checks} == {("engine on edge observations", 4)}
+    assert {c.value for c in checks if c.verdict == "fail"} <= {0.0}
+    assert {c.threshold for c in checks} == {1.0}
+
+
+def test_one_number_that_is_none_is_enough() -> None:
+    class Once(Given):
+        def plan(self, images, instruction, state):
+            tokens, margin = super().plan(images, instruction, state)
+            margin[L - 1, 1] = self._margin
+            return tokens, np.where(np.arange(L * 2).reshape(L, 2) == L * 2 - 1, margin, 1.0)
+
+        def refine(self, images, state, intent, noise):
+            actions = np.zeros((H, 2), np.float32)
+            actions[H - 1, 1] = self._action
+            return actions
+
+    for engines in (Once(margin=np.nan), Once(action=np.nan)):
+        finite, tokens = compare_edges("engine", engines, samples(), bins=10)
+        assert (finite.verdict, tokens.verdict) == ("fail", "pass")
+
+
+class Refusing(Fixed):
+    """Engines that refuse to hand out what is not finite, from one call on."""
+
+    def __init__(self, code: str, *, plans: int = 99, actions: int = 99) -> None:
+        super().__init__()
+        self._code, self._plans, self._actions = code, plans, actions
+
+    def plan(self, images, instruction, state):
+        self._plans -= 1
+        if self._plans < 0:
+            raise LibraError(self._code, "It is not.", "Find out why.")
+        return super().plan(images, instruction, state)
+
+    def refine(self, images, state, intent, noise):
+        self._actions -= 1
+        if self._actions < 0:
+            raise LibraError(self._code, "It is not.", "Find out why.")
+        return super().refine(images, state, intent, noise)
+
+
+def test_engines_that_refuse_are_measured_as_not_finite_sample_by_sample() -> None:
+    found = run_engines(Refusing("not-finite", plans=3, actions=2), samples())
+    assert np.isfinite(found.margin).all(axis=(1, 2)).tolist() == [True, True, True, False]
+    assert np.isfinite(found.actions).all(axis=(1, 2)).tolist() == [True, True, False, False]
+    assert (found.intent[3] == 0).all()
+    assert found.intent.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "engines",
+    [
+        Refusing("not-finite", plans=0),
+        Refusing("engine", plans=2),
+        Refusing("engine", actions=2),
+    ],
+)
+def test_any_other_refusal_and_no_plan_at_all_are_errors(engines: Refusing) -> None:
+    with pytest.raises(LibraError, match=r"It is not\."):
+        run_engines(engines, samples())
+
+
+def test_every_sample_is_refined_on_its_own_part_of_the_plan() -> None:
+    plans = np.arange(4 * L * 2, dtype=np.int32).reshape(4, L, 2)
+    found = run_engines(Fixed(), samples(), plans)
+    for i, part in enumerate((0, 1, 0, 1)):
+        assert (found.used[i] == plans[i, part * H : (part + 1) * H]).all()
+    assert (found.intent == 0).all(), "the planner's own"
+
+
+def test_a_first_stage_that_is_known_is_not_run_again() -> None:
+    known = run_engines(Fixed(), samples())
+    checks = compare_chain(
+        [("a", Refusing("engine", plans=0)), ("b", Fixed())], samples(), DIMS, FP32, first=known
+    )
+    assert {c.verdict for c in checks} == {"pass"}

@@ -52,6 +52,22 @@ def run(executor: Executor, steps: int, start: int = 0) -> list[tuple[Any, Any]]
     ]
 
 
+def test_an_old_observation_holds_and_its_steps_are_lost() -> None:
+    """Half a second is 40 steps at 80 Hz; here 2 steps are allowed."""
+    engines = Scripted()
+    executor = Executor(engines, CONFIG, max_observation_age_s=2 / CONFIG.embodiment.control_hz)
+    executor.reset(7, INSTRUCTION)
+    assert executor.step(None, None)[1].reason == "nothing observed yet"
+    run(executor, 1, start=1)
+    later = [executor.step(None, None)[1] for _ in range(5)]
+    assert [info.state for info in later] == [State.RUNNING] * 2 + [State.HOLD] * 3
+    assert later[-1].reason == "observation is too old"
+    action, info = run(executor, 1, start=7)[0]
+    assert info.state is State.RUNNING
+    # The intents are those of step 7, wherever the plan of step 1 still covers it.
+    np.testing.assert_array_equal(action, np.full(D, np.float32(7) / np.float32(1000)))
+
+
 def test_sync_plans_every_m_chunks_and_refines_every_chunk() -> None:
     engines = Scripted()
     executor = Executor(engines, CONFIG)

@@ -9,13 +9,13 @@ import numpy as np
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import MEMBERS
 from libra_edge.evaluation.non_inferiority import PairedTask
-from libra_edge.limits import ChangedLimit
+from libra_edge.limits import ChangedLimit, overall
 from libra_edge.parity.gates import Check, Outputs, not_measured
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
 from libra_edge.report.bounded_latencies import bounded_latencies
 from libra_edge.report.record import Report
-from libra_edge.report.report import check_facts, overall
+from libra_edge.report.report import check_facts
 from libra_edge.report.sensitivities import LayerSensitivity
 from libra_edge.verification.differences import (
     DenoisingDetail,
@@ -137,7 +137,7 @@ def record(bins: int = 10, **changes: Any) -> Report:
     )
     of = manifest()
     report = Report(
-        verdict=overall(checks),
+        verdict=overall(check.verdict for check in checks),
         release_id=of.release_id,
         manifest=of.model_dump(mode="json"),
         checks=check_facts(checks),

@@ -21,6 +21,7 @@ from libra_edge.report import plots
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, json_schema, make_report, markdown
 from libra_edge.verification.differences import planner_detail, refiner_detail
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import Verification, verify_release
 from tests.tiny import tiny_embodiment, write_tiny_checkpoint
 
@@ -39,7 +40,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(work: Path) -> Verification:
-    return verify_release(work / "release", work / "checkpoint", samples=10, cache=work / "cache")
+    return verify_release(
+        VerifyRequest(work / "release", work / "checkpoint", samples=10, cache=work / "cache")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -90,9 +90,9 @@ def run_c(program: Path, release: Path, *arguments: str) -> subprocess.Completed
 def core_program(name: str, folder: Path) -> Path:
     """Compile `c/NAME.cc` with the runtime's sources but for ONNX Runtime and files."""
     out, root = folder / name, build.SOURCE_ROOT
-    without = ("api", "engine", "json", "manifest", "ort", "ort_engines", "policy", "release")
-    without += ("sha256", "tensor", "threads")
-    core = [path for path in build.native_sources() if path.stem not in without]
+    core = [root / "src/engine/checks.cc", root / "src/error.cc"]
+    without = ("policy", "policy_info", "threads")
+    core += [p for p in (root / "src/control").glob("*.cc") if p.stem not in without]
     zig(
         *("c++", *TARGET, "-std=c++20", "-O2", *STRICT[:2], "-Werror", "-ffp-contract=off"),
         *(f"-I{root / 'include'}", f"-I{root / 'src'}", "-isystem"),

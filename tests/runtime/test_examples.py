@@ -24,7 +24,7 @@ def program(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_control_loop_in_c(program: Path, release: Path) -> None:
-    result = native_build.run_c(program, release, "2", "200")
+    result = native_build.run_c(program, release, "open the tap", "2", "200")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "tiny: 400 steps" in result.stdout
     assert "tick     p50" in result.stdout
@@ -33,6 +33,6 @@ def test_control_loop_in_c(program: Path, release: Path) -> None:
 def test_control_loop_names_what_is_wrong(program: Path, copy: Callable[[], Path]) -> None:
     release = copy()
     (release / "manifest.json").unlink()
-    result = native_build.run_c(program, release)
+    result = native_build.run_c(program, release, "open the tap")
     assert result.returncode == 2
     assert "manifest.json is missing" in result.stderr

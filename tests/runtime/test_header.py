@@ -20,6 +20,7 @@ from tests.runtime.native_build import STRICT, TARGET, zig
 STRUCTS = {
     "le_open_options": abi.OpenOptions,
     "le_policy_info": abi.PolicyInfo,
+    "le_dim_info": abi.DimInfo,
     "le_observation": abi.Observation,
     "le_step_info": abi.StepInfo,
     "le_run_options": abi.RunOptions,
@@ -105,15 +106,22 @@ def test_python_knows_the_same_numbers(library: Path) -> None:
         assert numbers[f"LE_BLEND_{name.upper()}"] == number
     assert numbers["LE_RUN_LOCK_MEMORY"] == abi.RUN_LOCK_MEMORY
     assert numbers["LE_RUN_MANUAL"] == abi.RUN_MANUAL
+    for name in ("ALLOW_FAILED", "ALLOW_RANDOM_WEIGHTS"):
+        assert numbers[f"LE_OPEN_{name}"] == getattr(abi, name)
+    for name in ("PARITY_FAILED", "RANDOM_WEIGHTS", "PARITY_NOT_MEASURED"):
+        assert numbers[f"LE_INFO_{name}"] == getattr(abi, name)
+    for number, name in enumerate(abi.KINDS):
+        assert numbers[f"LE_KIND_{name.upper()}"] == number
+    assert numbers["LE_DIM_FAULTS"] == abi.DIM_FAULTS
     for state in State:
         assert numbers[f"LE_{state.name}"] == state
     reasons = [value for name, value in numbers.items() if name.startswith("LE_REASON_")]
     assert sorted(reasons) == list(range(len(abi.REASONS)))
     loaded = load_library(library)
-    for status in range(abi.NO_PROVIDER + 1):
+    for status in range(abi.UNPROVEN + 1):
         name = loaded.le_status_name(status).decode()
         assert numbers[name] == status == getattr(abi, name.removeprefix("LE_"))
-    assert loaded.le_status_name(abi.NO_PROVIDER + 1) == b"LE_UNKNOWN"
+    assert loaded.le_status_name(abi.UNPROVEN + 1) == b"LE_UNKNOWN"
     assert loaded.le_status_name(-1) == b"LE_UNKNOWN"
 
 

@@ -260,7 +260,9 @@ def make_release(release: Path, library: Path) -> Path:
     shutil.copy(library, release / "lib/liblibra_edge.so")
     shutil.copy(build.onnxruntime_library(), release / "lib/libonnxruntime.so")
     shutil.copy(build.HEADER, release / "include/libra_edge.h")
-    word_tokenizer(["open the tap", "close the drawer"]).save(str(release / "tokenizer.json"))
+    word_tokenizer(["open the tap", "close the drawer", "push a button"]).save(
+        str(release / "tokenizer.json")
+    )
     _save_golden(release / "golden")
     seal(release, manifest())
     return release

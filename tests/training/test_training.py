@@ -19,7 +19,7 @@ from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
 from libra_edge.training.config import CurriculumConfig, TrainingConfig, read_training_recipe
 from libra_edge.training.losses import Curriculum, coarse_loss, mixed_intents
 from libra_edge.training.trainer import Trainer
-from libra_edge.training.windows import Windows, random_shift
+from libra_edge.training.windows import Track, Windows, random_shift
 from tests.tiny import INSTRUCTIONS, tiny_config, tiny_statistics
 
 FLOW = {
@@ -53,8 +53,14 @@ def windows(tmp_path: Path, **changes: Any) -> tuple[Any, Windows]:
     policy = build_policy(tiny_config(**changes), tiny_statistics())
     (tmp_path / "tokenizer.json").write_text(TOKENIZER)
     tokenizer = Tokenizer(tmp_path / "tokenizer.json", 5)
+    recorded = episodes()
     return policy, Windows(
-        episodes(), policy.config, policy.state_affine, policy.action_affine, tokenizer
+        np.concatenate([episode.images for episode in recorded]),
+        [Track(e.states, e.actions, ((0, e.instruction),)) for e in recorded],
+        policy.config,
+        policy.state_affine,
+        policy.action_affine,
+        tokenizer,
     )
 
 

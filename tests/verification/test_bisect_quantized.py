@@ -16,6 +16,8 @@ from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.verification.bisect import Culprit, release_culprits
+from libra_edge.verification.recompile import STAGES_BETWEEN
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.surgery import store, tensor, values
 from tests.compiler.quantization.test_calibration_data import episodes, write
@@ -65,13 +67,14 @@ def harmed(
 
 def culprits(work: Path, release: Path, out: Path, calibrate: str = "train") -> list[Culprit]:
     return release_culprits(
-        release,
-        work / "checkpoint",
-        None,
-        seed=0,
-        cache=work / "cache",
-        out=out,
-        calibrate=work / calibrate,
+        VerifyRequest(
+            release,
+            work / "checkpoint",
+            seed=0,
+            cache=work / "cache",
+            calibrate=work / calibrate,
+        ),
+        out,
     )
 
 
@@ -132,41 +135,70 @@ def test_faults_of_float_layers_are_found_too(work: Path, tmp_path: Path) -> Non
 def test_what_it_was_calibrated_on_is_needed_and_must_be_that(work: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="calibration-data-needed"):
         release_culprits(
-            work / "release",
-            work / "checkpoint",
-            None,
-            seed=0,
-            cache=work / "cache",
-            out=tmp_path / "out",
+            VerifyRequest(work / "release", work / "checkpoint", seed=0, cache=work / "cache"),
+            tmp_path / "out",
         )
     write(work / "others", episodes(first_seed=50))
     with pytest.raises(InputError, match="calibration-data-differs"):
         culprits(work, work / "release", tmp_path / "out", calibrate="others")
 
 
-def test_ranges_that_were_found_in_another_way_are_no_reference(work: Path, tmp_path: Path) -> None:
+def retold(work: Path, out: Path, **changes: object) -> Path:
+    """The release with another table of calibration."""
     source = work / "release"
     facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     fields = {field: getattr(facts, field) for field in ReleaseFacts.model_fields}
-    fields["decisions"] = tuple(
-        decision.model_copy(update={"reason": decision.reason.replace(" by max", " by entropy")})
-        for decision in facts.decisions
-    )
+    assert facts.calibration is not None
+    fields["calibration"] = facts.calibration.model_copy(update=changes) if changes else None
     files: dict[str, Path | bytes] = {member: source / member for member in facts.members}
-    write_release(tmp_path / "release", ReleaseFacts(**fields), files)
+    write_release(out, ReleaseFacts(**fields), files)
+    return out
+
+
+def test_ranges_that_were_found_in_another_way_are_no_reference(work: Path, tmp_path: Path) -> None:
+    by_entropy = retold(work, tmp_path / "entropy", algorithm="entropy")
     with pytest.raises(InputError, match="calibration-differs"):
-        culprits(work, tmp_path / "release", tmp_path / "out")
+        culprits(work, by_entropy, tmp_path / "out")
+    manifest = Manifest.model_validate_json((work / "release/manifest.json").read_bytes())
+    assert manifest.calibration is not None
+    layers = dict(manifest.calibration.layers)
+    name = next(name for name, layer in layers.items() if layer.input_amax is not None)
+    layers[name] = layers[name].model_copy(update={"input_amax": 123.0})
+    with pytest.raises(InputError, match=rf"calibration-differs.*{name}.*123"):
+        culprits(work, retold(work, tmp_path / "other", layers=layers), tmp_path / "out")
+
+
+def test_a_release_without_the_table_is_judged_by_what_it_has(work: Path, tmp_path: Path) -> None:
+    release = retold(work, tmp_path / "old")
+    with pytest.raises(InputError, match="calibration-not-recorded"):
+        culprits(work, release, tmp_path / "out")
+    result = verify_release(
+        VerifyRequest(
+            release,
+            work / "checkpoint",
+            samples=8,
+            cache=work / "cache",
+            gates=work / "gates.toml",
+            allow_loose=True,
+            calibrate=work / "train",
+        )
+    )
+    assert [c.stage for c in result.checks if c.verdict == "not measured"] == [STAGES_BETWEEN]
+    assert "C ABI vs engine" in {c.stage for c in result.checks}
+    assert not result.count("fail")
 
 
 def test_verify_holds_every_stage_of_a_quantized_release(work: Path) -> None:
     result = verify_release(
-        work / "release",
-        work / "checkpoint",
-        samples=16,
-        cache=work / "cache",
-        gates=work / "gates.toml",
-        allow_loose=True,
-        calibrate=work / "train",
+        VerifyRequest(
+            work / "release",
+            work / "checkpoint",
+            samples=16,
+            cache=work / "cache",
+            gates=work / "gates.toml",
+            allow_loose=True,
+            calibrate=work / "train",
+        )
     )
     assert {
         "quantised vs PyTorch policy",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from libra_edge.bundle.manifest import RefinerEngine, TensorSpec
+from libra_edge.bundle.engine_facts import RefinerEngine, TensorSpec
 from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form
 from libra_edge.compiler.graphs.make_graphs import Front

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, IntegrityError
 from libra_edge.verification.recompile import AGAINST_CHECKPOINT, STAGES_BETWEEN
+from libra_edge.verification.request import QUICK_SAMPLES
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import (
     GOLDEN,
     NOT_QUICK,
-    QUICK_SAMPLES,
     Verification,
     verify_release,
 )
@@ -46,9 +48,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def verify(work: Path, release: Path, **options: object) -> Verification:
+def verify(
+    work: Path,
+    release: Path,
+    on_stage: Callable[[str], None] = lambda _: None,
+    **options: object,
+) -> Verification:
     settings = {"checkpoint": work / "checkpoint", "cache": work / "cache", "samples": 10}
-    return verify_release(release, **{**settings, **options})
+    return verify_release(VerifyRequest(release, **{**settings, **options}), on_stage)
 
 
 def failed(result: Verification) -> set[str]:
@@ -324,8 +331,9 @@ import sys
 from pathlib import Path
 for name in ("torch", "onnx", "onnxruntime", "onnxsim", "pyarrow", "av", "safetensors"):
     sys.modules[name] = None
+from libra_edge.verification.request import Request
 from libra_edge.verification.verify import verify_release
-sys.exit(int(verify_release(Path(sys.argv[1]), golden_only=True).exit_code))
+sys.exit(int(verify_release(Request(Path(sys.argv[1]), golden_only=True)).exit_code))
 """
 
 

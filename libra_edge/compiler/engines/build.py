@@ -16,6 +16,7 @@ from libra_edge.compiler.engines.read_back import integer_layers, require_intege
 from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.graphs.torch_programs import programs
+from libra_edge.compiler.request import Job
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Compilation, Product, Program
 from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
@@ -69,42 +70,30 @@ class Built:
         return EnginePair(load_built(self.planner), load_built(self.refiner))
 
 
-def build_engines(
-    front: Front,
-    target: Target,
-    plan: EnginePlan,
-    limits: Limits,
-    pinned: Form | None,
-    cache: StageCache,
-    reference: Engines,
-    samples: Sequence[Sample],
-) -> Built:
+def build_engines(job: Job, front: Front, reference: Engines) -> Built:
     """Build both graphs with the target's best engine kind.
 
     Every form of the refiner is held against `reference` before its speed is looked at. Where the
     target's engines do not run here, the refiner's form is the target's.
 
     Args:
+        job: what to build for; its cache keeps the measurement, so that compiling again decides
+            alike, and its samples are what is compared and measured on.
         front: the graphs.
-        target: what to build for.
-        plan: which engines, and where.
-        limits: the gates.
-        pinned: the refiner's form, or None for the faster.
-        cache: keeps the measurement, so that compiling again decides alike.
         reference: the policy in PyTorch, with quantised layers where the recipe has them.
-        samples: observations to compare and measure on.
 
     Raises:
-        InputError: the pinned form does not exist for this policy.
+        InputError: the form that was asked for does not exist for this policy.
         ParityError: a form is not the policy, or a layer that was to run in integers does not.
     """
+    plan, target, cache, samples = job.plan, job.target, job.cache, job.samples
     kind = engine(plan.settings.kind)
     made = programs(front.split)
     planner = _build(front.planner, made["planner"], plan, target, cache)
     wanted = integer_layers(front.precisions, kind.kernels)
     refiners = {
         form: _build(front.refiners[form], made["refiner"], plan, target, cache)
-        for form in _forms(front, pinned, target, plan)
+        for form in _forms(front, job.form, target, plan)
     }
     graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
     products = {name: kind.products(built) for name, built in graphs.items()}
@@ -114,17 +103,17 @@ def build_engines(
             require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
     if not plan.measurable or kind.from_program:
         (form,) = refiners
-        choice = _unmeasured(form, pinned, front, target, plan)
+        choice = _unmeasured(form, job.form, front, target, plan)
         chosen = (*products["planner"], *products[form])
         return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
-    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, limits)
+    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, job.limits)
     inputs = {name: sha256(built.content) for name, built in graphs.items()}
     measured, _ = cache.get_or_make(
         "measure", inputs, lambda: {"medians_ms": _measure(sessions, samples[0])}
     )
     medians_ms = json.loads(measured["medians_ms"])
-    choice = _choose(front, pinned, medians_ms)
+    choice = _choose(front, job.form, medians_ms)
     chosen = (*products["planner"], *products[choice.form])
     return Built(planner, refiners[choice.form], choice, medians_ms, plan, chosen)
 

@@ -7,7 +7,6 @@ of it is cached: it would push out everything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,13 +22,12 @@ from libra_edge.compiler.graphs.fuse import Form, fuse
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
+from libra_edge.compiler.request import Job
 from libra_edge.engines import engine
-from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.session import EnginePair, open_graph
 from libra_edge.errors import InputError
 from libra_edge.evaluation.torch_controller import TorchEngines
-from libra_edge.limits import Limits
 from libra_edge.parity.gates import (
     FUSED,
     POLICY,
@@ -39,8 +37,6 @@ from libra_edge.parity.gates import (
     run_engines,
 )
 from libra_edge.parity.golden import members_of
-from libra_edge.parity.samples import Sample
-from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.libra_vla.planner import Planner
@@ -86,7 +82,7 @@ def require_drawn(config: PolicyConfig, recipe: Recipe, plan: EnginePlan, *, ran
             "2 GiB.",
             "Compile a smaller backbone.",
         )
-    if not isinstance(engine(kind), TensorRtFamily):
+    if not engine(kind).from_files:
         raise InputError(
             "model-too-large",
             f"The planner has {gib:.1f} GiB of weights in 16 bits, and {kind} engines are made of "
@@ -101,25 +97,12 @@ def require_drawn(config: PolicyConfig, recipe: Recipe, plan: EnginePlan, *, ran
         )
 
 
-def compile_large(
-    checkpoint: Checkpoint,
-    target: Target,
-    plan: EnginePlan,
-    pinned: Form | None,
-    samples: Sequence[Sample],
-    limits: Limits,
-    folder: Path,
-    on_stage: OnStage,
-) -> Large:
+def compile_large(job: Job, folder: Path, on_stage: OnStage) -> Large:
     """Draw nothing twice, keep nothing longer than needed. Empties the checkpoint's policy.
 
     Args:
-        checkpoint: drawn in 16-bit floats.
-        target: what to build for.
-        plan: which engines, of a kind that builds from files.
-        pinned: the refiner's form, or None for the target's.
-        samples: what the graphs are held against the policy on; also the golden vectors.
-        limits: the recipe's gates.
+        job: of a checkpoint drawn in 16-bit floats, for engines of a kind that builds from files;
+            its samples are also the golden vectors.
         folder: an empty one, for the graphs and engines.
         on_stage: called with each stage's name and what is going on.
 
@@ -127,20 +110,21 @@ def compile_large(
         ParityError: the graphs are not the policy.
         IncompatibleError: the compiler does not take a graph.
     """
+    checkpoint, plan, target = job.checkpoint, job.plan, job.target
     policy = halve_in_place(checkpoint.policy)
-    first = [replace(sample, part=0) for sample in samples]
+    first = [replace(sample, part=0) for sample in job.samples]
     with torch.no_grad(), products_in_single(policy):
         on_stage("split", "policy into graphs")
         parts = split(policy)
         on_stage("check", POLICY)
         outputs = run_engines(TorchEngines(policy), first)
-    form: Form = pinned or target.refiner_form
+    form: Form = job.form or target.refiner_form
     graphs = _write_graphs(parts, policy, form, folder, on_stage)
     on_stage("check", f"{FUSED} vs {POLICY}")
     pair = EnginePair(*(open_graph(folder / f"{name}.onnx") for name in GRAPHS))
     found = run_engines(pair, first, outputs.intent)
     dims = checkpoint.config.embodiment.actions
-    checks = compare(f"{FUSED} vs {POLICY}", outputs, found, dims, limits)
+    checks = compare(f"{FUSED} vs {POLICY}", outputs, found, dims, job.limits)
     require_pass(checks)
     del pair
     planner, refiner = (
@@ -149,7 +133,7 @@ def compile_large(
     kind = engine(plan.settings.kind)
     asked = "asked for with --form"
     default = f"the default of target {target.name}, whose engines cannot be measured here"
-    choice = Choice(form, default if pinned is None else asked)
+    choice = Choice(form, default if job.form is None else asked)
     products = (*kind.products(planner), *kind.products(refiner))
     built = Built(planner, refiner, choice, {}, plan, products)
     return Large(built, members_of(first, outputs), checks)
@@ -188,6 +172,5 @@ def _build(
 ) -> BuiltEngine:
     on_stage("build", f"{plan.settings.kind} {name}")
     kind = engine(plan.settings.kind)
-    assert isinstance(kind, TensorRtFamily)
     data, result = folder / f"{name}.data", folder / f"{name}.engine"
-    return kind.build_apart(graph, data, result, plan.settings, target)
+    return kind.build_from_files(graph, data, result, plan.settings, target)

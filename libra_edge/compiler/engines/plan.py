@@ -43,10 +43,11 @@ def plan_engines(target: Target, *, kind: str | None = None, on_device: bool = F
         on_device: leave the build to the robot, whatever the target says.
 
     Raises:
-        InputError: the target names no engines of that kind.
+        InputError: the target names no engines of that kind, or sets an option they do not have.
         IncompatibleError: the target runs plain graphs alone, so there is nothing to build on it.
     """
     wanted = target.engines[0] if kind is None else _of_kind(target, kind)
+    engine(wanted.kind).require_known_options(wanted, target)
     others = ", ".join(entry.kind for entry in target.engines[1:])
     preferred = f"preferred by target {target.name}" + (f" over {others}" if others else "")
     preferred = preferred if kind is None else "asked for with --engine"

@@ -7,9 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.graphs.split import Graph, Split, Tables
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Array, EnginePair, Session
+from libra_edge.evaluation.torch_controller import TorchEngines
+from libra_edge.parity.gates import FUSED, POLICY
+from libra_edge.policy.executor import Engines
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -47,6 +53,26 @@ class StagedEngines:
             result = self._parts["step"](feeds)
             x, previous = result["x_next"], result.get("clean", previous)
         return np.asarray(x * self._tables.scale + self._tables.offset)
+
+
+def stages(
+    front: Front, form: Form, policy: LibraVLA, quantized: LibraVLA | None
+) -> list[tuple[str, Engines]]:
+    """Every stage by name, in the order the data flows: what each one is held against.
+
+    Args:
+        front: the graphs.
+        form: the refiner's.
+        policy: as trained.
+        quantized: the same with quantised layers, where the recipe has them.
+    """
+    return [
+        (POLICY, TorchEngines(policy)),
+        *([("quantised", TorchEngines(quantized))] if quantized is not None else []),
+        ("split", split_engines(front.split)),
+        ("exported", exported_engines(front.exported, front.split.tables)),
+        (FUSED, fused_engines(front.planner, front.refiners[form])),
+    ]
 
 
 def split_engines(split: Split) -> StagedEngines:

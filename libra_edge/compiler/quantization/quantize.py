@@ -17,8 +17,8 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.assign import (
     Precisions,
     choose_precisions,
-    layers,
     left_out,
+    quantizable_layers,
 )
 from libra_edge.compiler.quantization.calibrate import calibrate
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
@@ -79,7 +79,32 @@ def quantize(
     return Quantized(policy, chosen, ranges, left_out(checkpoint.policy, recipe, form))
 
 
+def as_the_recipe_says(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    data: CalibrationData | None,
+    form: QdqForm,
+    cache: StageCache,
+    precisions: Precisions | None = None,
+) -> Quantized | None:
+    """The policy that a recipe makes of a checkpoint; None where no layer changes.
+
+    Args:
+        checkpoint: the policy as trained.
+        recipe: what its layers become.
+        data: what ranges are found on; for recipes that quantise.
+        form: the engine kind's way to write quantised layers.
+        cache: keeps the ranges.
+        precisions: of each layer; None as the recipe says.
+    """
+    if recipe.precision == "fp16":
+        return in_half(checkpoint)
+    if not recipe.quantizes or data is None:
+        return None
+    return quantize(checkpoint, recipe, data, form, cache, precisions)
+
+
 def in_half(checkpoint: Checkpoint) -> Quantized:
     """Every layer in 16-bit floats, which needs no ranges."""
     policy = checkpoint.policy
-    return Quantized(halve(policy), dict.fromkeys(layers(policy), HALF), {})
+    return Quantized(halve(policy), dict.fromkeys(quantizable_layers(policy), HALF), {})

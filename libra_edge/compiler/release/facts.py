@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,63 +9,55 @@ from math import isfinite
 from typing import Any
 
 from libra_edge.binding.abi import ABI_VERSION
-from libra_edge.bundle.manifest import (
+from libra_edge.bundle.engine_facts import (
     Compiled,
-    Decision,
-    DeviceNeeds,
     Engines,
+    PlannerEngine,
+    RefinerEngine,
+    TensorSpec,
+    Work,
+)
+from libra_edge.bundle.manifest import (
+    CalibratedLayer,
+    Calibration,
+    DeviceNeeds,
     Layer,
     Parity,
     ParityCheck,
-    PlannerEngine,
     PolicyFacts,
     Provision,
-    RefinerEngine,
     ReleaseFacts,
     RuntimeFacts,
-    TensorSpec,
-    Work,
-    overall,
 )
 from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.engines.build import Built
-from libra_edge.compiler.engines.plan import EnginePlan
-from libra_edge.compiler.engines.read_back import running, shown_name
+from libra_edge.compiler.engines.read_back import shown_name
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.compiler.search.search import Found
+from libra_edge.compiler.release.decisions import decisions
+from libra_edge.compiler.request import Job
+from libra_edge.compiler.search.candidates import Candidate
 from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Product, runs_here
+from libra_edge.limits import overall
 from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
-from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
 
-_LONGEST_TEXT = 4000
-
 
 def release_facts(
-    name: str,
-    checkpoint: Checkpoint,
-    target: Target,
-    recipe: Recipe,
-    built: Built,
-    checks: Sequence[Check],
-    extra: tuple[Decision, ...] = (),
-    quantized: Quantized | None = None,
+    job: Job, candidate: Candidate, built: Built, checks: Sequence[Check]
 ) -> ReleaseFacts:
-    """The manifest without its list of members.
-
-    `checks` have all passed, `extra` are decisions beyond the ones every release has, `quantised`
-    is what a recipe with calibration, and perhaps a search, made of the policy.
-    """
+    """The manifest without its list of members; `checks` have all passed."""
+    checkpoint, target, recipe = job.checkpoint, job.target, job.recipe
+    quantized = candidate.quantized
     precisions = quantized.precisions if quantized else None
     work = count(checkpoint.config, recipe, built.plan.qdq, precisions)
     return ReleaseFacts(
-        name=name,
+        name=job.name,
         policy=policy_facts(checkpoint.config, checkpoint.sha256),
         embodiment=checkpoint.config.embodiment,
         target=target.name,
@@ -87,7 +78,7 @@ def release_facts(
             glibc=target.glibc,
             onnxruntime_version=onnxruntime_version(onnxruntime_library()),
         ),
-        decisions=(*_decisions(target, built), *extra),
+        decisions=decisions(job, candidate, built),
         parity=Parity(
             verdict=overall([check.verdict for check in checks]),
             samples=max(check.samples for check in checks),
@@ -106,6 +97,12 @@ def release_facts(
         provision=_provision(built),
         random_weights=checkpoint.random_weights,
         layers=_layers(built.products),
+        gates=job.gates.changes,
+        calibration=(
+            calibration_facts(quantized, recipe, job.calibration)
+            if quantized and job.calibration
+            else None
+        ),
     )
 
 
@@ -207,111 +204,28 @@ def _engine(built: BuiltEngine, work: Work) -> dict[str, Any]:
     }
 
 
-def _decisions(target: Target, built: Built) -> tuple[Decision, ...]:
-    kind = Decision(
-        stage="build",
-        subject="engine kind",
-        choice=built.plan.wanted.kind,
-        reason=built.plan.reason,
-    )
-    form = Decision(
-        stage="build",
-        subject="refiner form",
-        choice=built.choice.form,
-        reason=built.choice.reason,
-    )
-    if runs_here(target.arch):
-        return kind, form
-    left_out = Decision(
-        stage="check",
-        subject="native runtime",
-        choice="not run while compiling",
-        reason=f"this machine does not run {target.arch}; verify the release on the robot",
-    )
-    return kind, form, left_out
-
-
-def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
-    """What ranges were found on: the dataset and every frame."""
-    frames = " ".join(f"{episode}:{step}" for episode, step in data.frames)
-    source = Decision(
-        stage="calibrate",
-        subject="calibration data",
-        choice=f"dataset {data.source}",
-        reason=f"{len(data)} frames over tasks, episodes and phases, more where grippers move; "
-        f"content {data.sha256}",
-    )
-    # In pieces, as a text of the manifest is bounded.
-    lists = [
-        Decision(
-            stage="calibrate",
-            subject="calibration frames (episode:step)",
-            choice=piece,
-            reason="stratified choice",
-        )
-        for piece in textwrap.wrap(frames, _LONGEST_TEXT)
-    ]
-    return (source, *lists)
-
-
-def search_decisions(found: Found) -> tuple[Decision, ...]:
-    """That layers were sought to keep in high precision, and by what rule."""
-    by = "measured time, in powers of two" if found.unit == "us" else "weight bytes moved"
-    total = len(found.kept) + len(found.quantized)
-    return (
-        Decision(
-            stage="quantise",
-            subject="auto-precision",
-            choice=f"{len(found.kept)} of {total} layers in high precision",
-            reason=f"the fewest found with which simulated outputs use up at most "
-            f"{found.share:.0%} of the gates; costs by {by}",
-        ),
+def calibration_facts(quantized: Quantized, recipe: Recipe, data: CalibrationData) -> Calibration:
+    """What a release was calibrated on and what came of it, for whoever calibrates again."""
+    return Calibration(
+        dataset=data.source,
+        sha256=data.sha256,
+        algorithm=recipe.algorithm,
+        frames=data.frames,
+        layers={
+            name: CalibratedLayer(
+                precision=str(precision),
+                input_amax=input_amax(quantized.ranges.get(name), precision),
+            )
+            for name, precision in quantized.precisions.items()
+        },
     )
 
 
-def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
-    """That a quantised policy was judged without its engine, where this machine cannot run it."""
-    if plan.measurable:
-        return ()
-    return (
-        Decision(
-            stage="check",
-            subject="parity",
-            choice="simulated quantisation",
-            reason=f"{plan.wanted.provider} does not run here: what the gates hold is the graphs "
-            "that its engines are built from, run on this CPU as they are written",
-        ),
-    )
-
-
-def layer_decisions(recipe: Recipe, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
-    """What every layer became and why, and what it runs in."""
-    runs = running(built.products)
-    return tuple(
-        Decision(
-            stage="quantise",
-            subject=name,
-            choice=str(precision),
-            reason=_why(recipe, quantized, name, precision, runs.get(name)),
-        )
-        for name, precision in quantized.precisions.items()
-    )
-
-
-def _why(
-    recipe: Recipe, quantized: Quantized, name: str, precision: LayerPrecision, runs: str | None
-) -> str:
-    as_named = "leaves this part" if precision.high else "for this part"
-    reason = quantized.reasons.get(name) or f"recipe {recipe.name} {as_named}"
-    found = quantized.ranges.get(name)
-    if found is not None and precision.activations not in ("fp32", "fp16"):
-        reason += f"; {range_words(found, recipe)}"
-    return reason + (f"; runs in {runs}" if runs else "")
-
-
-def range_words(found: Ranges, recipe: Recipe) -> str:
-    """What calibration found for a layer's input, as the manifest says it."""
-    return f"input within {found.input_amax:.6g} by {recipe.algorithm}"
+def input_amax(found: Ranges | None, precision: LayerPrecision) -> float | None:
+    """The largest input found, to six digits; None where inputs are not rounded."""
+    if found is None or precision.activations in ("fp32", "fp16"):
+        return None
+    return float(f"{found.input_amax:.6g}")
 
 
 def calibration_report(quantized: Quantized, data: CalibrationData) -> dict[str, Any]:

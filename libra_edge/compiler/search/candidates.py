@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from libra_edge.catalog import Recipe, Target, TargetEngine
-from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.graphs.make_graphs import OnStage
-from libra_edge.compiler.quantization.calibration_data import CalibrationData
-from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
+from libra_edge.compiler.quantization.quantize import Quantized, as_the_recipe_says
+from libra_edge.compiler.request import Job
 from libra_edge.compiler.search.layer_costs import layer_costs
 from libra_edge.compiler.search.search import Found, search, with_kept
 from libra_edge.compiler.search.sensitivity import measure_layers
 from libra_edge.compiler.search.simulation import Trial
 from libra_edge.engines import engine
-from libra_edge.limits import Limits
-from libra_edge.parity.samples import Sample
-from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.parity.samples import choose_samples
 
 
 @dataclass(frozen=True)
@@ -28,68 +24,39 @@ class Candidate:
     found: Found | None = None
 
 
-def as_the_recipe_says(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    settings: TargetEngine,
-    calibration: CalibrationData | None,
-    cache: StageCache,
-    on_stage: OnStage,
-) -> Candidate:
-    """The policy with every layer as the recipe has it.
+def candidates(job: Job, on_stage: OnStage) -> Iterator[Candidate]:
+    """What the recipe says, or ever stricter choices of layers that stay in high precision.
 
-    Args:
-        checkpoint: the policy.
-        recipe: what its layers become.
-        settings: of the engines it is written for.
-        calibration: what ranges are found on; None where the recipe needs none.
-        cache: keeps the ranges.
-        on_stage: called with what is going on.
+    A search is made on the gates' samples and as many more.
     """
-    if recipe.precision == "fp16":
-        on_stage("calibrate", "16-bit floats need no ranges")
-        return Candidate(in_half(checkpoint))
-    if calibration is None:
-        on_stage("calibrate", f"nothing to do for {recipe.name}")
-        return Candidate(None)
-    on_stage("calibrate", f"{recipe.algorithm} on {len(calibration)} samples")
-    form = engine(settings.kind).qdq
-    return Candidate(quantize(checkpoint, recipe, calibration, form, cache))
+    recipe, data = job.recipe, job.calibration
+    on_stage("calibrate", f"{recipe.algorithm} on {len(data)} samples" if data else "no ranges")
+    form = engine(job.plan.wanted.kind).qdq
+    first = as_the_recipe_says(job.checkpoint, recipe, data, form, job.cache)
+    if not job.request.auto_precision:
+        yield Candidate(first)
+    elif first is not None:
+        yield from _seek(job, first, on_stage)
 
 
-def seek(
-    checkpoint: Checkpoint,
-    target: Target,
-    settings: TargetEngine,
-    recipe: Recipe,
-    quantized: Quantized,
-    samples: Sequence[Sample],
-    limits: Limits,
-    cache: StageCache,
-    on_stage: OnStage,
-) -> Iterator[Candidate]:
-    """Ever stricter choices of layers that stay in high precision.
-
-    Args:
-        checkpoint: the policy.
-        target: the machine that engines are built for.
-        settings: of the engines that it is to run.
-        recipe: where the search starts.
-        quantized: the policy with every layer as the recipe has it.
-        samples: what outputs are compared on.
-        limits: the gates.
-        cache: keeps what layers cost.
-        on_stage: called with what is going on.
-    """
-
+def _seek(job: Job, quantized: Quantized, on_stage: OnStage) -> Iterator[Candidate]:
     def say(what: str) -> None:
         on_stage("calibrate", what)
 
-    policy, form = checkpoint.policy, engine(settings.kind).qdq
-    trial = Trial(checkpoint, recipe, quantized, form, samples)
-    allowed = trial.allowed(limits)
+    checkpoint, request, wanted = job.checkpoint, job.request, job.plan.wanted
+    config, form = checkpoint.config, engine(wanted.kind).qdq
+    more = choose_samples(
+        config.embodiment,
+        config,
+        checkpoint.tokenizer,
+        len(job.samples),
+        request.seed + 1,
+        request.calibrate,
+    )
+    trial = Trial(checkpoint, job.recipe, quantized, form, [*job.samples, *more])
+    allowed = trial.allowed(job.limits)
     say("what high precision costs, layer by layer")
-    costs = layer_costs(policy, quantized, target, settings, cache)
-    ranked = measure_layers(trial, policy, allowed, lambda name: say(f"alone: {name}"))
+    costs = layer_costs(checkpoint.policy, quantized, job.target, wanted, job.cache)
+    ranked = measure_layers(trial, checkpoint.policy, allowed, lambda name: say(f"alone: {name}"))
     for found in search(trial, ranked, costs, allowed, say):
-        yield Candidate(with_kept(checkpoint, recipe, quantized, form, found), found)
+        yield Candidate(with_kept(checkpoint, job.recipe, quantized, form, found), found)

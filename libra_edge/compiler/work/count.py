@@ -15,24 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from libra_edge.bundle.manifest import Work
-from libra_edge.catalog import HIGH, LayerPrecision, Number, Recipe
+from libra_edge.bundle.engine_facts import Work
+from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
 from libra_edge.compiler.graphs.split import ContextGraph, PlannerGraph, StepGraph
 from libra_edge.compiler.quantization.assign import Precisions, choose_precisions
 from libra_edge.engines.base import QdqForm
-from libra_edge.policy.checkpoint import Statistics, build_policy
+from libra_edge.policy.checkpoint import outline
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.libra_vla.model import LibraVLA
 
-# Of a number as stored, its share of a block's scale included.
-_BITS: dict[Number, float] = {
-    "fp32": 32,
-    "fp16": 16,
-    "int8": 8,
-    "fp8": 8,
-    "int4": 4.125,
-    "nvfp4": 4.5,
-}
+# A number as stored, with its share of a block's scale.
+_BITS: dict[Number, float] = {**BITS, "int4": 4.125, "nvfp4": 4.5}
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,7 @@ def count(
         form: of the engine kind, which decides whether images stems are quantised.
         precisions: what its layers became, where a search kept some; None takes the recipe's.
     """
-    with torch.device("meta"):
-        policy = _build(config).to("meta").eval().requires_grad_(False)
+    policy = outline(config)
     if precisions is None:
         precisions = choose_precisions(policy, recipe, form or QdqForm())
     rest: Number = "fp16" if recipe.precision == "fp16" else "fp32"
@@ -213,19 +205,6 @@ def _add_layer(
     moved = (given.numel() * _BITS[format_] + output.numel() * _BITS[rest]) / 8
     tally.moved_bytes += moved
     tally.largest_bytes = max(tally.largest_bytes, moved)
-
-
-def _build(config: PolicyConfig) -> LibraVLA:
-    def units(dims: int) -> dict[str, list[float]]:
-        low, high = [-1.0] * dims, [1.0] * dims
-        names = {"q01": low, "q99": high, "min": low, "max": high, "mean": [0.0] * dims}
-        return {**names, "std": high}
-
-    statistics: Statistics = {
-        "observation.state": units(config.state_dim),
-        "action": units(config.action_dim),
-    }
-    return build_policy(config, statistics)
 
 
 def _arguments(config: PolicyConfig) -> Mapping[str, Tensor]:

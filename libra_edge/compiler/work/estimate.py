@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from libra_edge.bundle.bound import PolicyBound, policy_bound
+from libra_edge.bundle.roofline import PolicyBound, policy_bound
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.policy.config import PolicyConfig
@@ -34,8 +34,8 @@ def estimate(
 
 def _pair(config: PolicyConfig, target: Target, recipe: Recipe, work: PolicyWork) -> Estimate:
     memory = work.memory_bytes
-    if recipe.precision not in target.precisions:
-        return Estimate(target, recipe, None, memory, f"has no {recipe.precision}")
+    if missing := recipe.needs - set(target.precisions):
+        return Estimate(target, recipe, None, memory, f"has no {', '.join(sorted(missing))}")
     if target.memory_bytes is not None and memory > target.memory_bytes:
         return Estimate(target, recipe, None, memory, "does not fit its memory")
     bound = policy_bound(work.planner, work.refiner, config.chunks_per_plan, target)

@@ -15,7 +15,11 @@
  *     char error[LE_ERROR_SIZE];
  *     le_policy *policy = NULL;
  *     if (le_open(&options, &policy, error, sizeof error) != LE_OK) { ... }
- *     le_set_instruction(policy, tokens, token_count, error, sizeof error);
+ *     le_policy_info info = {0};
+ *     info.struct_size = sizeof info;
+ *     le_info(policy, &info); // every size below
+ *     le_tokenize(policy, "open the faucet", tokens, info.instruction_length, error, sizeof error);
+ *     le_set_instruction(policy, tokens, info.instruction_length, error, sizeof error);
  *     for (;;) {
  *         le_observe(policy, &observation, error, sizeof error);
  *         le_step(policy, action, action_count, &info, error, sizeof error);
@@ -47,6 +51,36 @@
  *     T instruction_length tokens in an instruction
  * Arrays are dense, row-major, in native byte order.
  *
+ * CAMERAS. `images` holds the V views one after another, in the order of le_camera_name, each as
+ * rows from the top, pixels from the left, three bytes RGB, 0 to 255. The engines take exactly
+ * image_height x image_width; this library does not resize. Bring a picture to that size as the
+ * recordings were that the policy was trained on: the same crop and the same kind of scaling
+ * (averaging over areas where it shrinks), without changing colours or brightness. Everything
+ * else, normalisation included, is inside the engines.
+ *
+ * STATE AND ACTIONS. le_state_dim and le_action_dim tell name and unit of every number, in order.
+ * Both are physical values; normalisation is inside the engines. A state may be any finite
+ * number. An action dimension is of one kind:
+ *     LE_KIND_ABSOLUTE  a value to go to; LE_HOLD keeps the last one
+ *     LE_KIND_DELTA     a change per control step; LE_HOLD sends 0
+ *     LE_KIND_GRIPPER   as absolute: LE_HOLD keeps what the gripper does
+ * and lies within `lower` and `upper`; a change limit bounds it from one control step to the next.
+ * An engine's action outside of them is clamped, or, with LE_DIM_FAULTS, is a fault.
+ *
+ * INSTRUCTIONS. le_tokenize turns words into tokens, by the rules of the release's tokenizer.json:
+ * UTF-8 text in lower case (each character by itself), cut at white space and where letters, digits
+ * and underscores meet other characters; each piece is one word of the vocabulary, or `[UNK]` where
+ * it is not in it; `[PAD]` fills up to T. Text without any known word, or of more than T pieces, is
+ * refused: nothing is cut off or guessed. A token outside the vocabulary is refused too.
+ *
+ * TIME. One control step is 1 / control_hz seconds; le_step and le_tick are to be called at that
+ * rate. `timestamp_ns` of an observation is the time when it was taken, on a clock of the caller's:
+ *     async mode  the clock of le_tick's `now_ns`. An observation is as old as now_ns is away from
+ *                 its time stamp, before or after, and no younger than the ticks since it came.
+ *     sync mode   handed back only. An observation is as old as the control steps since it came.
+ * Past max_observation_age_ns the policy is in LE_HOLD, with LE_REASON_OBSERVATION_TOO_OLD, until
+ * the next observation; the actions of the steps meanwhile are dropped, never sent late.
+ *
  * TAGS. Every function carries one or more:
  *     [setup]        may allocate, read files, start threads or run an engine; keep it out of a
  *                    real-time thread.
@@ -54,7 +88,11 @@
  *     [thread-safe]  may be called from any thread at any time.
  * Without [thread-safe], calls on one policy must not overlap; different policies are independent.
  * One exception: in async mode le_tick, le_observe and le_set_instruction may each be called from
- * a thread of its own.
+ * a thread of its own. What may be called then, besides: le_info, le_camera_name, le_state_dim,
+ * le_action_dim, le_tokenize, le_stats, le_set_chunks_per_plan and le_fault_text at any time;
+ * le_plan and le_refine beside them all, one at a time; le_reset while none of le_tick, le_observe
+ * and le_set_instruction runs; le_stop and le_destroy while nothing runs. le_step and le_start are
+ * refused, and so are le_work and le_last_plan unless it began with LE_RUN_MANUAL.
  *
  * ERRORS. Every function that can fail returns an le_status and touches no output unless it
  * returns LE_OK (the error text apart). `error` receives one plain sentence, cut to `error_size`
@@ -65,6 +103,11 @@
  * OWNERSHIP. The library copies what it is given before it returns and never keeps a caller's
  * pointer. Every output goes to memory that the caller provides. Strings it hands out belong to
  * the policy or to the library.
+ *
+ * LINKING. Link with lib/liblibra_edge.so of the release, or dlopen it with RTLD_LOCAL; it needs
+ * the C library alone. One copy of it opens any number of releases at a time, of its own ABI
+ * version; each runs its own ONNX Runtime, which is loaded once for all releases that hold the same
+ * bytes of it, from memory, and stays loaded until the process ends.
  *
  * COMPATIBILITY. This interface only grows. Numbers of statuses, states, reasons and flags are
  * never reused. Structs that start with `struct_size` grow at their end: set it to sizeof the
@@ -106,6 +149,7 @@ typedef int32_t le_status;
 #define LE_INTERNAL 10           /* a bug in this library: please report it */
 #define LE_WRONG_ARCHITECTURE 11 /* the release is compiled for another processor architecture */
 #define LE_NO_PROVIDER 12        /* the execution provider that an engine needs is not there */
+#define LE_UNPROVEN 13           /* parity failed, or random weights: see le_open_options.flags */
 
 /* What the policy is doing. */
 typedef uint32_t le_state;
@@ -140,16 +184,26 @@ typedef uint32_t le_reason;
 /* An open release. */
 typedef struct le_policy le_policy;
 
+/* le_open_options.flags: open a release all the same that ... */
+#define LE_OPEN_ALLOW_FAILED 1u         /* failed its parity checks */
+#define LE_OPEN_ALLOW_RANDOM_WEIGHTS 2u /* was never trained: it is for measuring alone */
+
 /* What le_open needs. */
 typedef struct le_open_options {
-  uint32_t struct_size;    /* sizeof(le_open_options) */
-  uint32_t abi_version;    /* LE_ABI_VERSION */
-  const char *release_dir; /* path of the release directory, NUL-terminated */
-  uint64_t seed;           /* seed of the refiner's noise, as in le_reset */
-  uint32_t threads;        /* threads of each engine, 1 to 256 */
-  uint32_t flags;          /* 0 */
-  uint64_t reserved[4];    /* 0 */
+  uint32_t struct_size;            /* sizeof(le_open_options) */
+  uint32_t abi_version;            /* LE_ABI_VERSION */
+  const char *release_dir;         /* path of the release directory, NUL-terminated */
+  uint64_t seed;                   /* seed of the refiner's noise, as in le_reset */
+  uint32_t threads;                /* threads of each engine, 1 to 256 */
+  uint32_t flags;                  /* LE_OPEN_... */
+  uint64_t reserved[3];            /* 0 */
+  uint64_t max_observation_age_ns; /* of sync mode; 0: 500 ms. le_run_options has that of async */
 } le_open_options;
+
+/* le_policy_info.flags. */
+#define LE_INFO_PARITY_FAILED 1u       /* opened with LE_OPEN_ALLOW_FAILED */
+#define LE_INFO_RANDOM_WEIGHTS 2u      /* opened with LE_OPEN_ALLOW_RANDOM_WEIGHTS */
+#define LE_INFO_PARITY_NOT_MEASURED 4u /* a check could not be made where it was compiled */
 
 /* What a release is. Strings belong to the policy and live until le_destroy. */
 typedef struct le_policy_info {
@@ -174,8 +228,36 @@ typedef struct le_policy_info {
   const char *arch;            /* architecture of this library, for example x86_64-linux-gnu */
   const char *onnxruntime_version;
   uint8_t manifest_sha256[32]; /* names the release: SHA-256 of its manifest.json */
-  uint64_t reserved[4];        /* out: 0 */
+  uint64_t reserved[2];        /* out: 0 */
+  uint32_t flags;              /* LE_INFO_... */
+  uint32_t vocabulary;         /* tokens that there are; 0 from a library that does not tell */
+  uint32_t pad_token;          /* fills an instruction up to T */
+  uint32_t unknown_token;      /* of words outside the vocabulary; UINT32_MAX: there is none */
 } le_policy_info;
+
+/* What a number of the state or of an action is. */
+#define LE_KIND_NONE 0u     /* of the state */
+#define LE_KIND_ABSOLUTE 1u /* an action's value to go to; LE_HOLD keeps it */
+#define LE_KIND_DELTA 2u    /* an action's change per control step; LE_HOLD sends 0 */
+#define LE_KIND_GRIPPER 3u  /* a gripper's value; LE_HOLD keeps it */
+
+/* le_dim_info.flags. */
+#define LE_DIM_FAULTS 1u /* outside its limits the action is a fault; else it is clamped */
+
+/* One number of the state or of an action. Strings belong to the policy. */
+typedef struct le_dim_info {
+  uint32_t struct_size;   /* in: sizeof(le_dim_info) */
+  uint32_t kind;          /* LE_KIND_... */
+  const char *name;       /* for example "gripper" */
+  const char *unit;       /* for example "m"; UTF-8 */
+  float lower;            /* smallest value; -infinity for a state */
+  float upper;            /* largest value; infinity for a state */
+  float max_step_change;  /* of an action from one control step to the next; infinity: free */
+  float max_acceleration; /* of that change from one control step to the next; infinity: free */
+  uint32_t flags;         /* LE_DIM_... */
+  uint32_t reserved0;     /* out: 0 */
+  uint64_t reserved[4];   /* out: 0 */
+} le_dim_info;
 
 /* One look at the robot. */
 typedef struct le_observation {
@@ -184,7 +266,7 @@ typedef struct le_observation {
   const uint8_t *images; /* [V, image_height, image_width, 3], RGB, 0 to 255 */
   uint64_t image_bytes;  /* bytes in `images`: V * image_height * image_width * 3 */
   const float *state;    /* [P], physical units of the embodiment, finite */
-  uint64_t timestamp_ns; /* when it was taken, on any clock of the caller; handed back only */
+  uint64_t timestamp_ns; /* when it was taken: see TIME */
   uint64_t reserved[4];  /* 0 */
 } le_observation;
 
@@ -204,7 +286,8 @@ typedef struct le_step_info {
   uint64_t clamped_mask;             /* bit d: dimension d was clamped, for d < 64 */
   uint32_t clamped_count;            /* clamped dimensions, of all D */
   uint32_t reserved0;                /* out: 0 */
-  uint64_t reserved[4];              /* out: 0 */
+  uint64_t reserved[3];              /* out: 0 */
+  uint64_t observation_age_ns;       /* control steps since it came, as a time; 0: none, or new */
 } le_step_info;
 
 /* How a switch to a new chunk is smoothed: le_run_options.blend. */
@@ -322,15 +405,19 @@ LE_API const char *le_status_name(le_status status);
 /*
  * Open a release. [setup] [thread-safe]
  *
- * Reads manifest.json, checks schema, ABI version and architecture, then the size and SHA-256 of
- * every member it names, and only then loads lib/libonnxruntime.so and the engines, from the very
- * bytes that were hashed. Member names are fixed: no path inside a file is followed. Nobody else
- * may write to the directory meanwhile. ONNX Runtime stays loaded until the process ends.
+ * Reads manifest.json, checks schema, ABI version and architecture, then that the directory holds
+ * the files it names and nothing else, no symbolic link and nothing hidden, then the size and
+ * SHA-256 of each. Each is read once; lib/libonnxruntime.so, the engines and the tokenizer are used
+ * from the very bytes that were hashed. Member names are fixed: no path inside a file is followed.
+ *
+ * Nobody is phoned: ONNX Runtime's telemetry is off from its first moment. It listens to an
+ * environment variable alone, so ORT_DISABLE_TELEMETRY is 1 while its environment is made, and
+ * afterwards as before: no other thread may read or write the environment during this call.
  *
  * `*policy` receives the policy; the caller ends it with le_destroy. It starts in LE_HOLD.
  *
  * LE_INVALID_ARGUMENT, LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER, LE_IO, LE_MALFORMED,
- * LE_INTEGRITY, LE_INCOMPATIBLE, LE_ENGINE, LE_NO_MEMORY.
+ * LE_INTEGRITY, LE_INCOMPATIBLE, LE_UNPROVEN, LE_ENGINE, LE_NO_MEMORY.
  */
 LE_API le_status le_open(const le_open_options *options, le_policy **policy, char *error,
                          uint32_t error_size);
@@ -339,10 +426,33 @@ LE_API le_status le_open(const le_open_options *options, le_policy **policy, cha
  * [thread-safe] [rt-safe] */
 LE_API le_status le_info(const le_policy *policy, le_policy_info *info);
 
+/* Name of a camera, from 0 to V - 1, in the order of `images`; NULL for another number, or where
+ * `policy` is NULL. The string belongs to the policy. [thread-safe] [rt-safe] */
+LE_API const char *le_camera_name(const le_policy *policy, uint32_t camera);
+
+/* Describe number `dim` of the state, from 0 to P - 1. `info->struct_size` must be set.
+ * LE_INVALID_ARGUMENT. [thread-safe] [rt-safe] */
+LE_API le_status le_state_dim(const le_policy *policy, uint32_t dim, le_dim_info *info);
+
+/* Describe number `dim` of an action, from 0 to D - 1. `info->struct_size` must be set.
+ * LE_INVALID_ARGUMENT. [thread-safe] [rt-safe] */
+LE_API le_status le_action_dim(const le_policy *policy, uint32_t dim, le_dim_info *info);
+
+/*
+ * Turn words into tokens, as INSTRUCTIONS above says. [setup] [thread-safe]
+ *
+ * `text` UTF-8, NUL-terminated; `tokens` [T], padded; `token_count` must be T.
+ * LE_INVALID_ARGUMENT: also where no word is known, or there are more than T.
+ * LE_INCOMPATIBLE: the release's tokenizer.json has rules that this library does not apply; its
+ * tokens have to come from elsewhere.
+ */
+LE_API le_status le_tokenize(const le_policy *policy, const char *text, int64_t *tokens,
+                             uint32_t token_count, char *error, uint32_t error_size);
+
 /*
  * Say what the robot is to do. [rt-safe]
  *
- * `tokens` [T] as the release's tokenizer.json gives them, padded; none may be negative.
+ * `tokens` [T] as le_tokenize gives them, padded; each must be a token of the vocabulary.
  * The next planner call uses them; what is already planned stays. To drop it, call le_reset.
  * LE_INVALID_ARGUMENT.
  */
@@ -494,8 +604,8 @@ LE_API le_status le_last_plan(const le_policy *policy, int32_t *intent, uint64_t
  * LE_INVALID_ARGUMENT: also before le_start. [thread-safe] */
 LE_API le_status le_stats(le_policy *policy, le_stats_info *stats);
 
-/* Copy a sentence on the latched fault, "" without one, cut to `size` bytes. LE_INVALID_ARGUMENT.
- * [setup] */
+/* Copy a sentence on the latched fault, "" without a fault, cut to `size` bytes.
+ * LE_INVALID_ARGUMENT. [setup] */
 LE_API le_status le_fault_text(le_policy *policy, char *text, uint32_t size);
 
 /* Release everything a policy holds. NULL is fine. [setup] */

@@ -98,11 +98,28 @@ le_policy *open_policy(const le_open_options *from) {
   if (options.threads < 1 || options.threads > kMostThreads) {
     fail(LE_INVALID_ARGUMENT, "threads is %u; it must be 1 to %u.", options.threads, kMostThreads);
   }
-  if (options.flags != 0) fail(LE_INVALID_ARGUMENT, "flags is %u; it must be 0.", options.flags);
-  const le::Release release = le::read_release(options.release_dir);
-  return new le_policy(release.manifest, release.manifest_sha256,
-                       std::make_unique<le::OrtEngines>(release, options.threads), options.threads,
-                       options.seed);
+  constexpr uint32_t kFlags = LE_OPEN_ALLOW_FAILED | LE_OPEN_ALLOW_RANDOM_WEIGHTS;
+  if ((options.flags & ~kFlags) != 0) {
+    fail(LE_INVALID_ARGUMENT, "flags is %u; it has a flag that is unknown.", options.flags);
+  }
+  const le::Release release = le::read_release(options.release_dir, options.flags);
+  return new le_policy(release.manifest,
+                       le::Tokenizer(release.tokenizer.data(), release.tokenizer.size()),
+                       std::make_unique<le::OrtEngines>(release, options.threads), options);
+}
+
+le_status describe_dim(const le_policy *policy,
+                       bool (le_policy::*describe)(uint32_t, le_dim_info *) const, uint32_t dim,
+                       le_dim_info *info) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    const uint32_t size = checked_size(info, "info");
+    le_dim_info value = {};
+    if (!(policy->*describe)(dim, &value))
+      fail(LE_INVALID_ARGUMENT, "There is no dimension %u.", dim);
+    write_struct(info, size, value);
+    return {};
+  });
 }
 
 }  // namespace
@@ -119,7 +136,7 @@ const char *le_status_name(le_status status) {
   static const char *const names[] = {
       "LE_OK",        "LE_INVALID_ARGUMENT",   "LE_ABI_MISMATCH", "LE_IO",         "LE_MALFORMED",
       "LE_INTEGRITY", "LE_INCOMPATIBLE",       "LE_ENGINE",       "LE_NOT_FINITE", "LE_NO_MEMORY",
-      "LE_INTERNAL",  "LE_WRONG_ARCHITECTURE", "LE_NO_PROVIDER"};
+      "LE_INTERNAL",  "LE_WRONG_ARCHITECTURE", "LE_NO_PROVIDER",  "LE_UNPROVEN"};
   const bool known = status >= 0 && static_cast<size_t>(status) < std::size(names);
   return known ? names[status] : "LE_UNKNOWN";
 }
@@ -140,6 +157,27 @@ le_status le_info(const le_policy *policy, le_policy_info *info) {
     le_policy_info value = {};
     policy->info(&value);
     write_struct(info, size, value);
+    return {};
+  });
+}
+
+const char *le_camera_name(const le_policy *policy, uint32_t camera) {
+  return policy == nullptr ? nullptr : policy->camera_name(camera);
+}
+
+le_status le_state_dim(const le_policy *policy, uint32_t dim, le_dim_info *info) {
+  return describe_dim(policy, &le_policy::state_dim, dim, info);
+}
+
+le_status le_action_dim(const le_policy *policy, uint32_t dim, le_dim_info *info) {
+  return describe_dim(policy, &le_policy::action_dim, dim, info);
+}
+
+le_status le_tokenize(const le_policy *policy, const char *text, int64_t *tokens,
+                      uint32_t token_count, char *error, uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    require(policy, "policy");
+    policy->tokenize(text, tokens, token_count);
     return {};
   });
 }

@@ -15,7 +15,7 @@ from libra_edge.bundle.container import header
 from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.bundle.members import MANIFEST, MEMBERS
 from libra_edge.bundle.pack import pack_release, unpack_release
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import ExitCode, InputError, IntegrityError
 from tests.bundle.examples import make_release
 
@@ -38,7 +38,7 @@ def packed(release: Path) -> bytes:
 def assert_refused(data: bytes, folder: Path) -> None:
     file = folder / "attack.libra"
     file.write_bytes(data)
-    for attempt in (lambda: verify_release(file), lambda: unpack_release(file, folder / "out")):
+    for attempt in (lambda: verify_integrity(file), lambda: unpack_release(file, folder / "out")):
         with pytest.raises(IntegrityError) as caught:
             attempt()
         assert caught.value.exit_code is ExitCode.INTEGRITY
@@ -52,7 +52,7 @@ def offset_of(packed: bytes, name: str) -> int:
 
 def test_the_unharmed_file_is_accepted(packed: bytes, tmp_path: Path) -> None:
     (tmp_path / "good.libra").write_bytes(packed)
-    verify_release(tmp_path / "good.libra")
+    verify_integrity(tmp_path / "good.libra")
 
 
 @pytest.mark.parametrize("evil", ["../../evil", "/tmp/evil", "engines/../../evil", "engines\\x"])
@@ -156,14 +156,14 @@ def test_changed_byte_in_a_directory(release: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     (release / name).write_bytes(data)
     with pytest.raises(IntegrityError):
-        verify_release(release)
+        verify_integrity(release)
 
 
 @pytest.mark.parametrize("name", sorted(MEMBERS))
 def test_missing_file_in_a_directory(release: Path, name: str) -> None:
     (release / name).unlink()
     with pytest.raises(IntegrityError) as caught:
-        verify_release(release)
+        verify_integrity(release)
     assert name in caught.value.fact
 
 
@@ -172,7 +172,7 @@ def test_extra_file_in_a_directory(release: Path, name: str) -> None:
     (release / name).parent.mkdir(exist_ok=True)
     (release / name).write_bytes(b"")
     with pytest.raises(IntegrityError) as caught:
-        verify_release(release)
+        verify_integrity(release)
     assert caught.value.code == "member-unexpected"
 
 
@@ -181,14 +181,14 @@ def test_symlinks_in_a_directory(release: Path, tmp_path: Path, name: str) -> No
     (release / name).rename(tmp_path / "moved")
     (release / name).symlink_to(tmp_path / "moved")
     with pytest.raises(IntegrityError):
-        verify_release(release)
+        verify_integrity(release)
 
 
 def test_a_fifo_in_a_directory_is_not_waited_for(release: Path) -> None:
     (release / "tokenizer.json").unlink()
     os.mkfifo(release / "tokenizer.json")
     with pytest.raises(IntegrityError):
-        verify_release(release)
+        verify_integrity(release)
 
 
 def with_text(old: str, new: str) -> Callable[[str], str]:
@@ -229,7 +229,7 @@ def test_manifest_text(release: Path, tmp_path: Path, attack: str) -> None:
     assert caught.value.code == "manifest-invalid"
     (release / MANIFEST).write_bytes(text.encode())
     with pytest.raises(IntegrityError):
-        verify_release(release)
+        verify_integrity(release)
 
 
 def test_manifest_that_is_not_utf8(release: Path) -> None:
@@ -242,5 +242,5 @@ def test_no_release_at_all(tmp_path: Path, name: str) -> None:
     if "folder" in name:
         (tmp_path / name).mkdir()
     with pytest.raises(InputError) as caught:
-        verify_release(tmp_path / name)
+        verify_integrity(tmp_path / name)
     assert caught.value.code == "not-a-release"

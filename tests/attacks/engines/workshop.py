@@ -11,7 +11,7 @@ import torch
 
 from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.bundle.pack import write_release
-from libra_edge.bundle.verify import verify_release as verify_bytes
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.graphs.export import from_bytes, to_bytes
@@ -25,6 +25,7 @@ from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
 from libra_edge.runtime.build import SOURCE_ROOT, build_library
 from libra_edge.verification.bisect import Culprit, release_culprits
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import Verification, verify_release
 from tests.attacks.engines.faults import FAULTS, Case
 from tests.tiny import write_tiny_checkpoint
@@ -64,7 +65,7 @@ class Workshop:
         self.checkpoint = checkpoint or write_tiny_checkpoint(folder / "checkpoint")
         other = other_weights(self.checkpoint, folder / "other")
         self.release = self.compiled(folder / "release", seed=0)
-        self.manifest = verify_bytes(self.release)
+        self.manifest = verify_integrity(self.release)
         self.graphs, self.others = (self._graphs(path) for path in (self.checkpoint, other))
         loaded = load_checkpoint(self.checkpoint)
         self.samples = choose_samples(
@@ -136,9 +137,8 @@ class Workshop:
             "data": self.data,
             "samples": self.count,
         }
-        return verify_release(release, **{**settings, **options})
+        return verify_release(VerifyRequest(release, **{**settings, **options}))
 
     def culprits(self, release: Path, out: Path) -> list[Culprit]:
-        return release_culprits(
-            release, self.checkpoint, self.data, seed=0, cache=self.cache, out=out
-        )
+        request = VerifyRequest(release, self.checkpoint, self.data, seed=0, cache=self.cache)
+        return release_culprits(request, out)

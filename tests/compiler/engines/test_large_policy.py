@@ -15,7 +15,7 @@ from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import require_trained
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.pack import pack_release, unpack_release
-from libra_edge.bundle.verify import verify_release
+from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.engines import large_policy
 from libra_edge.compiler.engines.plan import plan_engines
@@ -31,7 +31,8 @@ from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.session import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.verification.verify import verify_release as verify_parity
+from libra_edge.verification.request import Request as VerifyRequest
+from libra_edge.verification.verify import verify_release
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 RTX4090 = load_target("rtx4090")
@@ -196,7 +197,7 @@ def test_it_is_checked_as_far_as_it_can_be_and_marked_as_random(compiled: Compil
 def test_it_survives_as_one_file(compiled: Compiled, tmp_path: Path) -> None:
     pack_release(compiled.path, tmp_path / "one.libra")
     unpack_release(tmp_path / "one.libra", tmp_path / "again")
-    assert verify_release(tmp_path / "again") == compiled.manifest
+    assert verify_integrity(tmp_path / "again") == compiled.manifest
 
 
 @pytest.mark.parametrize("member", ["engines/planner.data", "engines/refiner.engine"])
@@ -209,7 +210,7 @@ def test_one_other_byte_of_what_lies_apart_is_found(
     content[-1] ^= 1
     (tmp_path / "again" / member).write_bytes(content)
     with pytest.raises(IntegrityError, match="member-changed"):
-        verify_release(tmp_path / "again")
+        verify_integrity(tmp_path / "again")
 
 
 def test_the_runtime_refuses_it_before_it_opens_a_member(compiled: Compiled) -> None:
@@ -219,7 +220,10 @@ def test_the_runtime_refuses_it_before_it_opens_a_member(compiled: Compiled) -> 
 
 
 def test_verify_says_that_nothing_of_it_runs_here(compiled: Compiled) -> None:
-    verdicts = [check.verdict for check in verify_parity(compiled.path, golden_only=True).checks]
+    verdicts = [
+        check.verdict
+        for check in verify_release(VerifyRequest(compiled.path, golden_only=True)).checks
+    ]
     assert verdicts == ["pass", "not measured"]
 
 

@@ -21,6 +21,7 @@ from libra_edge.errors import InputError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
+from tests.compiler.variants import job_for
 from tests.engines.test_torch_tensorrt import Library
 
 Fronts = Callable[[str], tuple[Checkpoint, Front]]
@@ -56,16 +57,10 @@ def test_a_kind_that_takes_programs_gets_both_unrolled(
     library, target = Library(monkeypatch), load_target("h200")
 
     def build(form: Form | None) -> Built:
-        return build_engines(
-            front,
-            target,
-            plan_engines(target, kind="torch_tensorrt"),
-            load_recipe("fp32"),
-            form,
-            StageCache(tmp_path),
-            TorchEngines(checkpoint.policy),
-            (),
-        )
+        plan = plan_engines(target, kind="torch_tensorrt")
+        cache = StageCache(tmp_path)
+        job = job_for(checkpoint, target, load_recipe("fp32"), cache, plan, form=form)
+        return build_engines(job, front, TorchEngines(checkpoint.policy))
 
     built = build(None)
     assert [len(arguments) for _, arguments, _ in library.asked] == [3, 4]

@@ -29,6 +29,7 @@ from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.config import ActionDim
 from libra_edge.verification.recompile import STAGES_BETWEEN
+from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
 from tests.tiny import INSTRUCTIONS, tiny_embodiment, write_tiny_checkpoint
 
@@ -219,7 +220,9 @@ def test_int8_release_of_a_tiny_policy(
         "margin_percentile",
     ]
     found = verify_release(
-        compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
+        VerifyRequest(
+            compiled.path, checkpoint.path, held_out, samples=32, cache=tmp_path / "cache"
+        )
     )
     stages = {check.stage for check in found.checks}
     assert {"engine vs PyTorch policy", "C ABI vs engine"} <= stages

@@ -13,14 +13,13 @@ import torch
 from libra_edge.catalog import HIGH, LayerPrecision, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import build_engines
-from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.engines.read_back import integer_layers, require_integers, running
 from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization.assign import (
     choose_precisions,
-    layers,
+    quantizable_layers,
     require_calibration_runs_here,
 )
 from libra_edge.compiler.quantization.calibrate import calibrate, run
@@ -46,6 +45,7 @@ from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from libra_edge.policy.libra_vla.layers import ImageTokens
+from tests.compiler.variants import job_for
 from tests.tiny import write_tiny_checkpoint
 
 INT8 = LayerPrecision(weights="int8", activations="int8")
@@ -96,7 +96,7 @@ def front(checkpoint: Checkpoint, cache: StageCache, quantized: Quantized) -> Fr
 def test_every_linear_layer_has_a_part_but_those_evaluated_while_compiling(
     checkpoint: Checkpoint,
 ) -> None:
-    found = layers(checkpoint.policy)
+    found = quantizable_layers(checkpoint.policy)
     linear = {n for n, m in checkpoint.policy.named_modules() if isinstance(m, torch.nn.Linear)}
     constant = {"planner.blocks.0.attention.query", "refiner.time.0", "refiner.modulate"}
     assert linear - found.keys() == constant
@@ -276,17 +276,10 @@ def test_a_form_the_engine_does_not_know_fails_with_the_layers_named(
     reference = TorchEngines(policy)
     config = checkpoint.config
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 2, 0, None)
+    target, recipe = load_target("cpu-x86_64"), load_recipe("int8")
+    job = job_for(checkpoint, target, recipe, cache, samples=samples)
     with pytest.raises(ParityError, match=r"planner\.blocks\.0\.mlp\.0") as caught:
-        build_engines(
-            front,
-            load_target("cpu-x86_64"),
-            plan_engines(load_target("cpu-x86_64")),
-            load_recipe("int8").gates,
-            None,
-            cache,
-            reference,
-            samples,
-        )
+        build_engines(job, front, reference)
     assert caught.value.code == "precision-fallback"
     assert caught.value.exit_code is ExitCode.PARITY
 

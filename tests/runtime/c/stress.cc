@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <limits>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "control/policy.h"
@@ -17,6 +18,7 @@
 namespace {
 
 constexpr uint32_t kChunk = 4, kDims = 3;
+constexpr int64_t kTokens = 97;
 using Clock = std::chrono::steady_clock;
 
 void pause_us(int64_t us) {
@@ -65,6 +67,17 @@ le::Manifest manifest() {
   return m;
 }
 
+// Knows the tokens 0 to kTokens - 1.
+le::Tokenizer tokenizer() {
+  std::string text =
+      R"({"model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[PAD]": 0)";
+  for (int64_t i = 1; i < kTokens; ++i) {
+    text += ", \"w" + std::to_string(i) + "\": " + std::to_string(i);
+  }
+  text += "}}}";
+  return {reinterpret_cast<const uint8_t *>(text.data()), text.size()};
+}
+
 struct Round {
   le_policy &policy;
   std::atomic<bool> stop{false};
@@ -98,7 +111,7 @@ struct Round {
 
   void meddle() {
     for (uint32_t i = 0; !stop; ++i, pause_us(1100)) {
-      const int64_t tokens[3] = {i, i + 1, i + 2};
+      const int64_t tokens[3] = {i % kTokens, (i + 1) % kTokens, (i + 2) % kTokens};
       policy.set_instruction(tokens, 3);
       policy.set_chunks_per_plan(i % 4 + 1);
       le_stats_info stats = {};
@@ -121,7 +134,10 @@ int main(int argc, char **argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 3;
   le::Manifest m = manifest();
   auto engines = std::make_unique<Engines>(m.sizes);
-  le_policy policy(std::move(m), {}, std::move(engines), 1, 1);
+  le_open_options options = {};
+  options.threads = 1;
+  options.seed = 1;
+  le_policy policy(std::move(m), tokenizer(), std::move(engines), options);
   uint64_t running = 0;
   for (int i = 0; i < rounds; ++i) {
     le_run_options options = {};

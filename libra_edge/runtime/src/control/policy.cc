@@ -27,40 +27,17 @@ void check_count(const char *what, uint64_t found, uint64_t expected) {
 
 }  // namespace
 
-le_policy::le_policy(le::Manifest manifest, const le::Digest &manifest_sha256,
-                     std::unique_ptr<const le::Engines> engines, uint32_t threads, uint64_t seed)
+le_policy::le_policy(le::Manifest manifest, le::Tokenizer tokenizer,
+                     std::unique_ptr<const le::Engines> engines, const le_open_options &options)
     : manifest_(std::move(manifest)),
-      manifest_sha256_(manifest_sha256),
+      tokenizer_(std::move(tokenizer)),
       engines_(std::move(engines)),
-      threads_(threads),
+      threads_(options.threads),
+      max_observation_age_ns_(le::complete_age(options.max_observation_age_ns)),
       control_(engines_->session()),
       direct_(engines_->session()),
       command_(manifest_.limits),
-      seed_(seed) {}
-
-void le_policy::info(le_policy_info *info) const {
-  const le::Sizes &sizes = manifest_.sizes;
-  info->abi_version = LE_ABI_VERSION;
-  info->bins = sizes.bins;
-  info->chunk = sizes.chunk;
-  info->chunks_per_plan = sizes.chunks_per_plan;
-  info->plan_steps = sizes.plan_steps;
-  info->denoise_steps = sizes.denoise_steps;
-  info->action_dim = sizes.action_dim;
-  info->state_dim = sizes.state_dim;
-  info->cameras = sizes.cameras;
-  info->image_height = sizes.image_height;
-  info->image_width = sizes.image_width;
-  info->instruction_length = sizes.instruction_length;
-  info->threads = threads_;
-  info->control_hz = manifest_.control_hz;
-  info->name = manifest_.name.c_str();
-  info->target = manifest_.target.c_str();
-  info->recipe = manifest_.recipe.c_str();
-  info->arch = le::own_arch();
-  info->onnxruntime_version = manifest_.onnxruntime_version.c_str();
-  std::copy(manifest_sha256_.begin(), manifest_sha256_.end(), info->manifest_sha256);
-}
+      seed_(options.seed) {}
 
 void le_policy::check_observation(const le_observation &observation) const {
   check_count("image_bytes", observation.image_bytes, manifest_.sizes.image_bytes());
@@ -73,8 +50,11 @@ void le_policy::check_observation(const le_observation &observation) const {
 void le_policy::check_tokens(const int64_t *tokens, uint32_t count) const {
   check_count("token_count", count, manifest_.sizes.instruction_length);
   if (tokens == nullptr) fail(LE_INVALID_ARGUMENT, "tokens is NULL.");
-  if (std::any_of(tokens, tokens + count, [](int64_t token) { return token < 0; })) {
-    fail(LE_INVALID_ARGUMENT, "A token is negative.");
+  const auto known = [this](int64_t token) { return tokenizer_.knows(token); };
+  const int64_t *unknown = std::find_if_not(tokens, tokens + count, known);
+  if (unknown != tokens + count) {
+    fail(LE_INVALID_ARGUMENT, "%lld is no token of this release's vocabulary of %u.",
+         static_cast<long long>(*unknown), tokenizer_.vocabulary());
   }
 }
 
@@ -107,12 +87,28 @@ void le_policy::observe(const le_observation &observation) {
   if (async_ != nullptr) return async_->observe(observation);
   load(control_->io, observation);
   timestamp_ns_ = observation.timestamp_ns;
+  observed_step_ = step_;
   has_observation_ = true;
+}
+
+// The time of the control steps since it came: sync mode has no clock but them.
+uint64_t le_policy::observation_age_ns() const {
+  if (!has_observation_) return 0;
+  return static_cast<uint64_t>(static_cast<double>(step_ - observed_step_) * 1e9 /
+                               manifest_.control_hz);
 }
 
 le_reason le_policy::waits_for() const {
   if (!has_observation_) return LE_REASON_NO_OBSERVATION;
-  return has_instruction_ ? LE_REASON_NONE : LE_REASON_NO_INSTRUCTION;
+  if (!has_instruction_) return LE_REASON_NO_INSTRUCTION;
+  const bool old = observation_age_ns() > max_observation_age_ns_;
+  return old ? LE_REASON_OBSERVATION_TOO_OLD : LE_REASON_NONE;
+}
+
+// Whether the newest chunk holds the action of this step. Steps pass in LE_HOLD too, and with them
+// their actions and intents.
+bool le_policy::has_action() const {
+  return chunks_made_ > 0 && step_ < chunk_step_ + manifest_.sizes.chunk;
 }
 
 // Fills the action queue, or latches a fault and says why.
@@ -122,16 +118,18 @@ std::string le_policy::make_chunk(le_step_info *info) {
   le_reason failure = LE_REASON_PLANNER_FAILED;
   try {
     const uint64_t start_ns = le::monotonic_ns();
-    if (intents_left_ == 0) {
+    const bool planned =
+        plan_step_ >= 0 &&
+        step_ + sizes.chunk <= static_cast<uint64_t>(plan_step_) + sizes.plan_steps;
+    if (!planned) {
       info->flags |= LE_STEP_PLANNER_RAN;
       fault_ = le::checked_plan(*control_, sizes.bins);
       info->planner_duration_ns = le::monotonic_ns() - start_ns;
       if (fault_ != LE_REASON_NONE) return le::describe(fault_);
-      intents_left_ = sizes.plan_steps;
       plan_step_ = static_cast<int64_t>(step_);
     }
     failure = LE_REASON_REFINER_FAILED;
-    const uint64_t used = uint64_t{sizes.plan_steps - intents_left_} * sizes.action_dim;
+    const uint64_t used = (step_ - static_cast<uint64_t>(plan_step_)) * sizes.action_dim;
     std::copy_n(io.plan_intent.begin() + static_cast<ptrdiff_t>(used), io.chunk_intent.size(),
                 io.chunk_intent.begin());
     le::chunk_noise(seed_, chunks_made_, io.noise.data(), io.noise.size());
@@ -144,8 +142,7 @@ std::string le_policy::make_chunk(le_step_info *info) {
     fault_ = failure;
     return error.text;
   }
-  intents_left_ -= sizes.chunk;
-  actions_left_ = sizes.chunk;
+  chunk_step_ = step_;
   ++chunks_made_;
   return {};
 }
@@ -153,13 +150,12 @@ std::string le_policy::make_chunk(le_step_info *info) {
 // Sends the next action of the chunk, within the limits.
 std::string le_policy::act(float *action, le_step_info *info) {
   const le::Sizes &sizes = manifest_.sizes;
-  const uint64_t row = uint64_t{sizes.chunk - actions_left_} * sizes.action_dim;
+  const uint64_t row = (step_ - chunk_step_) * sizes.action_dim;
   const le::Limited limited = command_.send(control_->io.actions.data() + row, action);
   info->flags |= limited.flags;
   info->clamped_count = limited.clamped_count;
   info->clamped_mask = limited.clamped_mask;
   info->chunk = chunks_made_ - 1;
-  --actions_left_;
   if (limited.fault) fault_ = LE_REASON_OUT_OF_LIMITS;
   return le::describe(fault_);
 }
@@ -171,7 +167,7 @@ std::string le_policy::step(float *action, uint32_t count, le_step_info *info) {
   std::string met;
   const le_reason waiting = waits_for();
   if (fault_ == LE_REASON_NONE && waiting == LE_REASON_NONE) {
-    if (actions_left_ == 0) met = make_chunk(info);
+    if (!has_action()) met = make_chunk(info);
     if (fault_ == LE_REASON_NONE) met = act(action, info);
     if (fault_ != LE_REASON_NONE) fault_text_ = met;
   }
@@ -184,6 +180,7 @@ std::string le_policy::step(float *action, uint32_t count, le_step_info *info) {
   info->plan_step = plan_step_;
   info->plan_age_steps = plan_step_ < 0 ? -1 : static_cast<int64_t>(step_) - plan_step_;
   info->observation_timestamp_ns = timestamp_ns_;
+  info->observation_age_ns = observation_age_ns();
   ++step_;
   return met;
 }
@@ -195,7 +192,6 @@ void le_policy::reset(uint64_t seed) {
   fault_ = LE_REASON_NONE;
   fault_text_.clear();
   step_ = chunks_made_ = 0;
-  actions_left_ = intents_left_ = 0;
   plan_step_ = -1;
   if (async_ != nullptr) async_->reset(seed);
 }

@@ -12,16 +12,22 @@
 #include "engine/engines.h"
 #include "libra_edge.h"
 #include "release/manifest.h"
+#include "release/tokenizer.h"
 
 struct le_policy {
  public:
   // Throws le::Error.
-  le_policy(le::Manifest manifest, const le::Digest &manifest_sha256,
-            std::unique_ptr<const le::Engines> engines, uint32_t threads, uint64_t seed);
+  le_policy(le::Manifest manifest, le::Tokenizer tokenizer,
+            std::unique_ptr<const le::Engines> engines, const le_open_options &options);
   le_policy(const le_policy &) = delete;  // sessions point into it
   le_policy &operator=(const le_policy &) = delete;
 
   void info(le_policy_info *info) const;
+  // nullptr for a camera or a dimension that there is not.
+  const char *camera_name(uint32_t camera) const;
+  bool state_dim(uint32_t dim, le_dim_info *info) const;
+  bool action_dim(uint32_t dim, le_dim_info *info) const;
+  void tokenize(const char *text, int64_t *tokens, uint32_t count) const;
   void set_instruction(const int64_t *tokens, uint32_t count);
   void observe(const le_observation &observation);
   // Returns what the step has to say about a fault it met; empty otherwise.
@@ -47,27 +53,30 @@ struct le_policy {
   void check_tokens(const int64_t *tokens, uint32_t count) const;
   void check_async() const;
   void load(le::Io &io, const le_observation &observation) const;
+  uint64_t observation_age_ns() const;
   le_reason waits_for() const;
+  bool has_action() const;
   std::string make_chunk(le_step_info *info);
   std::string act(float *action, le_step_info *info);
 
   const le::Manifest manifest_;
-  const le::Digest manifest_sha256_;
+  const le::Tokenizer tokenizer_;
   const std::unique_ptr<const le::Engines> engines_;
   const uint32_t threads_;
+  const uint64_t max_observation_age_ns_;
   std::unique_ptr<le::Session> control_, direct_;
   le::Command command_;
 
   bool has_instruction_ = false;
   uint64_t seed_ = 0;
   bool has_observation_ = false;
+  uint64_t observed_step_ = 0;  // the step that was next when it came
   uint64_t timestamp_ns_ = 0;
   le_reason fault_ = LE_REASON_NONE;
   std::string fault_text_;
   uint64_t step_ = 0;
   uint64_t chunks_made_ = 0;
-  uint32_t actions_left_ = 0;
-  uint32_t intents_left_ = 0;
+  uint64_t chunk_step_ = 0;  // the first step of the newest chunk
   int64_t plan_step_ = -1;
 
   le_run_options run_ = {};

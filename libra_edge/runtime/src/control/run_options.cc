@@ -22,6 +22,12 @@ void fill_default(T *field, T value) {
 
 }  // namespace
 
+uint64_t complete_age(uint64_t max_observation_age_ns) {
+  fill_default(&max_observation_age_ns, kSecond / 2);
+  check_range("max_observation_age_ns", max_observation_age_ns, 1, kMostNs);
+  return max_observation_age_ns;
+}
+
 le_run_options complete_options(const le_run_options &from, const Sizes &sizes) {
   le_run_options o = from;
   if ((o.flags & ~(LE_RUN_LOCK_MEMORY | LE_RUN_MANUAL)) != 0 || o.reserved0 != 0) {
@@ -31,7 +37,7 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   fill_default(&o.refill_at, 1u);
   fill_default(&o.refine_ahead_steps, sizes.chunk);
   fill_default(&o.max_plan_age_steps, sizes.plan_steps);
-  fill_default(&o.max_observation_age_ns, kSecond / 2);
+  o.max_observation_age_ns = complete_age(o.max_observation_age_ns);
   fill_default(&o.engine_timeout_ns, 2 * kSecond);
   fill_default(&o.poll_ns, kSecond / 5000);
   check_range("chunks_per_plan", o.chunks_per_plan, 1, sizes.chunks_per_plan);
@@ -43,7 +49,6 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   check_range("frozen_steps", o.frozen_steps, 0, o.blend == LE_BLEND_FREEZE ? o.blend_steps : 0);
   check_range("planner_priority", o.planner_priority, 0, 99);
   check_range("refiner_priority", o.refiner_priority, 0, 99);
-  check_range("max_observation_age_ns", o.max_observation_age_ns, 1, kMostNs);
   check_range("engine_timeout_ns", o.engine_timeout_ns, 1, kMostNs);
   check_range("poll_ns", o.poll_ns, 1, kSecond);
   return o;

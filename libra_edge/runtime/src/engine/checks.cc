@@ -31,6 +31,12 @@ le_reason checked_refine(Session &session) {
 
 const char *describe(le_reason fault) {
   switch (fault) {
+    case LE_REASON_STATE_NOT_FINITE:
+      return "The observed state is not finite.";
+    case LE_REASON_PLANNER_FAILED:
+      return "ONNX Runtime could not run the planner.";
+    case LE_REASON_REFINER_FAILED:
+      return "ONNX Runtime could not run the refiner.";
     case LE_REASON_PLANNER_NOT_FINITE:
       return "The planner gave a margin that is not finite.";
     case LE_REASON_REFINER_NOT_FINITE:

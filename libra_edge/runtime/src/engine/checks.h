@@ -15,7 +15,7 @@ bool all_in_range(const int32_t *intents, uint64_t count, uint32_t bins);
 le_reason checked_plan(Session &session, uint32_t bins);
 le_reason checked_refine(Session &session);
 
-// A sentence on a fault of an engine's output; "" for any other reason.
+// A sentence on a fault; "" where the reason is none.
 const char *describe(le_reason fault);
 
 }  // namespace le

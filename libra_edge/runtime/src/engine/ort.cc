@@ -16,10 +16,7 @@ struct ApiBase {
   const char *(*version)();
 };
 
-const ApiBase *load(const std::string &path) {
-  // Never unloaded: its threads and thread-local data may outlive the last session.
-  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  if (library == nullptr) fail(LE_ENGINE, "ONNX Runtime cannot be loaded: %s.", dlerror());
+const ApiBase *api_base(void *library) {
   const auto entry = reinterpret_cast<const ApiBase *(*)()>(dlsym(library, "OrtGetApiBase"));
   if (entry == nullptr) fail(LE_ENGINE, "lib/libonnxruntime.so is not ONNX Runtime.");
   return entry();
@@ -27,8 +24,8 @@ const ApiBase *load(const std::string &path) {
 
 }  // namespace
 
-Ort::Ort(const std::string &path, const std::string &expected_version) {
-  const ApiBase *base = load(path);
+Ort::Ort(void *library, const std::string &expected_version) {
+  const ApiBase *base = api_base(library);
   if (expected_version != base->version()) {
     fail(LE_INCOMPATIBLE, "lib/libonnxruntime.so has version %s; the manifest says %s.",
          base->version(), expected_version.c_str());

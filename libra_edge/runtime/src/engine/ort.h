@@ -68,9 +68,9 @@ using OrtHandle = std::unique_ptr<T, void (*)(T *)>;
 
 class Ort {
  public:
-  // Loads the library and its table. Throws LE_ENGINE, or LE_INCOMPATIBLE where the library is not
-  // of the version the manifest names.
-  Ort(const std::string &path, const std::string &expected_version);
+  // Reads the table of a loaded library. Throws LE_ENGINE, or LE_INCOMPATIBLE where the library is
+  // not of the version the manifest names.
+  Ort(void *library, const std::string &expected_version);
 
   // Throws LE_ENGINE with `what` and ONNX Runtime's own words where the status is one.
   void check(OrtStatus *status, const char *what) const;

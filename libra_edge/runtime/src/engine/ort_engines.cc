@@ -1,11 +1,49 @@
 #include "engine/ort_engines.h"
 
+#include <cstdlib>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "engine/library.h"
+
 namespace le {
 namespace {
 
 constexpr int kLogFatal = 4;  // every error comes back as a status; nothing is to reach stderr
 
+// While one lives, ONNX Runtime sees its telemetry switched off. It looks while its first
+// environment is made, and then it stays off; DisableTelemetryEvents comes too late, for by then it
+// has begun to look up its host, to write files and to run a thread.
+class Silence {
+ public:
+  Silence() : locked_(lock()) {
+    if (const char *value = std::getenv(kVariable)) before_ = value;
+    setenv(kVariable, "1", 1);
+  }
+  ~Silence() {
+    if (before_) {
+      setenv(kVariable, before_->c_str(), 1);
+    } else {
+      unsetenv(kVariable);
+    }
+  }
+  Silence(const Silence &) = delete;
+  Silence &operator=(const Silence &) = delete;
+
+ private:
+  static constexpr const char *kVariable = "ORT_DISABLE_TELEMETRY";
+  static std::mutex &lock() {
+    static std::mutex mutex;
+    return mutex;
+  }
+
+  std::scoped_lock<std::mutex> locked_;
+  std::optional<std::string> before_;
+};
+
 OrtHandle<OrtEnv> create_env(const Ort &ort) {
+  const Silence silence;
   OrtEnv *env = nullptr;
   ort.check(ort.create_env(kLogFatal, "libra_edge", &env), "ONNX Runtime");
   return {env, ort.release_env};
@@ -35,7 +73,8 @@ class OrtSessions final : public Session {
 
 OrtEngines::OrtEngines(const Release &release, uint32_t threads)
     : sizes_(release.manifest.sizes),
-      ort_(release.onnxruntime_path, release.manifest.onnxruntime_version),
+      ort_(load_library(release.onnxruntime, release.onnxruntime_sha256),
+           release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
       planner_(ort_, *env_, kPlannerMember, release.planner, planner_signature(sizes_),
                release.manifest.planner_options, threads),

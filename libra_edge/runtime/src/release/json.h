@@ -1,4 +1,4 @@
-// Checked reading of untrusted JSON: every access names its place and its bounds.
+// Checked reading of untrusted JSON: every access names its place.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,19 @@ class Json {
   Json at(const char *key) const;
   // Whether an object has this member, and not as null.
   bool has(const char *key) const;
-  uint64_t integer(uint64_t smallest, uint64_t largest) const;
-  double number() const;
-  // Printable text of at most `longest` bytes.
-  std::string text(size_t longest) const;
-  std::vector<Json> items(size_t fewest, size_t most) const;
-  void each_member(const std::function<void(const std::string &, const Json &)> &visit) const;
+  bool is_list() const;
+  // Whether it is the value whose canonical form this is.
+  bool is(const char *canonical) const;
+  // A whole number from 0 on, written as one.
+  uint64_t integer() const;
+  // A whole number of either sign.
+  double whole() const;
+  // A number that is not written as a whole one.
+  double real() const;
+  void require_boolean() const;
+  std::string text() const;
+  std::vector<Json> items() const;
+  void each_member(const std::function<void(const Json &name, const Json &value)> &visit) const;
   const std::string &path() const { return path_; }
 
  private:
@@ -36,11 +43,15 @@ class Json {
 
 class JsonDocument {
  public:
-  // Throws LE_MALFORMED for anything but one bounded JSON value without repeated keys.
-  JsonDocument(const char *data, size_t size);
-  Json root() const { return {yyjson_doc_get_root(document_.get()), "manifest.json"}; }
+  // Throws LE_MALFORMED for anything but one JSON value. `name` is the file's; it must stay.
+  JsonDocument(const char *name, const char *data, size_t size);
+  // Throws LE_MALFORMED where `data`, the bytes that it was read from, are not its canonical form:
+  // keys in order, none twice, indented by 1, numbers as Python writes them.
+  void require_canonical(const char *data, size_t size) const;
+  Json root() const { return {yyjson_doc_get_root(document_.get()), name_}; }
 
  private:
+  const char *name_;
   std::unique_ptr<yyjson_doc, decltype(&yyjson_doc_free)> document_;
 };
 

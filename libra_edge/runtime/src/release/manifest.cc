@@ -1,5 +1,6 @@
 #include "release/manifest.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string_view>
@@ -7,30 +8,12 @@
 #include "error.h"
 #include "libra_edge.h"
 #include "release/json.h"
+#include "release/manifest_table.h"
 
 namespace le {
 namespace {
 
-constexpr size_t kMostText = 256;
 constexpr const char *kCpuProvider = "CPUExecutionProvider";
-constexpr uint64_t kMostMemberBytes = (uint64_t{1} << 31) - 1;
-constexpr uint64_t kMostImageBytes = uint64_t{1} << 30;
-constexpr uint64_t kMostPlanCount = uint64_t{1} << 24;
-
-// Everything a release may hold besides its manifest and signature.
-constexpr const char *kMemberNames[] = {
-    kPlannerMember,         kRefinerMember,           "golden/actions.npy",
-    "golden/images.npy",    "golden/instruction.npy", "golden/intent.npy",
-    "golden/margin.npy",    "golden/noise.npy",       "golden/state.npy",
-    "include/libra_edge.h", "lib/liblibra_edge.so",   kOnnxRuntimeMember,
-    "report.html",          "sbom.cdx.json",          "tokenizer.json"};
-
-const char *member_name(const std::string &name) {
-  for (const char *known : kMemberNames) {
-    if (name == known) return known;
-  }
-  fail(LE_MALFORMED, "manifest.json names %s, which is no member of a release.", name.c_str());
-}
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -39,30 +22,62 @@ int hex_digit(char c) {
 }
 
 Digest parse_digest(const Json &json) {
-  const std::string text = json.text(64);
+  const std::string text = json.text();
   Digest digest;
   for (size_t i = 0; i < digest.size(); ++i) {
-    const int high = text.size() == 64 ? hex_digit(text[2 * i]) : -1;
-    const int low = text.size() == 64 ? hex_digit(text[2 * i + 1]) : -1;
-    if (high < 0 || low < 0) {
-      fail(LE_MALFORMED, "%s is not 64 lower-case hex digits.", json.path().c_str());
-    }
-    digest[i] = static_cast<uint8_t>(high << 4 | low);
+    digest[i] = static_cast<uint8_t>(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
   }
   return digest;
 }
 
+const MemberRule *member_rule(const std::string &name) {
+  for (const MemberRule &rule : kMemberRules) {
+    if (name == rule.name) return &rule;
+  }
+  fail(LE_MALFORMED, "manifest.json names %.100s, which is no member of a release.", name.c_str());
+}
+
+bool has_member(const std::vector<Member> &members, std::string_view name) {
+  return std::any_of(members.begin(), members.end(),
+                     [&](const Member &m) { return m.name == name; });
+}
+
 std::vector<Member> parse_members(const Json &json) {
   std::vector<Member> members;
-  json.each_member([&](const std::string &name, const Json &entry) {
-    members.push_back({member_name(name), parse_digest(entry.at("sha256")),
-                       entry.at("size_bytes").integer(0, kMostMemberBytes)});
+  json.each_member([&](const Json &name, const Json &entry) {
+    const MemberRule &rule = *member_rule(name.text());
+    const uint64_t size = entry.at("size_bytes").integer();
+    if (size > rule.most_bytes) {
+      fail(LE_MALFORMED, "%s: size_bytes is more than %llu.", entry.path().c_str(),
+           static_cast<unsigned long long>(rule.most_bytes));
+    }
+    members.push_back({rule.name, parse_digest(entry.at("sha256")), size});
   });
   return members;
 }
 
+// Every file that a release must hold, none without the one that it belongs to, and of compiled
+// engines just those that are run.
+void check_members(const std::vector<Member> &members, const Json &engines) {
+  const std::string planner = engines.at("planner").at("member").text();
+  const std::string refiner = engines.at("refiner").at("member").text();
+  for (const MemberRule &rule : kMemberRules) {
+    const bool is_there = has_member(members, rule.name);
+    const bool is_engine = rule.optional && rule.beside == nullptr;
+    if (!is_there && !rule.optional) {
+      fail(LE_MALFORMED, "manifest.json: members has no %s.", rule.name);
+    }
+    if (is_engine && is_there != (planner == rule.name || refiner == rule.name)) {
+      fail(LE_MALFORMED, "manifest.json: %s is not what the engines name.", rule.name);
+    }
+    if (is_there && rule.beside != nullptr && !has_member(members, rule.beside)) {
+      fail(LE_MALFORMED, "manifest.json: %s is there without %s.", rule.name, rule.beside);
+    }
+  }
+}
+
 void require_text(const Json &json, const char *expected) {
-  const std::string found = json.text(kMostText);
+  const std::string found = json.text();
   if (found != expected) {
     fail(LE_INCOMPATIBLE, "%s is %s; this library runs %s.", json.path().c_str(), found.c_str(),
          expected);
@@ -70,7 +85,7 @@ void require_text(const Json &json, const char *expected) {
 }
 
 void require_arch(const Json &json) {
-  const std::string found = json.text(kMostText);
+  const std::string found = json.text();
   if (found != own_arch()) {
     fail(LE_WRONG_ARCHITECTURE, "The release is compiled for %s; this library runs on %s.",
          found.c_str(), own_arch());
@@ -78,7 +93,7 @@ void require_arch(const Json &json) {
 }
 
 void require_provider(const Json &json, const char *member) {
-  const std::string found = json.text(kMostText);
+  const std::string found = json.text();
   if (found != kCpuProvider) {
     fail(LE_NO_PROVIDER, "%s needs the execution provider %s; this library has only %s.", member,
          found.c_str(), kCpuProvider);
@@ -86,131 +101,181 @@ void require_provider(const Json &json, const char *member) {
 }
 
 Sizes parse_sizes(const Json &policy, const Json &embodiment) {
-  const auto size = [](const Json &from, const char *key, uint64_t smallest, uint64_t largest) {
-    return static_cast<uint32_t>(from.at(key).integer(smallest, largest));
-  };
-  const auto length = [&](const char *key, size_t most) {
-    return static_cast<uint32_t>(embodiment.at(key).items(1, most).size());
+  const auto size = [](const Json &from, const char *key) {
+    return static_cast<uint32_t>(from.at(key).integer());
   };
   Sizes s = {};
-  s.bins = size(policy, "bins", 2, 1000);
-  s.chunk = size(policy, "chunk", 1, 1000);
-  s.chunks_per_plan = size(policy, "chunks_per_plan", 1, 1000);
-  s.plan_steps = size(policy, "plan_steps", 1, 1000 * 1000);
-  s.denoise_steps = size(policy, "denoise_steps", 1, 1000);
-  s.instruction_length = size(policy, "instruction_length", 1, 4096);
-  s.image_height = size(embodiment, "image_height", 1, 65536);
-  s.image_width = size(embodiment, "image_width", 1, 65536);
-  s.cameras = length("cameras", 16);
-  s.state_dim = length("state", 1024);
-  s.action_dim = length("actions", 1024);
+  s.bins = size(policy, "bins");
+  s.chunk = size(policy, "chunk");
+  s.chunks_per_plan = size(policy, "chunks_per_plan");
+  s.plan_steps = size(policy, "plan_steps");
+  s.denoise_steps = size(policy, "denoise_steps");
+  s.instruction_length = size(policy, "instruction_length");
+  s.image_height = size(embodiment, "image_height");
+  s.image_width = size(embodiment, "image_width");
+  s.cameras = static_cast<uint32_t>(embodiment.at("cameras").items().size());
+  s.state_dim = static_cast<uint32_t>(embodiment.at("state").items().size());
+  s.action_dim = static_cast<uint32_t>(embodiment.at("actions").items().size());
   if (s.plan_steps != s.chunk * s.chunks_per_plan) {
     fail(LE_MALFORMED, "manifest.json: plan_steps is %u, not chunk %u times chunks_per_plan %u.",
          s.plan_steps, s.chunk, s.chunks_per_plan);
   }
-  if (s.image_bytes() > kMostImageBytes || s.plan_count() > kMostPlanCount) {
+  if (s.image_bytes() > kMostImageBytes || s.plan_count() > kMostPlanNumbers) {
     fail(LE_MALFORMED, "manifest.json: the images or the plan are larger than this library takes.");
   }
   return s;
 }
 
-// Absent or null means no limit.
-float parse_change_limit(const Json &dim, const char *key) {
-  if (!dim.has(key)) return std::numeric_limits<float>::infinity();
-  const auto value = static_cast<float>(dim.at(key).number());
-  if (!std::isfinite(value) || value <= 0) {
-    fail(LE_MALFORMED, "%s: %s is not a positive number.", dim.path().c_str(), key);
+void check_names(const std::vector<std::string> &names, const char *what) {
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twice != sorted.end()) {
+    fail(LE_MALFORMED, "manifest.json: two %s are named %s.", what, twice->c_str());
   }
-  return value;
 }
 
-bool parse_faults(const Json &dim) {
-  if (!dim.has("on_limit")) return false;
-  const std::string what = dim.at("on_limit").text(kMostText);
-  if (what != "clamp" && what != "fault") {
-    fail(LE_MALFORMED, "%s: on_limit %s is unknown.", dim.path().c_str(), what.c_str());
+std::vector<std::string> parse_cameras(const Json &cameras) {
+  std::vector<std::string> names;
+  for (const Json &name : cameras.items()) names.push_back(name.text());
+  check_names(names, "cameras");
+  return names;
+}
+
+std::vector<Dimension> parse_dimensions(const Json &dimensions, const char *what) {
+  std::vector<Dimension> found;
+  std::vector<std::string> names;
+  for (const Json &dim : dimensions.items()) {
+    const std::string kind = dim.has("kind") ? dim.at("kind").text() : "";
+    found.push_back({dim.at("name").text(), dim.at("unit").text(), kind});
+    names.push_back(found.back().name);
   }
-  return what == "fault";
+  check_names(names, what);
+  return found;
+}
+
+// Absent means no limit.
+float parse_change_limit(const Json &dim, const char *key) {
+  if (!dim.has(key)) return std::numeric_limits<float>::infinity();
+  return static_cast<float>(dim.at(key).real());
 }
 
 std::vector<ActionLimit> parse_limits(const Json &actions) {
   std::vector<ActionLimit> limits;
-  for (const Json &dim : actions.items(1, 1024)) {
-    const std::string kind = dim.at("kind").text(kMostText);
-    if (kind != "absolute" && kind != "delta" && kind != "gripper") {
-      fail(LE_MALFORMED, "%s: kind %s is unknown.", dim.path().c_str(), kind.c_str());
-    }
-    const auto lower = static_cast<float>(dim.at("lower").number());
-    const auto upper = static_cast<float>(dim.at("upper").number());
-    if (!std::isfinite(lower) || !std::isfinite(upper) || lower >= upper) {
+  for (const Json &dim : actions.items()) {
+    const auto lower = static_cast<float>(dim.at("lower").real());
+    const auto upper = static_cast<float>(dim.at("upper").real());
+    if (lower >= upper) {
       fail(LE_MALFORMED, "%s: lower is not below upper.", dim.path().c_str());
     }
-    limits.push_back({kind == "delta", parse_faults(dim), lower, upper,
+    const std::string kind = dim.at("kind").text();
+    // What is never written is `clamp`.
+    limits.push_back({kind == "delta", dim.has("on_limit"), lower, upper,
                       parse_change_limit(dim, "max_step_change"),
                       parse_change_limit(dim, "max_acceleration")});
   }
   return limits;
 }
 
+// What all checks together come to: a failure counts before a gap, a gap before success.
+std::string parse_verdict(const Json &parity) {
+  std::string overall = "pass";
+  for (const Json &check : parity.at("checks").items()) {
+    const std::string verdict = check.at("verdict").text();
+    if (verdict == "fail" || overall == "pass") overall = verdict;
+    if (overall == "fail") break;
+  }
+  if (parity.at("verdict").text() != overall) {
+    fail(LE_MALFORMED, "manifest.json: parity: the verdict does not follow from the checks.");
+  }
+  return overall;
+}
+
 bool same_spec(const Json &json, const TensorSpec &spec) {
-  if (json.at("name").text(kMostText) != spec.name) return false;
-  if (json.at("dtype").text(kMostText) != type_name(spec.type)) return false;
-  const std::vector<Json> shape = json.at("shape").items(0, 8);
+  if (json.at("name").text() != spec.name) return false;
+  if (json.at("dtype").text() != type_name(spec.type)) return false;
+  const std::vector<Json> shape = json.at("shape").items();
   if (shape.size() != spec.shape.size()) return false;
   for (size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i].integer(0, UINT32_MAX) != static_cast<uint64_t>(spec.shape[i])) return false;
+    if (shape[i].integer() != static_cast<uint64_t>(spec.shape[i])) return false;
   }
   return true;
 }
 
-void check_specs(const Json &json, const std::vector<TensorSpec> &specs) {
-  const std::vector<Json> found = json.items(specs.size(), specs.size());
-  for (const TensorSpec &spec : specs) {
-    size_t same = 0;
-    for (const Json &item : found) same += same_spec(item, spec);
-    if (same != 1) {
-      fail(LE_MALFORMED, "%s: there is no %s.", json.path().c_str(), describe(spec).c_str());
-    }
+void require_specs(const Json &json, const std::vector<TensorSpec> &specs) {
+  const std::vector<Json> found = json.items();
+  bool same = found.size() == specs.size();
+  for (size_t i = 0; same && i < specs.size(); ++i) {
+    const auto is_it = [&](const Json &item) { return same_spec(item, specs[i]); };
+    if (std::count_if(found.begin(), found.end(), is_it) == 1) continue;
+    fail(LE_INCOMPATIBLE, "%s: this library runs a graph with %s.", json.path().c_str(),
+         describe(specs[i]).c_str());
+  }
+  if (!same) {
+    fail(LE_INCOMPATIBLE, "%s has %zu items; this library runs a graph with %zu.",
+         json.path().c_str(), found.size(), specs.size());
   }
 }
 
-// Options that name a file would let the content of a release choose a path.
-void check_option_key(const std::string &key) {
-  for (const char *word : {"path", "file", "folder", "directory"}) {
-    if (key.find(word) != std::string::npos) {
-      fail(LE_INCOMPATIBLE, "The session option %s is not allowed in a release.", key.c_str());
-    }
-  }
-}
-
-SessionOptions parse_engine(const Json &engine, const char *member, const Signature &signature) {
+SessionOptions require_engine(const Json &engine, const char *member, const Signature &signature) {
   require_text(engine.at("kind"), "onnxruntime");
   require_provider(engine.at("provider"), member);
   require_text(engine.at("member"), member);
-  check_specs(engine.at("inputs"), signature.inputs);
-  check_specs(engine.at("outputs"), signature.outputs);
+  require_specs(engine.at("inputs"), signature.inputs);
+  require_specs(engine.at("outputs"), signature.outputs);
   SessionOptions options;
-  engine.at("session_options").each_member([&](const std::string &key, const Json &value) {
-    check_option_key(key);
-    options.emplace_back(key, value.text(1024));
+  engine.at("session_options").each_member([&](const Json &key, const Json &value) {
+    options.emplace_back(key.text(), value.text());
   });
   return options;
 }
 
-void check_compatibility(const Json &root) {
-  const uint64_t schema = root.at("schema_version").integer(0, UINT32_MAX);
-  if (schema != 1) {
-    fail(LE_INCOMPATIBLE, "The release has manifest schema %llu; this library reads schema 1.",
-         static_cast<unsigned long long>(schema));
+// Another schema may have other rules; so its number is read before all else.
+void require_schema(const Json &root) {
+  const double schema = root.at("schema_version").whole();
+  if (schema != kSchemaVersion && std::abs(schema) < 0x1p53) {
+    fail(LE_INCOMPATIBLE, "The release has manifest schema %.17g; this library reads schema %d.",
+         schema, kSchemaVersion);
   }
-  const Json runtime = root.at("runtime");
-  const uint64_t abi = runtime.at("abi_version").integer(0, UINT32_MAX);
+}
+
+void require_runtime(const Json &runtime) {
+  const uint64_t abi = runtime.at("abi_version").integer();
   if (abi != LE_ABI_VERSION) {
     fail(LE_ABI_MISMATCH, "The release is made for ABI version %llu; this library has version %u.",
          static_cast<unsigned long long>(abi), LE_ABI_VERSION);
   }
   require_arch(runtime.at("arch"));
-  require_text(root.at("policy").at("type"), "libra_vla");
+}
+
+// All that makes bytes a manifest, as bundle/manifest.py has it.
+Manifest read_valid(const Json &root, const Digest &sha256) {
+  const Json embodiment = root.at("embodiment"), actions = embodiment.at("actions");
+  Manifest m = {};
+  m.sha256 = sha256;
+  m.name = root.at("name").text();
+  m.target = root.at("target").text();
+  m.recipe = root.at("recipe").text();
+  m.onnxruntime_version = root.at("runtime").at("onnxruntime_version").text();
+  m.sizes = parse_sizes(root.at("policy"), embodiment);
+  m.control_hz = embodiment.at("control_hz").real();
+  m.cameras = parse_cameras(embodiment.at("cameras"));
+  m.state = parse_dimensions(embodiment.at("state"), "state dimensions");
+  m.actions = parse_dimensions(actions, "action dimensions");
+  m.limits = parse_limits(actions);
+  m.verdict = parse_verdict(root.at("parity"));
+  m.random_weights = root.has("random_weights");
+  m.members = parse_members(root.at("members"));
+  check_members(m.members, root.at("engines"));
+  return m;
+}
+
+Json checked_root(const JsonDocument &document, const char *data, size_t size) {
+  const Json root = document.root();
+  require_schema(root);
+  document.require_canonical(data, size);
+  check_rules(root);
+  return root;
 }
 
 }  // namespace
@@ -225,25 +290,27 @@ const char *own_arch() {
 #endif
 }
 
+Manifest read_manifest(const char *data, size_t size) {
+  const JsonDocument document("manifest.json", data, size);
+  return read_valid(checked_root(document, data, size), sha256(data, size));
+}
+
 Manifest parse_manifest(const char *data, size_t size) {
-  const JsonDocument document(data, size);
-  const Json root = document.root();
-  check_compatibility(root);
-  const Json embodiment = root.at("embodiment"), engines = root.at("engines");
-  Manifest m = {};
-  m.name = root.at("name").text(kMostText);
-  m.target = root.at("target").text(kMostText);
-  m.recipe = root.at("recipe").text(kMostText);
-  m.onnxruntime_version = root.at("runtime").at("onnxruntime_version").text(kMostText);
-  m.sizes = parse_sizes(root.at("policy"), embodiment);
-  m.control_hz = embodiment.at("control_hz").number();
-  if (m.control_hz <= 0) fail(LE_MALFORMED, "manifest.json: control_hz is not positive.");
-  m.limits = parse_limits(embodiment.at("actions"));
+  const JsonDocument document("manifest.json", data, size);
+  const Json root = checked_root(document, data, size);
+  require_runtime(root.at("runtime"));
+  Manifest m = read_valid(root, sha256(data, size));
+  for (const char *weights : {"engines/planner.data", "engines/refiner.data"}) {
+    if (has_member(m.members, weights)) {
+      fail(LE_INCOMPATIBLE, "%s: this library runs graphs that hold their weights themselves.",
+           weights);
+    }
+  }
+  const Json engines = root.at("engines");
   m.planner_options =
-      parse_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
+      require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
   m.refiner_options =
-      parse_engine(engines.at("refiner"), kRefinerMember, refiner_signature(m.sizes));
-  m.members = parse_members(root.at("members"));
+      require_engine(engines.at("refiner"), kRefinerMember, refiner_signature(m.sizes));
   return m;
 }
 

@@ -10,16 +10,20 @@
 
 namespace le {
 
-constexpr size_t kMostManifestBytes = 1 << 20;
-
 constexpr const char *kPlannerMember = "engines/planner.onnx";
 constexpr const char *kRefinerMember = "engines/refiner.onnx";
+constexpr const char *kTokenizerMember = "tokenizer.json";
 constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
 
 struct Member {
   const char *name;  // one of the fixed set, never text of the file
   Digest sha256;
   uint64_t size_bytes;
+};
+
+// One number of the state or of an action.
+struct Dimension {
+  std::string name, unit, kind;  // a number of the state has no kind
 };
 
 struct ActionLimit {
@@ -33,9 +37,14 @@ struct ActionLimit {
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;
 
 struct Manifest {
+  Digest sha256;  // of its own bytes: it names the release
   std::string name, target, recipe, onnxruntime_version;
   Sizes sizes;
   double control_hz;
+  std::string verdict;  // of parity
+  bool random_weights;
+  std::vector<std::string> cameras;
+  std::vector<Dimension> state, actions;
   std::vector<ActionLimit> limits;
   SessionOptions planner_options, refiner_options;
   std::vector<Member> members;
@@ -44,7 +53,12 @@ struct Manifest {
 // The architecture that this library was built for.
 const char *own_arch();
 
-// Throws LE_MALFORMED, LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER or LE_INCOMPATIBLE.
+// Whatever Python's parse_manifest takes, and nothing else. Throws LE_MALFORMED, or LE_INCOMPATIBLE
+// for another schema.
+Manifest read_manifest(const char *data, size_t size);
+
+// Of it, what this library runs. Throws LE_ABI_MISMATCH, LE_WRONG_ARCHITECTURE, LE_NO_PROVIDER,
+// LE_INCOMPATIBLE, or what read_manifest throws.
 Manifest parse_manifest(const char *data, size_t size);
 
 }  // namespace le

@@ -2,21 +2,23 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "release/manifest.h"
+#include "release/memory_file.h"
 
 namespace le {
 
 struct Release {
   Manifest manifest;
-  Digest manifest_sha256;
-  std::vector<uint8_t> planner, refiner;  // the very bytes that were hashed
-  std::string onnxruntime_path;
+  Digest onnxruntime_sha256;
+  // The very bytes that were hashed.
+  std::vector<uint8_t> planner, refiner, tokenizer;
+  MemoryFile onnxruntime;
 };
 
-// Throws LE_INVALID_ARGUMENT, LE_IO, LE_INTEGRITY, or what parse_manifest throws.
-Release read_release(const char *directory);
+// `allowed`: LE_OPEN_... flags. Throws LE_INVALID_ARGUMENT, LE_IO, LE_INTEGRITY, LE_UNPROVEN,
+// LE_NO_MEMORY, or what parse_manifest throws.
+Release read_release(const char *directory, uint32_t allowed);
 
 }  // namespace le

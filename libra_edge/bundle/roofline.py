@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from libra_edge.bundle.manifest import Engines, Work
+from libra_edge.bundle.engine_facts import Engines, Work
 from libra_edge.catalog import Target
 
 

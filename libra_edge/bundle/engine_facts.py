@@ -1,0 +1,95 @@
+"""What a manifest says of the two engines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from libra_edge.models import Strict
+from libra_edge.policy.config import Name
+from libra_edge.session_options import SessionOption
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Text = Annotated[str, Field(max_length=4096)]
+Bytes = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Grown(Strict):
+    """A model with keys that came later: unset they are left out, so old bytes stay the same."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        unset = [n for n in self.later if getattr(self, n) == type(self).model_fields[n].default]
+        return {name: value for name, value in content.items() if name not in unset}
+
+
+class TensorSpec(Strict):
+    """Name, element type and static shape of one graph input or output."""
+
+    name: Name
+    dtype: Literal["uint8", "int32", "int64", "float32"]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+
+
+class Compiled(Strict):
+    """What compiled an engine, for what, and what the engine needs of its device.
+
+    weight_bytes: of the weights as it stores them; workspace_bytes: while it runs.
+    """
+
+    compiler: Name
+    version: Name
+    compute_capability: Name
+    engine_bytes: Bytes
+    weight_bytes: Bytes
+    workspace_bytes: Bytes
+
+
+class Work(Strict):
+    """What one call of a graph costs: operations by number format, bytes moved at the least.
+
+    tera_operations: 10^12 multiplications and additions, by the format they run in;
+    weight_bytes: read per call, each denoising step anew; activation_bytes: in and out of layers.
+    """
+
+    tera_operations: dict[Name, float]
+    weight_bytes: Bytes
+    activation_bytes: Bytes
+
+
+class Engine(Grown):
+    """How the runtime loads one graph. `compiled` where it is not the plain graph."""
+
+    later: ClassVar[tuple[str, ...]] = ("compiled", "work")
+
+    kind: Name
+    provider: Name
+    session_options: Annotated[dict[SessionOption, Text], Field(max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=16)]
+    compiled: Compiled | None = None
+    work: Work | None = None
+
+
+class PlannerEngine(Engine):
+    """The planner: images, instruction, state to intent and margin."""
+
+    member: Literal["engines/planner.onnx", "engines/planner.engine.onnx"]
+
+
+class RefinerEngine(Engine):
+    """The refiner: images, state, intent, noise to actions, its K steps fused in one graph."""
+
+    member: Literal["engines/refiner.onnx", "engines/refiner.engine.onnx"]
+    form: Literal["loop", "unrolled"]
+
+
+class Engines(Strict):
+    """The two graphs of a policy."""
+
+    planner: PlannerEngine
+    refiner: RefinerEngine

@@ -1,0 +1,124 @@
+"""Everything a request names, loaded and checked before any work is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from libra_edge.bundle.members import MANIFEST
+from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
+from libra_edge.compiler.cache import StageCache, default_cache
+from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
+from libra_edge.compiler.engines.large_policy import is_large, require_drawn
+from libra_edge.compiler.engines.plan import plan_engines
+from libra_edge.compiler.quantization.assign import (
+    quantizable_layers,
+    require_calibration_runs_here,
+)
+from libra_edge.compiler.quantization.calibration_data import open_calibration_data
+from libra_edge.compiler.request import Job, Request
+from libra_edge.engines import engine
+from libra_edge.errors import InputError
+from libra_edge.limits import Gates, gates_between, read_gates
+from libra_edge.parity.samples import choose_samples
+from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
+from libra_edge.policy.config import read_config
+
+GATE_SAMPLES = 32
+# A gate on a percentile needs more to stand on.
+QUANTIZED_GATE_SAMPLES = 128
+
+
+def resolve(request: Request) -> Job:
+    """Refuse what can be refused before any work is done, cheapest first."""
+    target = load_target(request.target)
+    recipe = load_recipe(request.recipe or target.default_recipe)
+    require_supported(target, recipe)
+    plan = plan_engines(target, kind=request.engine, on_device=request.engines_on_device)
+    engine(plan.settings.kind).tools()
+    require_calibration_runs_here(recipe)
+    gates = _gates(request, recipe)
+    if recipe.quantizes and request.calibrate is None:
+        raise InputError(
+            "calibration-data-missing",
+            f"Recipe {recipe.name!r} needs data to find the ranges of activations on.",
+            "Name the training data: --calibrate DATASET.",
+        )
+    if request.out is not None:
+        _require_free(request.out, replace=request.force)
+    cache = StageCache(request.cache or default_cache())
+    torch.set_num_threads(1)
+    config = read_config(request.checkpoint / CONFIG)
+    recipe.require_layers(quantizable_layers(outline(config)))
+    large = is_large(config)
+    if large:
+        require_drawn(config, recipe, plan, random=request.random_weights)
+    checkpoint = load_checkpoint(
+        request.checkpoint, random_weights=request.random_weights, in_half=large
+    )
+    robot = checkpoint.config.embodiment
+    name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
+    out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
+    _require_free(out, replace=request.force)
+    usual = QUANTIZED_GATE_SAMPLES if recipe.quantizes else GATE_SAMPLES
+    count = request.samples or (LARGE_SAMPLES if large else usual)
+    samples = choose_samples(
+        robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
+    )
+    calibration = None
+    if request.calibrate is not None and recipe.quantizes:
+        frames = request.calibration_samples or recipe.samples
+        calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
+    return Job(
+        request,
+        name,
+        out,
+        checkpoint,
+        target,
+        plan,
+        recipe,
+        samples,
+        cache,
+        calibration,
+        gates,
+        large,
+    )
+
+
+def _gates(request: Request, recipe: Recipe) -> Gates:
+    """The recipe's gates, with what was asked for in their place."""
+    gates = read_gates(request.gates, recipe.gates, allow_loose=request.allow_loose)
+    limits = gates.limits
+    if request.auto_precision and not recipe.quantizes:
+        raise InputError(
+            "recipe-quantises-nothing",
+            f"Recipe {recipe.name!r} has no layers that could be kept in high precision.",
+            "Start from a recipe with calibration, or leave out --auto-precision.",
+        )
+    if request.max_action_error is None:
+        return gates
+    if not request.auto_precision or request.max_action_error > limits.action:
+        raise InputError(
+            "action-error-gate",
+            f"The gate of recipe {recipe.name!r} is {limits.action:.3%} of each range; "
+            f"{request.max_action_error:.3%} was asked for"
+            + ("." if request.auto_precision else " without --auto-precision."),
+            "--max-action-error goes with --auto-precision and makes a gate stricter, never wider.",
+        )
+    stricter = limits.model_copy(update={"action": request.max_action_error})
+    return gates_between(recipe.gates, stricter)
+
+
+def _require_free(out: Path, *, replace: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    is_release = (out / MANIFEST).is_file()
+    if not (replace and is_release):
+        raise InputError(
+            "destination-exists",
+            f"{out} exists and is not empty.",
+            "Choose another place with --out, or pass --force to replace the release there."
+            if is_release
+            else "Choose another place with --out; it holds no release, so it is not replaced.",
+        )

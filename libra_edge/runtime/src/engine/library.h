@@ -1,0 +1,14 @@
+// Shared libraries out of sealed memory.
+#pragma once
+
+#include "release/memory_file.h"
+#include "release/sha256.h"
+
+namespace le {
+
+// The handle of a library whose bytes have this hash. The same bytes are loaded once and never
+// unloaded: threads and thread-local data of a library may outlive its last user. Throws LE_ENGINE
+// where the file is no library for this machine, is cut short, or cannot be loaded.
+void *load_library(const MemoryFile &file, const Digest &sha256);
+
+}  // namespace le

@@ -1,0 +1,61 @@
+// What every value of a manifest must be. The rules themselves are in manifest_table.h, which is
+// generated from the Python models.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "release/json.h"
+
+namespace le {
+
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+enum class Kind : uint8_t {
+  kBoolean,
+  kInteger,
+  kNumber,
+  kWord,
+  kPattern,
+  kText,
+  kList,
+  kMap,
+  kObject
+};
+
+struct Rule {
+  Kind kind;
+  bool nullable;
+  bool above;          // kNumber: above `least`, not equal to it
+  double least, most;  // kInteger, kNumber: the value; kText: characters; kList, kMap: items
+  // kWord: in kWords; kPattern: in kStretches; kObject: in kKeys; kList, kMap: `first` is the rule
+  // of the items, kMap: `count` the rule of the keys.
+  uint16_t first, count;
+};
+
+// Characters that stand next in a text, as many as there are.
+struct Stretch {
+  const char *characters;  // of ASCII
+  bool others;             // and all beyond ASCII
+  uint32_t least, most;
+};
+
+struct Key {
+  const char *name;
+  uint16_t rule;
+  const char *unset;  // JSON of the value that is never written; nullptr: the key must be there
+};
+
+// One file that a release may hold besides its manifest.
+struct MemberRule {
+  const char *name;
+  uint64_t most_bytes;
+  bool optional;
+  const char *beside;  // the member that it belongs to; or nullptr
+};
+
+// Throws LE_MALFORMED where the manifest breaks a rule.
+void check_rules(const Json &manifest);
+
+}  // namespace le
