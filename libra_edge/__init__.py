@@ -6,10 +6,14 @@ name of this package may change without notice. They are imported when they are 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from libra_edge.version import __version__
+
+# ONNX Runtime sends telemetry unless this is set before it is imported, by whomever.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from libra_edge.api import compile_checkpoint, open_release, verify_release
