@@ -47,7 +47,7 @@ def say(text: str) -> None:
     console(stderr=True).print(fitting(text, sys.stderr), soft_wrap=True)
 
 
-def command_line(words: Sequence[object]) -> str:
+def command_line(words: tuple[object, ...]) -> str:
     """A command of this program as a shell takes it, paths quoted where they need it."""
     return " ".join(["libra-edge", *map(_quoted, words)])
 
@@ -148,7 +148,7 @@ class Output:
         verdict: str,
         *,
         exit_code: ExitCode = ExitCode.OK,
-        next_command: Sequence[object] | None = None,
+        next_command: tuple[object, ...] | None = None,
     ) -> None:
         """Print the verdict as the last line (or the JSON object) and leave with `exit_code`.
 

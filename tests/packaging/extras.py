@@ -1,6 +1,6 @@
 """Every extra works alone: installs each from the built wheel, by itself, and runs its commands.
 
-    python tests/packaging/extras.py field compile --python python3.12
+    python -m tests.packaging.extras field compile --python python3.12
 
 Builds the wheel once. Each environment is new, empty and removed afterwards; nothing of the source
 tree can be imported from it. Leaves with 1 if a command does not do what it should.
@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.packaging.built_wheel import ROOT, build_wheel
+
 KEPT = ROOT / "tests/golden/0.1.0"
 CHECKPOINT, DATASET = KEPT / "checkpoint", KEPT / "calibration"
 EXTRAS = ("field", "compile", "train", "sim", "rtx")
@@ -106,6 +107,7 @@ def main() -> None:
     wrong = []
     with tempfile.TemporaryDirectory(prefix="libra-edge-extras-") as name:
         folder = Path(name)
+        print("building the wheel, with the native runtime for every target", flush=True)
         wheel = asked.wheel or build_wheel(folder)
         release = compile_tiny(folder)
         for python in asked.python or [sys.executable]:
@@ -118,21 +120,6 @@ def main() -> None:
 def said_by(*command: str) -> str:
     """What a program prints."""
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-
-
-def build_wheel(folder: Path) -> Path:
-    """The wheel of what git knows: nothing that lies about can get into it."""
-    source = folder / "source"
-    listed = said_by("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("examples/", "docs/", "tests/")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, source / name)
-    print("building the wheel, with the native runtime for every target", flush=True)
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
-    subprocess.run([*pip, "-w", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def compile_tiny(folder: Path) -> Path:
