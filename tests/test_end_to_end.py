@@ -18,6 +18,7 @@ from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.closed_loop import EpisodeResult, open_controller, plan_episodes
 from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
+from tests.packaging.built_wheel import build_wheel
 from tests.runtime.native_build import golden_program, run_golden
 
 ROOT = Path(__file__).parents[1]

@@ -97,8 +97,10 @@ def test_only_a_wheel_with_libraries_needs_the_compiler(tmp_path: Path) -> None:
     code = (
         "import json, wheel_backend as backend\n"
         "none = {'native-libraries': 'none'}\n"
-        "hooks = [backend.get_requires_for_build_wheel(), backend.get_requires_for_build_wheel(none),"
-        " backend.get_requires_for_build_editable(), backend.get_requires_for_build_sdist()]\n"
+        "hooks = [backend.get_requires_for_build_wheel()]\n"
+        "hooks += [backend.get_requires_for_build_wheel(none)]\n"
+        "hooks += [backend.get_requires_for_build_editable()]\n"
+        "hooks += [backend.get_requires_for_build_sdist()]\n"
         "print(json.dumps([any('ziglang' in line for line in needed) for needed in hooks]))\n"
         f"print(backend.build_sdist({str(tmp_path)!r}))"
     )

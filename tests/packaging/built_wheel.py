@@ -12,7 +12,7 @@ _NOT_PACKAGED = ("benchmarks/", "docs/", "examples/", "tests/")
 
 
 def copy_sources(folder: Path) -> Path:
-    """The files that git knows: nothing that lies about gets in, and build/ stays out of the tree."""
+    """The files that git knows, in a folder where build/ does no harm."""
     source = folder / "source"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
