@@ -14,7 +14,7 @@ from pathlib import Path
 
 from libra_edge.errors import ExitCode, LibraError
 from libra_edge.verification.bisect import Culprit
-from libra_edge.verification.verify import Verification
+from libra_edge.verification.result import Verification
 from tests.attacks.engines.faults import FAULTS, PLACES
 from tests.attacks.engines.workshop import Workshop
 

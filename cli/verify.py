@@ -16,15 +16,17 @@ from libra_edge.report.ci_pipelines import write_pipelines
 from libra_edge.report.junit import junit_xml
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, make_report, markdown
-from libra_edge.verification.differences import Interval
+from libra_edge.verification.details.differences import Interval
+from libra_edge.verification.details.smoothness import TrajectoryDetail
+from libra_edge.verification.isolation.child import TIME_LIMIT_S
 from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
     QUICK_SAMPLES,
     Request,
 )
-from libra_edge.verification.smoothness import TrajectoryDetail
-from libra_edge.verification.verify import Verification, verify_release
+from libra_edge.verification.result import Verification
+from libra_edge.verification.verify import verify_release
 
 from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
@@ -107,6 +109,37 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    expect_recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fail unless it is of this recipe.", show_default=False),
+    ] = None,
+    expect_target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fail unless it is for this target.", show_default=False),
+    ] = None,
+    expect_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHA256",
+            help="Fail unless it was compiled from this checkpoint; 8 digits are enough.",
+            show_default=False,
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MS",
+            help="Fail if a chunk and its share of a plan take longer, in the median.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="For each answer of the release's code; then it failed."
+        ),
+    ] = TIME_LIMIT_S,
     bisect: Annotated[
         Path | None,
         typer.Option(
@@ -154,6 +187,11 @@ def verify(
         calibrate=calibrate,
         closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
+        expect_recipe=expect_recipe,
+        expect_target=expect_target,
+        expect_checkpoint=expect_checkpoint,
+        max_latency_ms=max_latency_ms,
+        time_limit_s=time_limit,
     )
     with doubts_shown(strict=strict) as doubts:
         result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
@@ -170,6 +208,7 @@ def verify(
         _show_trajectory(output, result.behind.trajectory)
     gate_changes(output, result.manifest.gates, "when compiled")
     gate_changes(output, result.gates, "here")
+    _show_limits(output, result)
     for what in result.left_out:
         output.text(f"not compared{' (--quick)' if quick else ''}: {what}")
     if report is not None:
@@ -180,6 +219,16 @@ def verify(
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
     _finish(output, release, result, culprits, doubts)
+
+
+def _show_limits(output: Output, result: Verification) -> None:
+    """What the verdict does not say: whose limits, how much so few observations can see."""
+    if result.judged_by and result.judged_by != result.manifest.recipe:
+        output.warn(f"judged as {result.judged_by}: that is what the graphs show")
+    if result.power:
+        output.text(result.power)
+    if result.unchecked:
+        output.text(f"claimed, not checked: {'; '.join(result.unchecked)}")
 
 
 def _bisect(request: Request, out: Path) -> list[str]:
@@ -254,6 +303,9 @@ def _finish(
             "first_wrong": culprits,
             "quick": result.quick,
             "left_out": list(result.left_out),
+            "unchecked": list(result.unchecked),
+            "judged_by": result.judged_by,
+            "power": result.power,
             "gates": [change.model_dump(mode="json") for change in result.gates],
             "gates_when_compiled": [
                 change.model_dump(mode="json") for change in result.manifest.gates

@@ -23,6 +23,7 @@ from libra_edge.bundle.verify import open_release
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.verification.claims.recipe import read_shown
 from libra_edge.verification.recompile import graphs_again
 from libra_edge.verification.request import Request
 from libra_edge.verification.unrolled_graphs import trips, unrolled
@@ -84,7 +85,8 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
         )
     release, loaded = open_release(request.release), load_checkpoint(request.checkpoint)
     config, manifest = loaded.config, release.manifest
-    _, front = graphs_again(manifest, loaded, request, lambda stage: None)
+    recipe = read_shown(release).best(manifest.recipe)
+    _, front = graphs_again(manifest, recipe, loaded, request, lambda stage: None)
     samples = choose_samples(
         config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, request.seed, request.data
     )
