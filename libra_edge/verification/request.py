@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libra_edge.evaluation.non_inferiority import ClosedLoop
+from libra_edge.paths import to_paths
 from libra_edge.verification.isolation.child import TIME_LIMIT_S
 
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 24
@@ -53,6 +54,9 @@ class Request:
     expect_checkpoint: str | None = None
     max_latency_ms: float | None = None
     time_limit_s: float = TIME_LIMIT_S
+
+    def __post_init__(self) -> None:
+        to_paths(self)
 
     @property
     def count(self) -> int:

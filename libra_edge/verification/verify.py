@@ -16,6 +16,7 @@ from libra_edge.evaluation.non_inferiority import STAGE as CLOSED_LOOP
 from libra_edge.evaluation.non_inferiority import closed_loop_checks
 from libra_edge.limits import read_gates
 from libra_edge.parity.gates import Check, not_measured
+from libra_edge.user_cache import make_writable
 from libra_edge.verification.claims.examine import examine_claims, read_shown_here
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
@@ -126,7 +127,7 @@ def _closed_loop(subject: Subject) -> list[Check]:
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
     if not subject.runs_here:
         return [not_measured(CLOSED_LOOP, elsewhere(release))]
-    store = (request.cache or default_cache()) / "closed-loop"
+    store = make_writable((request.cache or default_cache()) / "closed-loop", "--cache")
     return closed_loop_checks(
         request.closed_loop,
         request.checkpoint,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
-from libra_edge.catalog import Target
-from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import Built
+from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.request import Job
+from libra_edge.errors import InputError
 from libra_edge.policy.checkpoint import TOKENIZER
-from libra_edge.runtime.build import HEADER, build_library, source_hash
+from libra_edge.runtime.build import HEADER
 from libra_edge.runtime.fetch import fetch_onnxruntime
+from libra_edge.runtime.libraries import native_library
+from libra_edge.user_cache import cache_folder, make_writable
 
 
-def release_members(job: Job, built: Built, golden: Mapping[str, bytes]) -> dict[str, Path | bytes]:
+def release_members(
+    job: Job, built: Built, golden: Mapping[str, bytes], on_stage: OnStage
+) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
     pair = {"planner": built.planner, "refiner": built.refiner}
     compiled = {
@@ -36,23 +38,24 @@ def release_members(job: Job, built: Built, golden: Mapping[str, bytes]) -> dict
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
         "engines/planner.onnx": built.planner.graph,
         "engines/refiner.onnx": built.refiner.graph,
-        "lib/liblibra_edge.so": _native_library(job.target, job.cache),
+        "lib/liblibra_edge.so": _native_library(job, on_stage),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden,
     }
 
 
-def _native_library(target: Target, cache: StageCache) -> bytes:
-    def build() -> dict[str, bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            library = build_library(Path(folder), target.arch, target.glibc)
-            return {"library": library.read_bytes()}
+def _native_library(job: Job, on_stage: OnStage) -> bytes:
+    """From the wheel or the cache, or compiled now, with a word on why that takes a while."""
+    arch = job.target.arch
+    on_stage("runtime", f"native code for {arch}")
 
-    inputs = {
-        "sources": source_hash(),
-        "compiler": version("ziglang"),
-        "arch": target.arch,
-        "glibc": target.glibc,
-    }
-    return cache.get_or_make("runtime", inputs, build)[0]["library"]
+    def on_progress(done: int, total: int, what: str) -> None:
+        on_stage("runtime", f"compiling C++ for {arch}, once per machine, {done} of {total} pieces")
+
+    # The user's own cache serves every compilation; --cache, where there is no other.
+    try:
+        cache = make_writable(cache_folder("native"))
+    except InputError:
+        cache = make_writable(job.cache.root / "native", "--cache")
+    return native_library(arch, job.target.glibc, cache=cache, on_progress=on_progress)

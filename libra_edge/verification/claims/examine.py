@@ -1,4 +1,4 @@
-"""What a release says of itself, examined: its claims, its contract, and what the caller expects."""
+"""What a release says of itself, examined: claims, contract, and what the caller expects."""
 
 from __future__ import annotations
 

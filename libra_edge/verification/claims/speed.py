@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from libra_edge.bundle.bound import release_bound
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.bundle.compatibility import CPU
 from libra_edge.catalog import list_targets
 from libra_edge.limits import Verdict
