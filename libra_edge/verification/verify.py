@@ -17,6 +17,7 @@ from libra_edge.evaluation.non_inferiority import closed_loop_checks
 from libra_edge.limits import read_gates
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.user_cache import make_writable
+from libra_edge.verification.claims.compiled_again import examine_compiled_again
 from libra_edge.verification.claims.examine import examine_claims, read_shown_here
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
@@ -36,6 +37,7 @@ ALWAYS: dict[str, Examination] = {
 }
 FULL: dict[str, Examination] = {
     "stages": examine_stages,
+    "graphs compiled again": examine_compiled_again,
     "steps": examine_steps,
     "inputs": examine_inputs,
     "speed": examine_speed,

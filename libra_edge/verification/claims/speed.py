@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from libra_edge.bundle.roofline import release_bound
 from libra_edge.bundle.compatibility import CPU
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.catalog import list_targets
 from libra_edge.limits import Verdict
 from libra_edge.parity.gates import Check, not_measured

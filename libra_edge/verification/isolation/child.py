@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-import libra_edge
 from libra_edge import errors
 from libra_edge.errors import ExitCode, LibraError
 from libra_edge.verification.isolation.messages import MOST_BYTES, Array, Nonsense, pack, unpack
@@ -78,7 +77,7 @@ class Child:
             for each in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 limit = struct.pack("ll", max(1, round(time_limit_s)), 0)
                 ours.setsockopt(socket.SOL_SOCKET, each, limit)
-            root = str(Path(libra_edge.__file__).parents[1])
+            root = str(Path(__file__).resolve().parents[3])
             inherited = os.environ.get("PYTHONPATH")
             path = os.pathsep.join([root, *([inherited] if inherited else [])])
             self._process = subprocess.Popen(

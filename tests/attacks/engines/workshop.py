@@ -28,7 +28,7 @@ from libra_edge.verification.bisect import Culprit, release_culprits
 from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
-from tests.attacks.engines.faults import FAULTS, Case
+from tests.attacks.engines.catalogue import FAULTS, Case
 from tests.tiny import write_tiny_checkpoint
 
 
