@@ -18,7 +18,7 @@ from libra_edge.report.page import html
 from libra_edge.report.report import Report, make_report, markdown
 from libra_edge.verification.details.differences import Interval
 from libra_edge.verification.details.smoothness import TrajectoryDetail
-from libra_edge.verification.isolation.child import TIME_LIMIT_S
+from libra_edge.verification.isolation.child import TIME_LIMIT_S, call_apart
 from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
@@ -32,6 +32,8 @@ from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
+
+BISECT_LIMIT_S = 3600.0
 
 
 def _init_ci(folder: Path | None) -> None:
@@ -232,10 +234,20 @@ def _show_limits(output: Output, result: Verification) -> None:
 
 
 def _bisect(request: Request, out: Path) -> list[str]:
+    """The first wrong operator of each graph; they run in a process of their own."""
     with needs_extra("compile", "Bisecting"):
-        from libra_edge.verification.bisect import release_culprits
+        import onnx  # noqa: F401
     say("verify: bisecting both graphs")
-    return [str(culprit) for culprit in release_culprits(request, out)]
+    paths = ("release", "checkpoint", "data", "calibrate", "cache")
+    told = {name: getattr(request, name) for name in paths}
+    args = {name: None if path is None else str(path) for name, path in told.items()}
+    found = call_apart(
+        "libra_edge.verification.bisect:culprits_in_words",
+        {**args, "seed": request.seed, "out": str(out)},
+        time_limit_s=BISECT_LIMIT_S,
+        memory_bytes=None,
+    )
+    return [str(words) for words in found["culprits"]]
 
 
 def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:

@@ -108,6 +108,16 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
     return [culprit for culprit in found if culprit is not None]
 
 
+def culprits_in_words(out: str, **request: Any) -> dict[str, list[str]]:
+    """`release_culprits` for a process of its own: arguments and answer as JSON knows them.
+
+    Args:
+        out: folder for a repro per graph.
+        request: fields of `Request`; paths as text.
+    """
+    return {"culprits": [str(one) for one in release_culprits(Request(**request), Path(out))]}
+
+
 def planner_feeds(sample: Sample) -> dict[str, Array]:
     """A sample's inputs of the planner graph."""
     return {"images": sample.images, "instruction": sample.instruction, "state": sample.state}

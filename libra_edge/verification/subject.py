@@ -12,6 +12,7 @@ from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import Recipe, load_recipe
+from libra_edge.errors import IntegrityError, LibraError
 from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
 from libra_edge.policy.config import ActionDim, Embodiment
@@ -141,6 +142,11 @@ class Subject:
                 self._open[name] = found
             except Crashed as error:
                 self._open[name] = error
+            except IntegrityError:
+                raise
+            except LibraError as error:
+                # It is for this machine, and its bytes are whole: then it is no release of ours.
+                self._open[name] = Crashed(f"it does not open: {error.fact}", "open")
         found_or_error = self._open[name]
         if isinstance(found_or_error, Crashed):
             raise found_or_error

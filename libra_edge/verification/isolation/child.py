@@ -161,15 +161,25 @@ class Child:
 
 
 def call_apart(
-    function: str, args: dict[str, Any], *, time_limit_s: float = TIME_LIMIT_S
+    function: str,
+    args: dict[str, Any],
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+    memory_bytes: int | None = MEMORY_BYTES,
 ) -> dict[str, Any]:
     """What `module:function` answers to JSON arguments, in a process of its own.
+
+    Args:
+        function: what to call; it gives a plain dictionary.
+        args: its arguments.
+        time_limit_s: for all of it.
+        memory_bytes: address space it may use, or None.
 
     Raises:
         Crashed: the process did not live to answer.
         LibraError: what the function raised.
     """
-    with Child(function, args, time_limit_s=time_limit_s) as child:
+    with Child(function, args, time_limit_s=time_limit_s, memory_bytes=memory_bytes) as child:
         return child.opened
 
 
