@@ -14,8 +14,8 @@ from pathlib import Path
 
 from libra_edge.errors import ExitCode, LibraError
 from libra_edge.verification.bisect import Culprit
-from libra_edge.verification.verify import Verification
-from tests.attacks.engines.faults import FAULTS, PLACES
+from libra_edge.verification.result import Verification
+from tests.attacks.engines.catalogue import FAULTS, PLACES
 from tests.attacks.engines.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]

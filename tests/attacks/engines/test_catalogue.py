@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
 from libra_edge.errors import ExitCode
-from tests.attacks.engines.faults import FAULTS, PLACES
+from tests.attacks.engines.catalogue import FAULTS, PLACES
 from tests.attacks.engines.workshop import Workshop
 
 

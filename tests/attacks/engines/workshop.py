@@ -26,8 +26,9 @@ from libra_edge.policy.checkpoint import load_checkpoint, save_checkpoint
 from libra_edge.runtime.build import SOURCE_ROOT, build_library
 from libra_edge.verification.bisect import Culprit, release_culprits
 from libra_edge.verification.request import Request as VerifyRequest
-from libra_edge.verification.verify import Verification, verify_release
-from tests.attacks.engines.faults import FAULTS, Case
+from libra_edge.verification.result import Verification
+from libra_edge.verification.verify import verify_release
+from tests.attacks.engines.catalogue import FAULTS, Case
 from tests.tiny import write_tiny_checkpoint
 
 
