@@ -36,13 +36,23 @@ def fetch_onnxruntime(target: Target, cache: Path | None = None) -> Path:
     if target.arch == f"{platform.machine()}-linux-gnu" and wanted.package == "onnxruntime":
         return installed
     version = onnxruntime_version(installed)
-    root = cache or default_cache_dir().parent / "wheels"
+    root = cache or _wheels()
     folder = root / f"{wanted.package}-{version}-{wanted.platform}"
     if not folder.is_dir():
         root.mkdir(parents=True, exist_ok=True)
         with new_directory(folder) as partial:
             _download(wanted.package, version, wanted.platform, partial)
     return onnxruntime_library(folder / "onnxruntime")
+
+
+def fetched_onnxruntime(version: str, cache: Path | None = None) -> list[Path]:
+    """The libraries of a version that were fetched before, of every package and platform."""
+    folders = sorted((cache or _wheels()).glob(f"*-{version}-*"))
+    return [onnxruntime_library(folder / "onnxruntime") for folder in folders]
+
+
+def _wheels() -> Path:
+    return default_cache_dir().parent / "wheels"
 
 
 def _download(package: str, version: str, wheel_platform: str, folder: Path) -> None:

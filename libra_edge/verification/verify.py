@@ -46,6 +46,7 @@ from libra_edge.verification.differences import (
     refiner_detail,
 )
 from libra_edge.verification.latency import Latency, measure_latencies
+from libra_edge.verification.native.conformance import native_checks
 from libra_edge.verification.open_engines import elsewhere, load_engines, load_graphs
 from libra_edge.verification.recompile import (
     TOKENIZER,
@@ -159,6 +160,7 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
         own = [_integrity(release), *_golden(release, runtime, gates.limits, on_stage)]
         if request.golden_only:
             return Verification(release.manifest, tuple(own), gates=gates.changes)
+        own += native_checks(release, request.cache, on_stage)
         trained = read_checkpoint(release, request.checkpoint)
         subject = _subject(request, release, runtime, gates.limits, trained.checkpoint, on_stage)
         trained = with_stages(trained, release.manifest, request, on_stage)

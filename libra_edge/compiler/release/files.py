@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from libra_edge.catalog import Target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.request import Job
@@ -36,23 +35,29 @@ def release_members(job: Job, built: Built, golden: Mapping[str, bytes]) -> dict
         "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
         "engines/planner.onnx": built.planner.graph,
         "engines/refiner.onnx": built.refiner.graph,
-        "lib/liblibra_edge.so": _native_library(job.target, job.cache),
+        "lib/liblibra_edge.so": native_library(job.target.arch, job.target.glibc, job.cache),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden,
     }
 
 
-def _native_library(target: Target, cache: StageCache) -> bytes:
+def native_library(arch: str, glibc: str, cache: StageCache) -> bytes:
+    """`liblibra_edge.so` for an architecture and the oldest C library it has to load on.
+
+    Raises:
+        LibraError: it cannot be built.
+    """
+
     def build() -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
-            library = build_library(Path(folder), target.arch, target.glibc)
+            library = build_library(Path(folder), arch, glibc)
             return {"library": library.read_bytes()}
 
     inputs = {
         "sources": source_hash(),
         "compiler": version("ziglang"),
-        "arch": target.arch,
-        "glibc": target.glibc,
+        "arch": arch,
+        "glibc": glibc,
     }
     return cache.get_or_make("runtime", inputs, build)[0]["library"]

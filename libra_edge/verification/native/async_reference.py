@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 import numpy as np
 
 from libra_edge.binding import abi
@@ -11,67 +9,10 @@ from libra_edge.policy.executor import State
 from libra_edge.policy.intent_buffer import IntentBuffer
 from libra_edge.policy.noise import chunk_noise
 from libra_edge.verification.native import reference
+from libra_edge.verification.native.async_parts import Chunk, Job, Options
 from libra_edge.verification.native.counters import Counters
-from libra_edge.verification.native.probe import Contract, Floats, Images, Numbers, Tokens
+from libra_edge.verification.native.probe import Floats, Images, Numbers, Tokens
 from libra_edge.verification.native.reference import CheckedEngines, Limits, Outcome, Seen
-
-
-@dataclass(frozen=True)
-class Options:
-    """`le_run_options` without threads; 0 is the default."""
-
-    chunks_per_plan: int = 0
-    refill_at: int = 0
-    refine_ahead_steps: int = 0
-    max_plan_age_steps: int = 0
-    blend: int = 0
-    blend_steps: int = 0
-    frozen_steps: int = 0
-    max_observation_age_ns: int = 0
-    engine_timeout_ns: int = 0
-
-    def complete(self, contract: Contract) -> Options:
-        """With the defaults that `libra_edge.h` names."""
-        return replace(
-            self,
-            chunks_per_plan=self.chunks_per_plan or contract.chunks_per_plan,
-            refill_at=self.refill_at or 1,
-            refine_ahead_steps=self.refine_ahead_steps or contract.chunk,
-            max_plan_age_steps=self.max_plan_age_steps or contract.plan_steps,
-            max_observation_age_ns=self.max_observation_age_ns or reference.DEFAULT_AGE_NS,
-            engine_timeout_ns=self.engine_timeout_ns or 2_000_000_000,
-        )
-
-
-@dataclass
-class _Job:
-    """An engine call: what it reads, what it is for, and what it came to."""
-
-    active: bool = False
-    ran: bool = False
-    epoch: int = 0
-    since_ns: int | None = None
-    step: int = 0
-    began: int = 0
-    plan_step: int = -1
-    fault: int = 0
-    seen: Seen | None = None
-    words: Numbers | None = None
-    intent: Tokens | None = None
-    noise: Floats | None = None
-    actions: Floats | None = None
-
-
-@dataclass
-class _Chunk:
-    number: int
-    first: int
-    actions: Floats
-    plan_steps: list[int] = field(default_factory=list)
-
-    @property
-    def end(self) -> int:
-        return self.first + len(self.actions)
 
 
 class AsyncReference:
@@ -95,7 +36,7 @@ class AsyncReference:
         self._contract, self._engines, self._limits = engines.probe.contract, engines, limits
         self._options, self._words = options.complete(self._contract), words
         self._chunks_per_plan = self._options.chunks_per_plan
-        self._planner, self._refiner = _Job(), _Job()
+        self._planner, self._refiner = Job(), Job()
         self._epoch, self._numbered, self._asked = 0, 0, 0
         self._clock_ns: int | None = None
         self._elapsed_ns, self._arrival_ns = 0, 0
@@ -110,9 +51,9 @@ class AsyncReference:
         self._epoch += 1
         self._seed, self.fault, self._step = seed, 0, 0
         self._intents = IntentBuffer(self._contract.dims)
-        self._queue: list[_Chunk] = []
+        self._queue: list[Chunk] = []
         self._queue_end, self._next_chunk, self._plan_end = 0, 0, 0
-        self._last_chunk: _Chunk | None = None
+        self._last_chunk: Chunk | None = None
         self._refine_steps, self._refined_step = (0, 0), 0
         self._seen: Seen | None = None
         self._stamp, self._known = 0, 0
@@ -171,7 +112,7 @@ class AsyncReference:
         if self._seen.number <= self._asked:
             return False
         self._asked = self._seen.number
-        self._planner = _Job(
+        self._planner = Job(
             active=True,
             epoch=self._epoch,
             since_ns=self._elapsed_ns,
@@ -224,7 +165,7 @@ class AsyncReference:
         intent = self._intents.take(first, chunk)
         if age > self._options.max_plan_age_steps or intent is None:
             return False
-        self._refiner = _Job(
+        self._refiner = Job(
             active=True,
             epoch=self._epoch,
             since_ns=self._elapsed_ns,
@@ -267,7 +208,7 @@ class AsyncReference:
             self._take_chunk(job, job.actions)
         return True
 
-    def _take_chunk(self, job: _Job, actions: Floats) -> None:
+    def _take_chunk(self, job: Job, actions: Floats) -> None:
         number = self._next_chunk
         self._next_chunk += 1
         self._refine_steps = (self._step - job.began, self._refine_steps[0])
@@ -275,14 +216,14 @@ class AsyncReference:
         if job.step + len(actions) <= self._step:
             self.counters.add("dropped_chunks")
             return
-        chunk = _Chunk(number, job.step, actions.copy(), [job.plan_step] * len(actions))
+        chunk = Chunk(number, job.step, actions.copy(), [job.plan_step] * len(actions))
         self._blend(chunk)
         self._last_chunk, self._queue_end = chunk, chunk.end
         self._queue.append(chunk)
         self._pushed += 1
         self.counters.add("chunks")
 
-    def _blend(self, chunk: _Chunk) -> None:
+    def _blend(self, chunk: Chunk) -> None:
         common, old = self._queue_end - chunk.first, self._last_chunk
         if common <= 0 or not self._options.blend or old is None:
             return
@@ -338,7 +279,7 @@ class AsyncReference:
         self.counters.count(info)
         return info
 
-    def _send(self, chunk: _Chunk, info: Outcome) -> tuple[Floats | None, int]:
+    def _send(self, chunk: Chunk, info: Outcome) -> tuple[Floats | None, int]:
         row = self._step - chunk.first
         age = self._step - chunk.plan_steps[row]
         if age > self._options.max_plan_age_steps:

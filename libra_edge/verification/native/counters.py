@@ -9,8 +9,10 @@ from libra_edge.binding import abi
 from libra_edge.policy.executor import State
 from libra_edge.verification.native import reference
 
-_NAMES = ("running_ticks", "hold_ticks", "fault_ticks", "holds", "faults", "underruns")
-_NAMES += ("clamped_ticks", "slowed_ticks", "plans", "dropped_plans", "chunks", "dropped_chunks")
+_NAMES = (
+    *("running_ticks", "hold_ticks", "fault_ticks", "holds", "faults", "underruns"),
+    *("clamped_ticks", "slowed_ticks", "plans", "dropped_plans", "chunks", "dropped_chunks"),
+)
 _QUANTILES = {"p50": 2, "p90": 10, "p99": 100, "p999": 1000}
 # "Quantiles are exact to 6 %."
 _EXACT_TO = 16
@@ -79,7 +81,8 @@ class Counters:
             "plan_age_steps": histogram(raw.plan_age_steps, self._ages),
             "queue_steps": histogram(raw.queue_steps, self._queues),
             **{
-                name: timings(getattr(raw, name)) for name in ("tick_ns", "planner_ns", "refiner_ns")
+                name: timings(getattr(raw, name))
+                for name in ("tick_ns", "planner_ns", "refiner_ns")
             },
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from libra_edge.binding import abi
-from libra_edge.verification.native.async_reference import Options
+from libra_edge.verification.native.async_parts import Options
 from libra_edge.verification.native.counters import Counters
 from libra_edge.verification.native.probe import Contract, Floats, Images, Numbers
 from libra_edge.verification.native.reference import Outcome

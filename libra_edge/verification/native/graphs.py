@@ -96,9 +96,7 @@ class _Writer(_Graph):
         most = probe.LARGEST_STATE
         places = self("Clip", self("Mul", "state", np.float32(8)), -most, most)
         whole = self("Cast", self("Floor", places), to=TensorProto.INT64)
-        both = self(
-            "Add", self.sum(pixels, own.pixel_weights), self.sum(whole, own.state_weights)
-        )
+        both = self("Add", self.sum(pixels, own.pixel_weights), self.sum(whole, own.state_weights))
         return self("Add", both, np.int64(probe.SHIFT))
 
     def sum(self, values: str, weights: Any) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from libra_edge.binding import abi
-from libra_edge.verification.native.async_reference import AsyncReference, Options
+from libra_edge.verification.native.async_parts import Options
+from libra_edge.verification.native.async_reference import AsyncReference
 from libra_edge.verification.native.driver import Native
 from libra_edge.verification.native.probe import Contract, Floats, Images, Numbers, Probe
 from libra_edge.verification.native.reference import CheckedEngines, Outcome, SyncReference
@@ -29,15 +31,31 @@ class Differs(Exception):
 class Subject:
     """A probe release, and all that a script needs to know of it.
 
-    words: instructions int64 [T] that are in the vocabulary; stranger: a token that is not.
+    vocabulary: word to token.
     """
 
     library: ctypes.CDLL
     release: Path
     contract: Contract
-    words: tuple[Numbers, ...]
-    stranger: int
-    knows: Callable[[int], bool]
+    vocabulary: Mapping[str, int]
+
+    @cached_property
+    def words(self) -> tuple[Numbers, ...]:
+        """Instructions int64 [T] of the vocabulary's tokens, its largest among them."""
+        rng, tokens = np.random.default_rng(1), sorted(self.vocabulary.values())
+        drawn = rng.choice(tokens, (4, self.contract.instruction_length))
+        drawn[1:, 0] = tokens[-1], tokens[0], tokens[len(tokens) // 2]
+        return tuple(drawn.astype(np.int64))
+
+    @property
+    def stranger(self) -> int:
+        """The smallest token past the vocabulary."""
+        return max(self.vocabulary.values()) + 1
+
+    @cached_property
+    def tokens(self) -> frozenset[int]:
+        """Every token that there is."""
+        return frozenset(self.vocabulary.values())
 
 
 class Pair:
@@ -60,7 +78,7 @@ class Pair:
         self.subject, self.contract, self._steps = subject, subject.contract, steps
         self.call = 0
         self._probe = Probe(subject.contract)
-        self._sync = SyncReference(self._probe, seed, max_observation_age_ns, subject.knows)
+        self._sync = SyncReference(self._probe, seed, max_observation_age_ns, subject.tokens)
         self._async: AsyncReference | None = None
         self._native = Native(
             subject.library,

@@ -6,7 +6,6 @@ against the executor. Async mode is in `async_reference`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +116,13 @@ class SyncReference:
         probe: the engines.
         seed: of the noise until the first reset.
         max_observation_age_ns: 0 is the default.
-        knows: whether a token is in the vocabulary.
+        tokens: those that there are.
     """
 
     def __init__(
-        self, probe: Probe, seed: int, max_observation_age_ns: int, knows: Callable[[int], bool]
+        self, probe: Probe, seed: int, max_observation_age_ns: int, tokens: frozenset[int]
     ) -> None:
-        self.contract, self._knows = probe.contract, knows
+        self.contract, self._tokens = probe.contract, tokens
         self.engines, self.limits = CheckedEngines(probe), Limits(probe)
         self._max_age_ns = max_observation_age_ns or DEFAULT_AGE_NS
         self.words: Numbers | None = None
@@ -139,7 +138,7 @@ class SyncReference:
 
     def set_instruction(self, tokens: Numbers) -> Outcome:
         """Words for the next plan."""
-        if not all(self._knows(int(token)) for token in tokens):
+        if not self._tokens.issuperset(tokens.tolist()):
             return {"status": abi.INVALID_ARGUMENT}
         self.words = tokens.copy()
         return {"status": abi.OK}

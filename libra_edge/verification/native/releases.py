@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +23,43 @@ from libra_edge.verification.native.probe import Contract
 
 # Members of the release under test that go along as they are.
 KEPT = ("lib/liblibra_edge.so", "lib/libonnxruntime.so", "include/libra_edge.h", "tokenizer.json")
-OWN, WIDE, NARROW = "own", "wide", "narrow"
+OWN, WIDE, NARROW, WHOLE = "own", "wide", "narrow", "own, images whole"
+# More would take longer to copy than all else; what a robot does is the same with fewer.
+_MOST_IMAGE_BYTES = 64 * 1024
 
 
 def contracts(facts: ReleaseFacts) -> dict[str, Contract]:
     """The release's own contract, one with all that a manifest may say, and the smallest."""
+    length = facts.policy.instruction_length
+    return {
+        **_own(contract_of(facts)),
+        WIDE: Contract(wide_robot(), 7, 4, 3, length),
+        NARROW: Contract(narrow_robot(), 2, 1, 1, length),
+    }
+
+
+def contract_of(facts: ReleaseFacts) -> Contract:
+    """What a manifest says of sizes and robot."""
     policy = facts.policy
-    own = Contract(
+    return Contract(
         facts.embodiment,
         policy.bins,
         policy.chunk,
         policy.chunks_per_plan,
         policy.instruction_length,
     )
-    length = policy.instruction_length
-    return {
-        OWN: own,
-        WIDE: Contract(wide_robot(), 7, 4, 3, length),
-        NARROW: Contract(narrow_robot(), 2, 1, 1, length),
-    }
+
+
+def _own(own: Contract) -> dict[str, Contract]:
+    """The release's contract; with large images once with small ones, and once as it is."""
+    robot, found = own.embodiment, {OWN: own}
+    if math.prod(own.image_shape) > _MOST_IMAGE_BYTES:
+        small = {"image_height": 12, "image_width": 20}
+        found = {
+            OWN: dataclasses.replace(own, embodiment=robot.model_copy(update=small)),
+            WHOLE: own,
+        }
+    return found
 
 
 def wide_robot() -> Embodiment:
@@ -50,8 +70,8 @@ def wide_robot() -> Embodiment:
         {"max_acceleration": 0.125},
         {"max_step_change": 0.3, "max_acceleration": 0.1},
     )
-    kinds = (("delta", -0.5, 0.5), ("absolute", 0.1, 0.9), ("gripper", -1.0, 1.5))
-    kinds += (("absolute", -2.0, -0.25), ("delta", -0.1, 0.75))
+    kinds = [("delta", -0.5, 0.5), ("absolute", 0.1, 0.9), ("gripper", -1.0, 1.5)]
+    kinds += [("absolute", -2.0, -0.25), ("delta", -0.1, 0.75)]
     actions: list[dict[str, Any]] = [
         {"kind": kind, "lower": low, "upper": high, **change}
         for kind, low, high in kinds
@@ -64,7 +84,8 @@ def wide_robot() -> Embodiment:
         for change in ({}, {"max_step_change": 2.5})
     ]
     actions += [
-        {"kind": "absolute", "lower": -1.0 - d, "upper": 1.0 + d / 2} for d in range(66 - len(actions))
+        {"kind": "absolute", "lower": -1.0 - d, "upper": 1.0 + d / 2}
+        for d in range(66 - len(actions))
     ]
     actions += [{"kind": "absolute", "lower": -1.0, "upper": 1.0, **strict}]
     return Embodiment.model_validate(
@@ -99,7 +120,7 @@ def narrow_robot() -> Embodiment:
 
 def probe_facts(facts: ReleaseFacts, contract: Contract, **changes: Any) -> ReleaseFacts:
     """What the manifest of a probe release says: a pass, and nothing of how it was compiled."""
-    engines = {
+    engines: dict[str, dict[str, Any]] = {
         name: {
             "kind": "onnxruntime",
             "provider": "CPUExecutionProvider",

@@ -14,11 +14,11 @@ from libra_edge.binding.abi import (
     REFINE_END,
     REFINE_RUN,
 )
-from libra_edge.verification.native.async_reference import Options
-from libra_edge.verification.native.observations import Observer
+from libra_edge.verification.native.async_parts import Options
 from libra_edge.verification.native.pair import Pair
 from libra_edge.verification.native.probe import Floats, Images
 from libra_edge.verification.native.reference import Outcome
+from libra_edge.verification.native.scripts.observations import Observer
 
 # Some morning of 2033, far from zero and with bits in both halves.
 BEGIN_NS = 2 * 10**18 + 123_456_789

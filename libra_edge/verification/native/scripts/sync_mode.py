@@ -8,8 +8,8 @@ import numpy as np
 
 from libra_edge.policy.executor import State
 from libra_edge.verification.native import probe
-from libra_edge.verification.native.observations import Observer
 from libra_edge.verification.native.pair import Desk
+from libra_edge.verification.native.scripts.observations import Observer
 
 Script = Callable[[Desk], None]
 # Seeds at both ends, in both halves, and of a kind that loses bits on the way.
@@ -188,7 +188,9 @@ def any_order(seed: int) -> Script:
                 if chance < 0.6:
                     pair.observe(*see.any(), int(rng.integers(2**63)))
                 if chance < 0.05:
-                    pair.set_instruction(desk.subject.words[int(rng.integers(len(desk.subject.words)))])
+                    pair.set_instruction(
+                        desk.subject.words[int(rng.integers(len(desk.subject.words)))]
+                    )
                 if 0.05 < chance < 0.07 or (pair.fault and chance < 0.4):
                     pair.reset(int(rng.integers(2**64, dtype=np.uint64)))
                 if 0.07 < chance < 0.08:

@@ -7,11 +7,11 @@ import numpy as np
 from libra_edge.binding import abi
 from libra_edge.policy.executor import State
 from libra_edge.verification.native import probe
-from libra_edge.verification.native.async_loop import PIECES, Loop, some_options
-from libra_edge.verification.native.async_reference import Options
-from libra_edge.verification.native.observations import Observer
+from libra_edge.verification.native.async_parts import Options
 from libra_edge.verification.native.pair import Desk
-from libra_edge.verification.native.sync_scripts import Script
+from libra_edge.verification.native.scripts.async_loop import PIECES, Loop, some_options
+from libra_edge.verification.native.scripts.observations import Observer
+from libra_edge.verification.native.scripts.sync_mode import Script
 
 # So that a clock that crosses none of its limits by itself does so in the script alone.
 LONG_NS = 3_600_000_000_000
