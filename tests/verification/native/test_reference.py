@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from libra_edge.binding import abi
 from libra_edge.binding.abi import PLAN_BEGIN, PLAN_END, REFINE_BEGIN, REFINE_END
@@ -59,8 +58,13 @@ def test_sync_steps_are_those_of_the_executor() -> None:
     assert len(states) == 2
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_async_steps_are_those_of_the_executor(seed: int) -> None:
+def test_async_steps_are_those_of_the_executor() -> None:
+    running = [compare_async(seed) for seed in range(12)]
+    assert sum(running) > 500
+
+
+def compare_async(seed: int) -> int:
+    """One run with any options; the number of steps that were RUNNING."""
     rng, probe = np.random.default_rng(seed), Probe(CONTRACT)
     shared = int(rng.integers(0, CONTRACT.chunk))
     frozen = int(rng.integers(0, shared + 1))
@@ -108,4 +112,4 @@ def test_async_steps_are_those_of_the_executor(seed: int) -> None:
             running += 1
         assert bool(found["flags"] & abi.CLAMPED) == info.clamped
         assert bool(found["flags"] & abi.SLOWED) == info.slowed
-    assert running > 5
+    return running
