@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from libra_edge.compiler.cache import tool_versions
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.split import Graph
+from libra_edge.engines.session import EnginePair, Session
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -126,3 +127,20 @@ def write_page(
     out.write_text("\n".join([*head, "", *body]) + "\n", encoding="utf-8")
     sys.stdout.write("\n".join(body) + f"\n\nwritten: {out}\n")
     return 0 if all(met for met, _ in results) else 1
+
+
+class NaiveEngines:
+    """The refiner exported as it stands, looped on the host; the planner of another pair."""
+
+    def __init__(self, policy: LibraVLA, session: Session, planner: EnginePair) -> None:
+        self._policy, self._session = policy, session
+        self.plan = planner.plan
+
+    def refine(self, images: Any, state: Any, intent: Any, noise: Any) -> Any:
+        """See `libra_edge.policy.executor.Engines.refine`."""
+
+        def predict(*arguments: Any) -> Any:
+            return self._session.run(dict(zip(NAIVE_INPUTS, arguments, strict=True)))["prediction"]
+
+        sample = Sample(images, np.zeros(1, np.int64), state, noise, 0)
+        return host_loop(self._policy, predict, sample, intent)

@@ -23,13 +23,12 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np
 import onnxruntime as ort
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import NAIVE_INPUTS, ROOT, conditions, host_loop, naive_export, write_page
+from baseline import ROOT, NaiveEngines, conditions, naive_export, write_page
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache, default_cache
@@ -49,7 +48,6 @@ from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
-from libra_edge.policy.libra_vla.model import LibraVLA
 
 NAIVE = "refiner, naive fp32 export"
 # Row, row it is compared with, least ratio of engines that run alone, on one thread.
@@ -69,23 +67,6 @@ Call = Callable[[], object]
 # Median milliseconds: of each row, by how it ran and by threads.
 Medians = dict[tuple[str, int], dict[str, float]]
 ALONE, IN_TURNS = "alone", "in turns"
-
-
-class NaiveEngines:
-    """The refiner exported as it stands, looped on the host; the planner of another pair."""
-
-    def __init__(self, policy: LibraVLA, session: Session, planner: EnginePair) -> None:
-        self._policy, self._session = policy, session
-        self.plan = planner.plan
-
-    def refine(self, images: Any, state: Any, intent: Any, noise: Any) -> Any:
-        """See `libra_edge.policy.executor.Engines.refine`."""
-
-        def predict(*arguments: Any) -> Any:
-            return self._session.run(dict(zip(NAIVE_INPUTS, arguments, strict=True)))["prediction"]
-
-        sample = Sample(images, np.zeros(1, np.int64), state, noise, 0)
-        return host_loop(self._policy, predict, sample, intent)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from libra_edge.compiler.quantization.quantize import Quantized, in_half, quanti
 from libra_edge.compiler.work.estimate import Estimate, estimate
 from libra_edge.data.lerobot import Dataset
 from libra_edge.engines import engine
-from libra_edge.engines._layers import stored_bytes
+from libra_edge.engines._log_layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation
 from libra_edge.engines.tensorrt_rtx import engine_bytes, kernel_source_bytes
 from libra_edge.errors import LibraError

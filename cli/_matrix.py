@@ -12,7 +12,8 @@ from libra_edge.catalog import load_recipe, load_target
 from libra_edge.errors import ExitCode
 from libra_edge.policy.config import read_config
 
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 # What each compilation gets of its own, or what is about all of them.
 OF_THE_MATRIX = ("checkpoint", "target", "recipe", "out", "json", "jobs", "memory_gib")
@@ -46,7 +47,7 @@ def compile_matrix(
         start = [sys.executable, "-m", "libra_edge.cli", "compile", str(checkpoint)]
         return [*start, *pair_words, "--out", str(folder), "--json", *words]
 
-    with progress("compile", len(wanted)) as advance:
+    with progress("compile", len(wanted), even=False) as advance:
         outcomes = many.run(
             wanted,
             command,

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
 from libra_edge.errors import ExitCode, LibraError, LibraWarning
 
+from ._streams import fitting
+
 SCHEMA_VERSION = 1
-PLAIN_INTERVAL_S = 10.0
 
 
-def _console(*, stderr: bool = False) -> Any:
+def console(*, stderr: bool = False) -> Any:
+    """Rich's console on stdout or stderr: no markup, nothing guessed from the text."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -28,13 +31,24 @@ def _console(*, stderr: bool = False) -> Any:
 
 def _print_json(envelope: Mapping[str, Any]) -> None:
     body = {"schema_version": SCHEMA_VERSION, **envelope}
-    sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+    if fitting(text, sys.stdout) != text:  # escaped, JSON says the same in any encoding
+        text = json.dumps(body, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
     """Print one line of narration on stderr."""
-    _console(stderr=True).print(text, soft_wrap=True)
+    console(stderr=True).print(fitting(text, sys.stderr), soft_wrap=True)
+
+
+def command_line(words: Sequence[object]) -> str:
+    """A command of this program as a shell takes it, paths quoted where they need it."""
+    safe = [
+        f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else word for word in words
+    ]
+    return shlex.join(["libra-edge", *map(str, safe)])
 
 
 @contextmanager
@@ -73,12 +87,12 @@ class Output:
     def text(self, line: str) -> None:
         """Print one line of result."""
         if not self.json:
-            _console().print(line, soft_wrap=True)
+            console().print(fitting(line, sys.stdout), soft_wrap=True)
 
     def warn(self, line: str) -> None:
         """Print one line of result in red."""
         if not self.json:
-            _console().print(line, style="bold red", soft_wrap=True)
+            console().print(fitting(line, sys.stdout), style="bold red", soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table that folds its cells to the terminal's width."""
@@ -90,10 +104,11 @@ class Output:
 
         table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(fitting(column, sys.stdout), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(str(cell), overflow="fold") for cell in row))
-        _console().print(table)
+            cells = (fitting(str(cell), sys.stdout) for cell in row)
+            table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        console().print(table)
 
     def facts(self, title: str, pairs: Mapping[str, object]) -> None:
         """Print a titled block of `name  value` lines."""
@@ -102,14 +117,14 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        console = _console()
-        console.print(title, style="bold", soft_wrap=True)
+        console().print(fitting(title, sys.stdout), style="bold", soft_wrap=True)
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in pairs.items():
-            grid.add_row(Text(f"  {name}"), Text(str(value), overflow="fold"))
-        console.print(grid)
+            shown = fitting(str(value), sys.stdout)
+            grid.add_row(Text(f"  {name}"), Text(shown, overflow="fold"))
+        console().print(grid)
 
     def finish(
         self,
@@ -117,15 +132,22 @@ class Output:
         verdict: str,
         *,
         exit_code: ExitCode = ExitCode.OK,
-        next_command: str | None = None,
+        next_command: Sequence[object] | None = None,
     ) -> None:
-        """Print the verdict as the last line (or the JSON object) and leave with `exit_code`."""
+        """Print the verdict as the last line (or the JSON object) and leave with `exit_code`.
+
+        Args:
+            result: what `--json` shows.
+            verdict: the last line.
+            exit_code: the exit status.
+            next_command: words of the command that comes next, without the program's name.
+        """
         ok = exit_code is ExitCode.OK
         if self.json:
             _print_json({"command": self.command, "ok": ok, "result": dict(result)})
         else:
             if next_command:
-                say(f"next: {next_command}")
+                say(f"next: {command_line(next_command)}")
             self._verdict("ok" if ok else "FAILED", verdict, "green" if ok else "red")
         if not ok:
             raise typer.Exit(int(exit_code))
@@ -135,7 +157,7 @@ class Output:
         from rich.text import Text
 
         line = Text.assemble((word, f"bold {color}"), f": {text}")
-        _console().print(line, soft_wrap=True)
+        console().print(line, soft_wrap=True)
 
     def fail(self, error: LibraError) -> NoReturn:
         """Render a user's error and leave with its exit status."""
@@ -164,76 +186,13 @@ class Output:
     def _leave(self, code: str, fact: str, remedy: str, exit_code: ExitCode) -> NoReturn:
         from rich.text import Text
 
-        console = _console(stderr=True)
-        console.print(Text.assemble((f"error[{code}]", "bold red"), f": {fact}"), soft_wrap=True)
-        console.print(Text.assemble(("  remedy", "bold"), f": {remedy}"), soft_wrap=True)
+        for (word, style), text in (
+            ((f"error[{code}]", "bold red"), fact),
+            (("  remedy", "bold"), remedy),
+        ):
+            line = Text.assemble((word, style), f": {fitting(text, sys.stderr)}")
+            console(stderr=True).print(line, soft_wrap=True)
         if self.json:
             error = {"code": code, "fact": fact, "remedy": remedy, "exit_code": int(exit_code)}
             _print_json({"command": self.command, "ok": False, "error": error})
         sys.exit(int(exit_code))
-
-
-@contextmanager
-def progress(description: str, total: float) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr: a bar with rate and ETA on a terminal, else a line now and then.
-
-    Yields:
-        `advance(amount=1, note="")`: reports work done and, optionally, what is going on.
-    """
-    if _console(stderr=True).is_terminal:
-        with _bar(description, total) as advance:
-            yield advance
-    else:
-        yield _plain_lines(description, total)
-
-
-@contextmanager
-def _bar(description: str, total: float) -> Iterator[Callable[..., None]]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, note="", rate="")
-
-        def advance(amount: float = 1, note: str = "") -> None:
-            pace = bar.tasks[task].speed
-            bar.update(task, advance=amount, note=note, rate=_rate(pace) if pace else "")
-
-        yield advance
-
-
-def _rate(per_s: float) -> str:
-    return f"{per_s:.3g} per s" if per_s >= 1 else f"{1 / per_s:.3g} s each"
-
-
-def _plain_lines(description: str, total: float) -> Callable[..., None]:
-    done = 0.0
-    started = last = time.monotonic()
-
-    def advance(amount: float = 1, note: str = "") -> None:
-        nonlocal done, last
-        done += amount
-        now = time.monotonic()
-        if now - last < PLAIN_INTERVAL_S and done < total:
-            return
-        last = now
-        eta_s = (now - started) / done * max(total - done, 0) if done else 0.0
-        pace = done / (now - started) if now > started else 0.0
-        rate = f", {_rate(pace)}" if pace else ""
-        tail = f", {note}" if note else ""
-        say(f"{description}: {done:g}/{total:g}{rate}, {eta_s:.0f} s left{tail}")
-
-    return advance

@@ -14,6 +14,7 @@ from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
 from libra_edge.version import __version__
 
 from ._render import Output, warnings_said
+from ._streams import ReaderLeft, flush, forget, prepare
 
 
 class Entry(NamedTuple):
@@ -108,14 +109,24 @@ class LazyGroup(TyperGroup):
         output = Output(command, json="--json" in options)
         extra.update(prog_name="libra-edge", standalone_mode=False)
         try:
+            self._main(output, words, extra)
+        except ReaderLeft:
+            forget()
+            sys.exit(int(ExitCode.READER_LEFT))
+
+    def _main(self, output: Output, words: Sequence[str], extra: dict[str, Any]) -> None:
+        try:
             with warnings_said():
                 status = super().main(words, **extra)
+            flush()
         except LibraError as error:
             output.fail(error)
         except (_Interrupted, typer.Abort):
             output.interrupted()
         except typer.TyperException as error:
-            output.fail(_usage_error(error, command))
+            output.fail(_usage_error(error, output.command))
+        except ReaderLeft:
+            raise
         except Exception as error:
             output.bug(error)
         sys.exit(status if isinstance(status, int) else int(ExitCode.OK))
@@ -158,7 +169,7 @@ def _root(
 
     Results go to stdout, narration to stderr; every command takes --json.
     Exit codes: 0 ok, 1 failed, 2 usage, 3 parity, 4 incompatible, 5 integrity,
-    6 unreachable, 7 not measured, 130 interrupted.
+    6 unreachable, 7 not measured, 130 interrupted, 141 the reader of the output left.
     """
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
@@ -166,4 +177,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script."""
+    prepare()
     app()

@@ -13,7 +13,8 @@ from libra_edge.data.simulator import open_simulator
 from libra_edge.errors import InputError
 
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 
 class Split(StrEnum):
@@ -88,7 +89,7 @@ def collect(
     output.finish(
         {"path": str(out), "episodes": counts, "frames": frames},
         f"{sum(counts.values())} episodes, {total} frames in {out}",
-        next_command=f"libra-edge train {out} --out runs/first",
+        next_command=("train", out, "--out", "runs/first"),
     )
 
 

@@ -14,7 +14,8 @@ from ._dataset import Strict, doubts_shown
 from ._matrix import OF_THE_MATRIX, compile_matrix
 from ._options import AllowLoose, Force, GatesFile, Json, given_words
 from ._parity import gate_changes, parity_table
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 if TYPE_CHECKING:
     from libra_edge.compiler.pipeline import Compiled
@@ -148,7 +149,10 @@ def compile_(
         engines_on_device=engines_on_device,
         random_weights=random_weights,
     )
-    with doubts_shown(strict=strict) as doubts, progress("compile", len(STAGES)) as advance:
+    with (
+        doubts_shown(strict=strict) as doubts,
+        progress("compile", len(STAGES), even=False) as advance,
+    ):
         begun: list[str] = []
 
         def on_stage(stage: str, note: str) -> None:
@@ -195,7 +199,7 @@ def _show(output: Output, compiled: Compiled, doubts: list[dict[str, Any]]) -> N
             "kept": [vars(kept) for kept in compiled.found.kept] if compiled.found else None,
         },
         f"{compiled.path}: {_counted(compiled)}, release {manifest.release_id[:12]}",
-        next_command=f"libra-edge {'simulate' if compiled.medians_ms else 'pack'} {compiled.path}",
+        next_command=("simulate" if compiled.medians_ms else "pack", compiled.path),
     )
 
 

@@ -145,7 +145,7 @@ def describe(
             "guessed": list(draft.file.guessed),
             "unknown": unknown,
         },
-        f"drafted {place}: {len(draft.file.guessed)} guesses to confirm, {unknown} units to fill",
-        next_command=f"correct {place}, then "
-        + shlex.join(["libra-edge", "dataset", "check", str(path), *given]),
+        f"drafted {place}: {len(draft.file.guessed)} guesses to confirm, {unknown} units to fill "
+        "there first",
+        next_command=("dataset", "check", path, *given),
     )

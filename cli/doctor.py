@@ -40,5 +40,5 @@ def doctor(
         {"checks": [asdict(check) for check in checks]},
         f"missing: {', '.join(missing)}" if missing else "this machine has what was asked for",
         exit_code=ExitCode.FAILED if missing else ExitCode.OK,
-        next_command=None if missing else "libra-edge targets",
+        next_command=None if missing else ("targets",),
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json as json_module
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.engine_facts import Engine
-from libra_edge.bundle.layers import precision_shares
+from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.bundle.verify import is_release, verify_integrity
 from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
@@ -21,11 +22,17 @@ from ._options import Json
 from ._parity import gate_changes
 from ._render import Output
 
+_STAGES_OF_LAYERS = ("quantize", "quantise")  # releases of 0.1.0 say it with an s
+_LONGEST_CHOICE = 80
+
 
 def inspect(
     path: Annotated[
         Path, typer.Argument(help="Release (directory or .libra) or checkpoint.", metavar="PATH")
     ],
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Every layer, decision and check, one by one.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what a release or a checkpoint holds.
@@ -34,12 +41,12 @@ def inspect(
     """
     output = Output("inspect", json)
     if is_release(path):
-        _inspect_release(output, path)
+        _inspect_release(output, path, every_layer=layers)
     else:
         _inspect_checkpoint(output, path)
 
 
-def _inspect_release(output: Output, path: Path) -> None:
+def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
     manifest = verify_integrity(path)
     policy = manifest.policy
     output.facts(
@@ -62,7 +69,7 @@ def _inspect_release(output: Output, path: Path) -> None:
         },
     )
     measured = _measured(path, manifest.release_id)
-    _release_tables(output, manifest, measured)
+    _release_tables(output, manifest, measured, every_layer=every_layer)
     gate_changes(output, manifest.gates, "of this release")
     size_bytes = sum(member.size_bytes for member in manifest.members.values())
     output.finish(
@@ -74,7 +81,7 @@ def _inspect_release(output: Output, path: Path) -> None:
         },
         f"{path}: {len(manifest.members)} members, {_size(size_bytes)}, every byte as the "
         "manifest says",
-        next_command=f"libra-edge verify {path}",
+        next_command=("verify", path),
     )
 
 
@@ -111,7 +118,9 @@ def _measured(path: Path, release_id: str) -> dict[str, float]:
         return {}
 
 
-def _release_tables(output: Output, manifest: Manifest, measured: Mapping[str, float]) -> None:
+def _release_tables(
+    output: Output, manifest: Manifest, measured: Mapping[str, float], *, every_layer: bool
+) -> None:
     planner, refiner = manifest.engines.planner, manifest.engines.refiner
     output.text("")
     output.table(
@@ -121,24 +130,17 @@ def _release_tables(output: Output, manifest: Manifest, measured: Mapping[str, f
             ("refiner", refiner.kind, refiner.provider, refiner.form, _compiler(refiner)),
         ],
     )
-    _layers(output, manifest)
+    if every_layer:
+        _layers(output, manifest)
+    _shares(output, manifest)
     _bounds(output, manifest, measured)
     output.text("")
     output.table(
         ("member", "size", "sha256"),
         [(n, _size(m.size_bytes), m.sha256[:12]) for n, m in sorted(manifest.members.items())],
     )
-    output.text("")
-    output.table(
-        ("decided in", "subject", "choice", "reason"),
-        [(d.stage, d.subject, d.choice, d.reason) for d in manifest.decisions],
-    )
-    output.text("")
-    output.table(
-        ("parity stage", "metric", "threshold", "verdict"),
-        [(c.stage, c.metric, _number(c.threshold), c.verdict) for c in manifest.parity.checks],
-    )
-    output.text(f"parity: {manifest.parity.verdict} on {manifest.parity.samples} samples")
+    _decisions(output, manifest, every_layer=every_layer)
+    _checks(output, manifest, every_check=every_layer)
 
 
 def _layers(output: Output, manifest: Manifest) -> None:
@@ -159,6 +161,12 @@ def _layers(output: Output, manifest: Manifest) -> None:
             for layer in manifest.layers
         ],
     )
+
+
+def _shares(output: Output, manifest: Manifest) -> None:
+    """The layers by precision."""
+    if not manifest.layers:
+        return
     output.text("")
     output.table(
         ("runs in", "layers", "weights", "moved by one plan and one chunk"),
@@ -167,6 +175,44 @@ def _layers(output: Output, manifest: Manifest) -> None:
             for one in precision_shares(manifest.layers)
         ],
     )
+
+
+def _decisions(output: Output, manifest: Manifest, *, every_layer: bool) -> None:
+    """Why things are as they are; the many about single layers only where they are asked for."""
+    every = manifest.decisions
+    shown = [d for d in every if every_layer or d.stage not in _STAGES_OF_LAYERS]
+    output.text("")
+    output.table(
+        ("decided in", "subject", "choice", "reason"),
+        [
+            (d.stage, d.subject, d.choice if every_layer else _shortened(d.choice), d.reason)
+            for d in shown
+        ],
+    )
+    if left := len(every) - len(shown):
+        output.text(f"and {left} decisions about single layers: --layers shows them")
+
+
+def _checks(output: Output, manifest: Manifest, *, every_check: bool) -> None:
+    """What was measured as the release was made: stage by stage, or check by check."""
+    parity = manifest.parity
+    output.text("")
+    if every_check:
+        output.table(
+            ("parity stage", "metric", "threshold", "verdict"),
+            [(c.stage, c.metric, _number(c.threshold), c.verdict) for c in parity.checks],
+        )
+    else:
+        verdicts = Counter((check.stage, check.verdict) for check in parity.checks)
+        output.table(
+            ("parity stage", "checks", "verdict"),
+            [(stage, count, verdict) for (stage, verdict), count in verdicts.items()],
+        )
+    output.text(f"parity: {parity.verdict} on {parity.samples} samples")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_CHOICE else f"{text[:_LONGEST_CHOICE]}…"
 
 
 def _number(value: float | None) -> str:
@@ -196,7 +242,7 @@ def _inspect_checkpoint(output: Output, path: Path) -> None:
             "files": [{"name": name, "size_bytes": size} for name, size in files.items()],
         },
         f"{path}: config.json is valid; the weights were not read",
-        next_command=f"libra-edge compile {path}",
+        next_command=("compile", path),
     )
 
 

@@ -36,5 +36,5 @@ def pack(
             "release_id": manifest.release_id,
         },
         f"{destination}, {size_bytes} bytes, verified",
-        next_command=f"libra-edge inspect {destination}",
+        next_command=("inspect", destination),
     )

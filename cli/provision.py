@@ -45,5 +45,5 @@ def provision(
     output.finish(
         deploy.to_json(done),
         f"{release} is usable on {done.provider}: {what} ({done.fingerprint[:12]})",
-        next_command=f"libra-edge verify {release} --golden-only",
+        next_command=("verify", release, "--golden-only"),
     )

@@ -32,7 +32,7 @@ def recipes(json: Json = False) -> None:
             ]
         },
         f"{len(entries)} recipe{'s' * (len(entries) != 1)}",
-        next_command="libra-edge compile CHECKPOINT --recipe fp32",
+        next_command=("compile", "CHECKPOINT", "--recipe", "fp32"),
     )
 
 

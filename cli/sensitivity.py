@@ -13,7 +13,8 @@ from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 
 if TYPE_CHECKING:
     from libra_edge.compiler.search.sensitivity import Measured
@@ -133,7 +134,9 @@ def _show(output: Output, out: Path, measured: Measured) -> None:
     output.finish(
         {"path": str(out), **measured.to_json()},
         f"{out}: {len(measured.layers)} layers on {measured.samples} observations",
-        next_command=f"libra-edge compile {measured.checkpoint.path} --recipe {name}"
-        + (" --auto-precision" if used > 1 else "")
-        + " --calibrate DATASET",
+        next_command=(
+            *("compile", measured.checkpoint.path, "--recipe", name),
+            *(("--auto-precision",) if used > 1 else ()),
+            *("--calibrate", "DATASET"),
+        ),
     )

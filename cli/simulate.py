@@ -22,7 +22,8 @@ from libra_edge.evaluation import closed_loop
 
 from ._dataset import Strict, doubts_shown
 from ._options import Json
-from ._render import Output, progress
+from ._progress import progress
+from ._render import Output
 from .collect import Split
 
 

@@ -56,7 +56,7 @@ def _list(output: Output) -> None:
     output.finish(
         {"targets": [target.model_dump(mode="json") for target in entries.values()]},
         f"{len(entries)} target{'s' * (len(entries) != 1)}",
-        next_command=f"libra-edge targets show {next(iter(entries))}",
+        next_command=("targets", "show", next(iter(entries))),
     )
 
 
@@ -65,7 +65,7 @@ def _show(output: Output, target: Target) -> None:
     output.finish(
         {"target": target.model_dump(mode="json")},
         target.summary,
-        next_command=f"libra-edge compile CHECKPOINT --target {target.name}",
+        next_command=("compile", "CHECKPOINT", "--target", target.name),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,8 @@ from libra_edge.data.findings import Finding, stopping
 
 from ._dataset import Strict, say_findings
 from ._options import Json
-from ._render import Output, progress, say
+from ._progress import progress
+from ._render import Output, say
 
 if TYPE_CHECKING:
     from libra_edge.training.frames import FramePlan
@@ -97,7 +97,7 @@ def train(
             "findings": [finding.to_json() for finding in findings],
         },
         f"trained {trainer.step} steps; checkpoint in {out}",
-        next_command=shlex.join(["libra-edge", "compile", str(out), "--data", str(dataset)]),
+        next_command=("compile", out, "--data", dataset),
     )
 
 

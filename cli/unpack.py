@@ -33,5 +33,5 @@ def unpack(
             "release_id": manifest.release_id,
         },
         f"{destination}, {len(manifest.members)} members, verified",
-        next_command=f"libra-edge inspect {destination}",
+        next_command=("inspect", destination),
     )

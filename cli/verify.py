@@ -238,9 +238,9 @@ def _finish(
 ) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
-    again = f"libra-edge verify {release} --checkpoint CHECKPOINT"
+    again = ("verify", release, "--checkpoint", "CHECKPOINT")
     follow = {
-        ExitCode.OK: again if result.quick else f"libra-edge simulate {release}",
+        ExitCode.OK: again if result.quick else ("simulate", release),
         ExitCode.NOT_MEASURED: again,
     }
     output.finish(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from libra_edge.cli import app
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.report import report
 from libra_edge.training.config import TrainingConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+from python_page import python_page
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -237,6 +241,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "config.md": config_page(),
         REFERENCE / "targets.md": target_page(),
         REFERENCE / "recipes.md": recipe_page(),
+        REFERENCE / "python.md": python_page(),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def new_file(destination: Path) -> Iterator[BinaryIO]:
     """
     partial = _partial(destination)
     try:
-        with _writing(destination):
+        with writing(destination):
             with partial.open("xb") as stream:
                 yield stream
                 stream.flush()
@@ -60,7 +61,7 @@ def new_directory(destination: Path) -> Iterator[Path]:
     """
     partial = _partial(destination)
     try:
-        with _writing(destination):
+        with writing(destination):
             partial.mkdir()
             yield partial
             for folder, _, names in os.walk(partial):
@@ -101,29 +102,51 @@ def _exchange(first: Path, second: Path) -> None:
 
 def _partial(destination: Path) -> Path:
     """A name beside `destination`, so that the rename stays on one file system."""
-    with _writing(destination):
+    with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
     return destination.parent / f".{destination.name}.partial-{secrets.token_hex(4)}"
 
 
 @contextmanager
-def _writing(destination: Path) -> Iterator[None]:
+def writing(destination: Path) -> Iterator[None]:
+    """Around writes: what the system refuses becomes an error that the user can put right.
+
+    Other libraries wrap or reword the system's error; a full disk is recognised all the same.
+
+    Raises:
+        LibraError: the disk is full.
+        InputError: the place may not be written to.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
+    except LibraError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else _hidden_code(error)
+        if code in _FULL:
             raise LibraError(
                 "disk-full",
-                f"No space left to write {destination} ({os.strerror(error.errno)}).",
+                f"No space left to write {destination} ({os.strerror(code)}).",
                 "Free some space and run the command again; nothing was left half-written.",
             ) from None
-        if error.errno in _REFUSED:
+        if isinstance(error, OSError) and code in _REFUSED:
             raise InputError(
                 "cannot-write",
-                f"{destination} cannot be written: {os.strerror(error.errno)}.",
+                f"{destination} cannot be written: {os.strerror(code)}.",
                 "Choose a place you may write to.",
             ) from None
         raise
+
+
+def _hidden_code(error: BaseException | None) -> int:
+    """The system's error behind another one, or 0: PyTorch forgets it, safetensors spells it."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno or 0
+        if spelled := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(spelled[1])
+        error = error.__context__
+    return 0
 
 
 def _sync(path: Path) -> None:

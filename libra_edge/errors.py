@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 6
     NOT_MEASURED = 7
     INTERRUPTED = 130
+    READER_LEFT = 141
 
 
 class LibraError(Exception):

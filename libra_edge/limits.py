@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from libra_edge.errors import InputError, did_you_mean
 from libra_edge.models import Strict
+from libra_edge.paths import StrPath
 
 Verdict = Literal["pass", "fail", "not measured"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -95,7 +96,7 @@ def gates_between(default: Limits, wanted: Limits) -> Gates:
     return Gates(wanted, tuple(changes))
 
 
-def read_gates(path: Path | None, default: Limits, *, allow_loose: bool = False) -> Gates:
+def read_gates(path: StrPath | None, default: Limits, *, allow_loose: bool = False) -> Gates:
     """The recipe's limits with those of a TOML file's `gates` table in their place.
 
     Args:
@@ -107,6 +108,7 @@ def read_gates(path: Path | None, default: Limits, *, allow_loose: bool = False)
         InputError: the file cannot be read, holds an unknown key or a value that is no limit, or
             loosens one without leave.
     """
+    path = None if path is None else Path(path)
     if path is None:
         return Gates(default)
     asked = _gates_table(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from libra_edge.binding.policy import Closing, Policy
+from libra_edge.binding.closing import Closing
+from libra_edge.binding.policy import Policy
 from libra_edge.binding.recorder import Recorder
 from libra_edge.binding.values import Floats, RunOptions, TickInfo
 from libra_edge.errors import LibraError
+from libra_edge.paths import StrPath
 from libra_edge.policy.executor import State
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class LivePolicy(Closing):
     machine. While the policy holds, `act` gives the hold action.
 
     Args:
-        release_dir: the release, unpacked.
+        release_dir: the release, as for `Policy`.
         threads: threads of each engine.
         options: how async mode runs.
         record: write the run to this file (`libra_edge.binding.recorder`).
@@ -35,11 +36,11 @@ class LivePolicy(Closing):
 
     def __init__(
         self,
-        release_dir: Path,
+        release_dir: StrPath,
         *,
         threads: int = 1,
         options: RunOptions | None = None,
-        record: Path | None = None,
+        record: StrPath | None = None,
     ) -> None:
         if record is None:
             self._policy = Policy(release_dir, threads=threads)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from libra_edge.binding import abi, library, stats, values
+from libra_edge.binding.closing import Closing
 from libra_edge.binding.values import (
     Floats,
     Images,
@@ -21,7 +20,9 @@ from libra_edge.binding.values import (
     TickInfo,
     Tokens,
 )
+from libra_edge.bundle.verify import open_release
 from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.paths import StrPath
 from libra_edge.policy.executor import State
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -29,29 +30,11 @@ if TYPE_CHECKING:
     from libra_edge.data.types import Observation
 
 
-class Closing:
-    """A context manager that closes itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release what is held; harmless when repeated."""
-
-
 class Policy(Closing):
-    """An open release directory; a context manager, and a `Controller` for closed loops.
+    """An open release; a context manager, and a `Controller` for closed loops.
 
     Args:
-        release_dir: the release, unpacked.
+        release_dir: the release: a directory, or a `.libra` file, which is unpacked into the cache.
         seed: seed of the refiner's noise until the first `reset`.
         threads: threads of each engine.
         allow_failed: open a release that failed its parity checks; `info.parity_failed` tells.
@@ -64,7 +47,7 @@ class Policy(Closing):
 
     def __init__(
         self,
-        release_dir: Path,
+        release_dir: StrPath,
         *,
         seed: int = 0,
         threads: int = 1,
@@ -72,23 +55,18 @@ class Policy(Closing):
         allow_random_weights: bool = False,
         max_observation_age_s: float | None = None,
     ) -> None:
+        release_dir = Path(release_dir)
+        if release_dir.is_file():
+            release_dir = open_release(release_dir).path
         self._handle = ctypes.c_void_p()
         self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
         self._library = library.load_release_library(
             release_dir, allow_failed=allow_failed, allow_random_weights=allow_random_weights
         )
-        options = abi.OpenOptions(
-            abi_version=abi.ABI_VERSION,
-            release_dir=os.fsencode(release_dir),
-            seed=values.unsigned("seed", seed, 64),
-            threads=values.unsigned("threads", threads, 32),
-        )
+        options = values.open_options(release_dir, seed, threads)
         # A library from before these were there refuses them.
         if hasattr(self._library, "le_tokenize"):
-            options.flags = abi.ALLOW_FAILED * allow_failed
-            options.flags |= abi.ALLOW_RANDOM_WEIGHTS * allow_random_weights
-            age_ns = round((max_observation_age_s or 0) * 1e9)
-            options.max_observation_age_ns = values.unsigned("max_observation_age_s", age_ns, 63)
+            values.set_limits(options, allow_failed, allow_random_weights, max_observation_age_s)
         self._check(
             self._library.le_open(
                 ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments
@@ -344,13 +322,7 @@ class Policy(Closing):
         raw = abi.PolicyInfo()
         self._check(self._library.le_info(self._handle, ctypes.byref(raw)))
         info = values.policy_info(raw, self._library.le_version_string().decode())
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "images": (info.cameras, info.image_height, info.image_width, 3),
-            "state": (info.state_dim,),
-            "instruction": (info.instruction_length,),
-            "plan": (info.plan_steps, info.action_dim),
-            "chunk": (info.chunk, info.action_dim),
-        }
+        self._shapes = values.shapes(info)
         return info
 
     @property

@@ -25,6 +25,7 @@ from libra_edge.binding import abi, values
 from libra_edge.binding.policy import Policy
 from libra_edge.binding.values import Floats, Images, Instruction, RunOptions, StepInfo, TickInfo
 from libra_edge.errors import InputError, LibraError
+from libra_edge.paths import StrPath
 
 SCHEMA_VERSION = 2
 MOST_BYTES = 1 << 32
@@ -43,7 +44,7 @@ class Recorder(Policy):
     """`Policy`, with a file written at `close`: observations, plans, actions and their order.
 
     Args:
-        release_dir: the release, unpacked.
+        release_dir: the release, as for `Policy`.
         path: the recording, one file.
         seed: seed of the refiner's noise until the first `reset`.
         threads: threads of each engine.
@@ -52,7 +53,10 @@ class Recorder(Policy):
         LibraError: the release is not whole, or not for this machine.
     """
 
-    def __init__(self, release_dir: Path, path: Path, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self, release_dir: StrPath, path: StrPath, *, seed: int = 0, threads: int = 1
+    ) -> None:
+        path = Path(path)
         self._path, self._seed = path, seed
         self._lock = threading.RLock()
         self._ended = threading.Event()

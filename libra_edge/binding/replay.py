@@ -16,6 +16,7 @@ from libra_edge.binding.policy import Policy
 from libra_edge.binding.recorder import MOST_BYTES, SCHEMA_VERSION, outcome
 from libra_edge.binding.values import RunOptions
 from libra_edge.errors import InputError, IntegrityError, LibraError
+from libra_edge.paths import StrPath
 
 Arrays = dict[str, npt.NDArray[Any]]
 _KINDS = ("images", "state", "instruction", "plan", "action")
@@ -39,25 +40,27 @@ class Replay:
         return f"call {self.first_difference} differs from the recording, after {made}"
 
 
-def is_recording(path: Path) -> bool:
+def is_recording(path: StrPath) -> bool:
     """Whether the path is a recording rather than a dataset or a release."""
+    path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return "run.json" in archive.namelist()
 
 
-def replay(release_dir: Path, path: Path) -> Replay:
+def replay(release_dir: StrPath, path: StrPath) -> Replay:
     """Repeat a recorded run.
 
     Args:
-        release_dir: the release that it was recorded with, unpacked.
+        release_dir: the release that it was recorded with.
         path: what a `Recorder` wrote.
 
     Raises:
         InputError: the file is of another release.
         IntegrityError: it is not a recording.
     """
+    path = Path(path)
     header, arrays = _read(path)
     try:
         with Policy(release_dir, seed=header["seed"], threads=header["threads"]) as policy:

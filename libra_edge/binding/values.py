@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +128,36 @@ class TickInfo:
     chunks_seen: int
     realtime_asked: frozenset[str]
     realtime_got: frozenset[str]
+
+
+def open_options(release_dir: Path, seed: int, threads: int) -> abi.OpenOptions:
+    """`le_open_options` that every library takes."""
+    return abi.OpenOptions(
+        abi_version=abi.ABI_VERSION,
+        release_dir=os.fsencode(release_dir),
+        seed=unsigned("seed", seed, 64),
+        threads=unsigned("threads", threads, 32),
+    )
+
+
+def set_limits(
+    options: abi.OpenOptions, failed: bool, random_weights: bool, max_age_s: float | None
+) -> None:
+    """What may be opened all the same, and how old an observation may be in sync mode."""
+    options.flags = abi.ALLOW_FAILED * failed | abi.ALLOW_RANDOM_WEIGHTS * random_weights
+    age_ns = round((max_age_s or 0) * 1e9)
+    options.max_observation_age_ns = unsigned("max_observation_age_s", age_ns, 63)
+
+
+def shapes(info: PolicyInfo) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that a policy takes and gives, by name."""
+    return {
+        "images": (info.cameras, info.image_height, info.image_width, 3),
+        "state": (info.state_dim,),
+        "instruction": (info.instruction_length,),
+        "plan": (info.plan_steps, info.action_dim),
+        "chunk": (info.chunk, info.action_dim),
+    }
 
 
 def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.layers import in_words, layer_blocks, precision_shares
+from libra_edge.bundle.layer_table import in_words, layer_blocks, precision_shares
 from libra_edge.bundle.manifest import Decision, Manifest
 
 Pairs = Mapping[str, object]
@@ -52,6 +52,7 @@ def diff_releases(
         *_figures("work per call", _work(before), _work(after), "{:.4g}"),
         *_facts("precision", _precision(before), _precision(after)),
         *_figures("weights moved, bytes", _moved(before), _moved(after), "{:,.0f}"),
+        *_facts("calibration", _calibration(before), _calibration(after)),
         *_facts("decisions", _decisions(before), _decisions(after)),
         *_facts("gates", _gates(before), _gates(after)),
         *_facts("parity", _parity(before_report), _parity(after_report)),
@@ -165,6 +166,20 @@ def _of_a_layer(decision: Decision) -> bool:
 def _moved(manifest: Manifest) -> dict[str, float]:
     """By one plan and one chunk."""
     return {f"in {one.precision}": one.moved_bytes for one in precision_shares(manifest.layers)}
+
+
+def _calibration(manifest: Manifest) -> Pairs:
+    """The table, each range by its layer; nothing where there is none."""
+    found = manifest.calibration
+    if found is None:
+        return {}
+    ranges = {
+        f"{name} input": f"within {layer.input_amax:g}"
+        for name, layer in found.layers.items()
+        if layer.input_amax is not None
+    }
+    facts = {"dataset": found.dataset, "samples": found.sha256, "algorithm": found.algorithm}
+    return {**facts, "frames": len(found.frames), **ranges}
 
 
 def _decisions(manifest: Manifest) -> Pairs:

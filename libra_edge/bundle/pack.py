@@ -13,6 +13,7 @@ from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
+from libra_edge.paths import StrPath
 
 
 def write_release(
@@ -53,7 +54,7 @@ def write_release(
     return manifest
 
 
-def pack_release(directory: Path, destination: Path, *, replace: bool = False) -> Manifest:
+def pack_release(directory: StrPath, destination: StrPath, *, replace: bool = False) -> Manifest:
     """Write the release in `directory` as one file; the same release gives the same bytes.
 
     Raises:
@@ -61,6 +62,8 @@ def pack_release(directory: Path, destination: Path, *, replace: bool = False) -
         IntegrityError: the release is not what its manifest says.
         LibraError: the disk is full.
     """
+    directory = Path(directory)
+    destination = Path(destination)
     manifest = verify_integrity(directory)
     if _already_there(destination, manifest, replace=replace):
         return manifest
@@ -69,7 +72,7 @@ def pack_release(directory: Path, destination: Path, *, replace: bool = False) -
     return verify_integrity(destination)
 
 
-def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> Manifest:
+def unpack_release(file: StrPath, destination: StrPath, *, replace: bool = False) -> Manifest:
     """Unpack a one-file release; every byte is checked before `destination` appears.
 
     Raises:
@@ -77,6 +80,8 @@ def unpack_release(file: Path, destination: Path, *, replace: bool = False) -> M
         IntegrityError: the file is not what its manifest says.
         LibraError: the disk is full.
     """
+    file = Path(file)
+    destination = Path(destination)
     manifest = read_container(file)
     if _already_there(destination, manifest, replace=replace):
         return manifest

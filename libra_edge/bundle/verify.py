@@ -13,6 +13,8 @@ from libra_edge.bundle.container import broken, copy_checked, read_container
 from libra_edge.bundle.manifest import Manifest, parse_manifest
 from libra_edge.bundle.members import FOLDERS, MANIFEST, MAX_BYTES, MEMBERS
 from libra_edge.errors import InputError, IntegrityError
+from libra_edge.paths import StrPath
+from libra_edge.user_cache import cache_folder, make_writable
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class Release:
         return self.path / name
 
 
-def is_release(path: Path) -> bool:
+def is_release(path: StrPath) -> bool:
     """Whether `path` looks like a release (directory or one file) rather than a checkpoint."""
+    path = Path(path)
     return (path / MANIFEST).is_file() or path.is_file()
 
 
-def verify_integrity(path: Path) -> Manifest:
+def verify_integrity(path: StrPath) -> Manifest:
     """Check every byte of a release, directory or one file.
 
     Raises:
@@ -42,6 +45,7 @@ def verify_integrity(path: Path) -> Manifest:
         IntegrityError: a member is missing, unexpected or changed, or the manifest is not valid.
         IncompatibleError: the manifest has another schema version.
     """
+    path = Path(path)
     if path.is_file():
         return read_container(path)
     if not (path / MANIFEST).is_file():
@@ -52,7 +56,7 @@ def verify_integrity(path: Path) -> Manifest:
     return _verify_directory(path)
 
 
-def open_release(path: Path) -> Release:
+def open_release(path: StrPath) -> Release:
     """Verify a release and hand out its directory; a `.libra` file is unpacked into the cache.
 
     The cache (`$XDG_CACHE_HOME/libra-edge/releases`) is keyed by content, and what lies there is
@@ -61,6 +65,7 @@ def open_release(path: Path) -> Release:
     Raises:
         LibraError: as `verify_integrity`, or the disk is full.
     """
+    path = Path(path)
     manifest = verify_integrity(path)
     if path.is_dir():
         return Release(path, manifest)
@@ -81,8 +86,7 @@ def _is_intact(directory: Path, manifest: Manifest) -> bool:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "releases"
+    return make_writable(cache_folder("releases"))
 
 
 def _verify_directory(path: Path) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libra_edge.catalog.entries import Number, Precision
+from libra_edge.catalog.entries import BITS, Number, Precision
 from libra_edge.catalog.files import (
     list_recipes,
     list_targets,
@@ -16,6 +16,7 @@ from libra_edge.catalog.recipes import HIGH, PARTS, Algorithm, LayerPrecision, P
 from libra_edge.catalog.targets import RuntimeLibrary, Software, Target, TargetEngine
 
 __all__ = [
+    "BITS",
     "HIGH",
     "PARTS",
     "Algorithm",

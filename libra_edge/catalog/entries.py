@@ -17,6 +17,7 @@ Precision = Literal[
     "fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8", "nvfp4"
 ]
 Number = Literal["fp32", "fp16", "int8", "int4", "fp8", "nvfp4"]
+BITS: dict[Number, int] = {"fp32": 32, "fp16": 16, "int8": 8, "fp8": 8, "int4": 4, "nvfp4": 4}
 
 
 class Table(Strict, strict=True, use_attribute_docstrings=True):

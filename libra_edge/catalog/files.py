@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from libra_edge.catalog.entries import Entry, Number
+from libra_edge.catalog.entries import BITS, Entry
 from libra_edge.catalog.recipes import PARTS, LayerPrecision, Recipe
 from libra_edge.catalog.targets import RuntimeLibrary, Software, Target, TargetEngine
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
@@ -84,15 +84,12 @@ def nearest_recipe(target: Target, recipe: Recipe) -> Recipe:
     return min(able, key=lambda other: (_distance(recipe, other), other.name))
 
 
-_BITS: dict[Number, int] = {"fp32": 32, "fp16": 16, "int8": 8, "fp8": 8, "int4": 4, "nvfp4": 4}
-
-
 def _distance(one: Recipe, other: Recipe) -> float:
     """Octaves of width between two recipes' weights and activations, over all parts."""
 
     def widths(recipe: Recipe) -> list[float]:
         layers = [recipe.layer("", part) for part in PARTS]
-        return [log2(_BITS[n]) for layer in layers for n in (layer.weights, layer.activations)]
+        return [log2(BITS[n]) for layer in layers for n in (layer.weights, layer.activations)]
 
     return sum(abs(a - b) for a, b in zip(widths(one), widths(other), strict=True))
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from libra_edge.atomic import new_file
+from libra_edge.user_cache import cache_folder, make_writable
 from libra_edge.version import __version__
 
 # The packages whose output depends on their version.
@@ -25,8 +25,7 @@ _HASH_BYTES = 32
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/libra-edge/stages`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "stages"
+    return cache_folder("stages")
 
 
 def tool_versions() -> dict[str, str]:
@@ -57,7 +56,7 @@ class StageCache:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = make_writable(root, "--cache")
         self._common = {"code": code_sha256(), **tool_versions()}
 
     def get_or_make(

@@ -105,8 +105,7 @@ def _finish(job: Job, passed: _Passed, on_stage: OnStage) -> Compiled:
 def _carry_out_from_files(job: Job, folder: Path, on_stage: OnStage) -> _Passed:
     """Graphs, engines and gates of a policy whose weights lie in files of their own."""
     made = compile_large(job, folder, on_stage)
-    on_stage("runtime", f"native code for {job.target.arch}")
-    files = release_members(job, made.built, made.golden)
+    files = release_members(job, made.built, made.golden, on_stage)
     checks = [*made.checks, *unmeasured(job.target, made.built)]
     return _Passed(Candidate(None), made.built, files, checks)
 
@@ -136,8 +135,7 @@ def _carry_out(job: Job, candidate: Candidate, on_stage: OnStage) -> _Passed:
     reference = TorchEngines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(job, front, reference)
-    on_stage("runtime", f"native code for {job.target.arch}")
-    files = release_members(job, built, golden_members(reference, job.samples))
+    files = release_members(job, built, golden_members(reference, job.samples), on_stage)
     checks = _gate(job, front, built, quantized, on_stage)
     if runs_here(job.target.arch) and built.runs_here:
         checks = _gate_runtime(job, built, candidate, files, checks, on_stage)

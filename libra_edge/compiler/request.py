@@ -13,6 +13,7 @@ from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.limits import Gates, Limits
 from libra_edge.parity.samples import Sample
+from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import Checkpoint
 
 
@@ -64,6 +65,10 @@ class Request:
     engine: str | None = None
     engines_on_device: bool = False
     random_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Take paths as text too."""
+        to_paths(self)
 
 
 @dataclass(frozen=True)

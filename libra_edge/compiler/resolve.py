@@ -12,7 +12,10 @@ from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import plan_engines
-from libra_edge.compiler.quantization.assign import layers, require_calibration_runs_here
+from libra_edge.compiler.quantization.assign import (
+    quantizable_layers,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
 from libra_edge.engines import engine
@@ -44,9 +47,10 @@ def resolve(request: Request) -> Job:
         )
     if request.out is not None:
         _require_free(request.out, replace=request.force)
+    cache = StageCache(request.cache or default_cache())
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
-    recipe.require_layers(layers(outline(config)))
+    recipe.require_layers(quantizable_layers(outline(config)))
     large = is_large(config)
     if large:
         require_drawn(config, recipe, plan, random=request.random_weights)
@@ -66,7 +70,6 @@ def resolve(request: Request) -> Job:
     if request.calibrate is not None and recipe.quantizes:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
-    cache = StageCache(request.cache or default_cache())
     return Job(
         request,
         name,

@@ -16,6 +16,7 @@ from libra_edge.data.types import Episode, FloatArray
 from libra_edge.data.video import Codec
 from libra_edge.data.workers import map_ordered
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 # How often a demonstration may fail before the expert itself is called unusable.
 _MAX_ATTEMPTS = 20
@@ -52,7 +53,7 @@ class CollectConfig:
 def collect(
     simulator: str,
     config: CollectConfig,
-    out: str | Path,
+    out: StrPath,
     jobs: int = 1,
     codec: Codec = "lossless",
     on_episode: Callable[[Episode], None] = lambda _: None,
@@ -70,6 +71,7 @@ def collect(
         codec: how camera frames are compressed.
         on_episode: called after each episode is written.
     """
+    out = Path(out)
     _check(config)
     opened = open_simulator(simulator, config.split)
     for task in config.episodes:

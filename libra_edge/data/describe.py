@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from libra_edge.data.lerobot.match import feature_names, named_size, picture_axe
 from libra_edge.data.lerobot.robot import UNKNOWN, RobotFile
 from libra_edge.data.lerobot_writer import ACTION_KEY, STATE_KEY
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim, Embodiment, StateDim
 
 Kind = Literal["absolute", "delta", "gripper"]
@@ -68,7 +68,7 @@ class Draft:
     dimensions: tuple[Described, ...]
 
 
-def draft_robot(path: str | Path) -> Draft:
+def draft_robot(path: StrPath) -> Draft:
     """Draft the description of a dataset's robot.
 
     Names, cameras and the rate are the dataset's. Units are guessed from names and values, limits
@@ -148,7 +148,7 @@ def _clean(name: str, otherwise: str) -> str:
     return kept or otherwise
 
 
-def _camera(path: str | Path, key: str) -> str:
+def _camera(path: StrPath, key: str) -> str:
     name = camera_name(key)
     if _clean(name, "") != name:
         raise InputError(

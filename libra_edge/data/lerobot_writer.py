@@ -17,6 +17,7 @@ from libra_edge.data.statistics import FeatureStats, ImageStats, vector_stats
 from libra_edge.data.types import Episode
 from libra_edge.data.video import Codec, VideoWriter, video_info
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 
 VERSION = "v3.0"
@@ -55,7 +56,7 @@ class DatasetWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: StrPath,
         embodiment: Embodiment,
         codec: Codec = "av1",
         recipe: dict[str, Any] | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from libra_edge.data.types import UInt8Array
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 # SVT-AV1 prints its configuration for every file unless told to report errors only.
 os.environ.setdefault("SVT_LOG", "1")
@@ -50,7 +50,7 @@ class VideoWriter:
         codec: "av1" or "lossless".
     """
 
-    def __init__(self, path: str | Path, fps: int, height: int, width: int, codec: Codec) -> None:
+    def __init__(self, path: StrPath, fps: int, height: int, width: int, codec: Codec) -> None:
         encoder, pixel_format, options = _ENCODERS[codec]
         self._container = av.open(str(path), "w")
         stream: Any = self._container.add_stream(encoder, rate=fps, options=options)
@@ -87,7 +87,7 @@ def video_info(codec: Codec, fps: int, height: int, width: int) -> dict[str, Any
 
 
 def iterate_frames(
-    path: str | Path, fps: float, first: int, count: int, size: Size | None = None
+    path: StrPath, fps: float, first: int, count: int, size: Size | None = None
 ) -> Iterator[UInt8Array]:
     """Decode frames [first, first + count) of a video, one at a time.
 
@@ -129,7 +129,7 @@ def iterate_frames(
         )
 
 
-def read_frames(path: str | Path, fps: float, first: int, count: int) -> UInt8Array:
+def read_frames(path: StrPath, fps: float, first: int, count: int) -> UInt8Array:
     """Frames [first, first + count) of a video: uint8 [count, height, width, 3].
 
     Raises:
@@ -166,7 +166,7 @@ def decode_picture(content: bytes, where: str, size: Size | None = None) -> UInt
     return _pixels(frame, size)
 
 
-def frame_times(path: str | Path) -> npt.NDArray[np.float64]:
+def frame_times(path: StrPath) -> npt.NDArray[np.float64]:
     """When each frame of a video is shown, in seconds from its beginning, without decoding.
 
     Returns:
@@ -201,7 +201,7 @@ def _pixels(frame: Any, size: Size | None) -> UInt8Array:
     return resized
 
 
-def _decoded(path: str | Path, fps: float, first: int) -> Iterator[tuple[int, Any]]:
+def _decoded(path: StrPath, fps: float, first: int) -> Iterator[tuple[int, Any]]:
     """Numbered frames of a video from the key frame before `first` on."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.errors import IncompatibleError, ParityError
 from libra_edge.parity.gates import Check
+from libra_edge.paths import StrPath
+from libra_edge.user_cache import cache_folder, make_writable
 from libra_edge.verification.request import Request
 from libra_edge.verification.verify import verify_release
 
@@ -99,10 +100,10 @@ def fingerprint(manifest: Manifest, builder: Builder, device: Device) -> str:
 
 
 def provision(
-    path: Path,
+    path: StrPath,
     *,
     provider: str | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
     builders: Sequence[Builder] = (),
     device: Device | None = None,
     on_stage: OnStage = lambda _: None,
@@ -123,6 +124,8 @@ def provision(
         IntegrityError: the release is not the bytes its manifest says.
         ParityError: the golden vectors did not come out right; the release is not usable.
     """
+    path = Path(path)
+    cache = None if cache is None else Path(cache)
     release = open_release(path)
     manifest, found = release.manifest, device or this_device()
     require_trained(manifest)
@@ -143,8 +146,7 @@ def provision(
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/libra-edge/engines`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libra-edge" / "engines"
+    return cache_folder("engines")
 
 
 def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builder]) -> Builder:
@@ -163,7 +165,7 @@ def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builde
 
 def _build(release: Release, builder: Builder, folder: Path) -> None:
     options = release.manifest.provision.options if release.manifest.provision else {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_writable(folder.parent, "--cache")
     with new_directory(folder) as partial:
         for name in GRAPHS:
             builder.build(release.member(name), partial / _engine_name(name), options)

@@ -22,7 +22,7 @@ import onnx
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._epcontext import built_engine
-from libra_edge.engines._layers import engine_layers, products_of
+from libra_edge.engines._log_layers import engine_layers, products_of
 from libra_edge.engines.base import BuiltEngine, Compilation, Engine, Product, Program, QdqForm
 from libra_edge.errors import IncompatibleError
 

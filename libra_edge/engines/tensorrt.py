@@ -6,7 +6,6 @@ loads the engine) and `hardware_compatibility` (`ampere_plus` or `same_compute_c
 
 from __future__ import annotations
 
-import os
 import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import Any
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.errors import IncompatibleError, InputError
+from libra_edge.user_cache import cache_folder, make_writable
 
 ON_DEVICE = "Or leave the build to the robot with --engines-on-device."
 _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
@@ -48,9 +48,7 @@ class TensorRtEngine(TensorRtFamily):
 
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """See `TensorRtFamily.request`; the timing cache is kept per TensorRT version."""
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "libra-edge" / "tensorrt"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_writable(cache_folder("tensorrt"))
         return {
             "compute_capability": None,
             "timing_cache": str(folder / f"{version('tensorrt')}.timing"),

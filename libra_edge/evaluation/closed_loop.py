@@ -15,6 +15,7 @@ from libra_edge.data.simulator import Simulator
 from libra_edge.data.types import Controller
 from libra_edge.data.workers import map_ordered
 from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -72,7 +73,7 @@ class Paired:
 
 
 def open_controller(
-    path: Path, shuffle_intents: bool = False, threads: int = 1, record: Path | None = None
+    path: StrPath, shuffle_intents: bool = False, threads: int = 1, record: StrPath | None = None
 ) -> Controller:
     """The policy in a release (run by the C runtime) or in a checkpoint (run by PyTorch).
 
@@ -82,6 +83,8 @@ def open_controller(
         threads: threads per inference.
         record: write the run to this file (releases only).
     """
+    path = Path(path)
+    record = None if record is None else Path(record)
     if is_release(path):
         if shuffle_intents:
             raise InputError(
@@ -107,8 +110,9 @@ def open_controller(
     return TorchController(path, shuffle_intents=shuffle_intents, threads=threads)
 
 
-def policy_embodiment(path: Path) -> Embodiment:
+def policy_embodiment(path: StrPath) -> Embodiment:
     """The robot that a release or checkpoint was made for."""
+    path = Path(path)
     if is_release(path):
         return open_release(path).manifest.embodiment
     return read_config(path / "config.json").embodiment

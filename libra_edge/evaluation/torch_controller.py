@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from libra_edge.data.types import Observation
+from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.executor import Executor, Floats, Images, Instruction, StepInfo, Tokens
+from libra_edge.policy.executor import ExecutedStep, Executor, Floats, Images, Instruction, Tokens
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -67,14 +68,15 @@ class TorchController:
     """
 
     def __init__(
-        self, checkpoint_dir: Path, *, shuffle_intents: bool = False, threads: int = 1
+        self, checkpoint_dir: StrPath, *, shuffle_intents: bool = False, threads: int = 1
     ) -> None:
+        checkpoint_dir = Path(checkpoint_dir)
         torch.set_num_threads(threads)
         checkpoint = load_checkpoint(Path(checkpoint_dir))
         self._tokenizer = checkpoint.tokenizer
         self._engines = (ShuffledIntents if shuffle_intents else TorchEngines)(checkpoint.policy)
         self._executor = Executor(self._engines, checkpoint.config)
-        self.step_info: StepInfo | None = None
+        self.step_info: ExecutedStep | None = None
         self._told: str | None = None
 
     def reset(self, seed: int, instruction: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from libra_edge.data.extras import needs_extra
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.executor import Floats, Images, Instruction
 from libra_edge.policy.noise import chunk_noise
@@ -55,7 +55,7 @@ def choose_samples(
     tokenizer: Tokenizer,
     count: int,
     seed: int,
-    data: str | Path | None,
+    data: StrPath | None,
 ) -> list[Sample]:
     """`count` samples: of the LeRobot dataset `data`, else made up.
 

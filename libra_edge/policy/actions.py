@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim, Normalization
 
 Array = npt.NDArray[Any]
@@ -80,7 +81,7 @@ def affine_from_statistics(
     return Affine(offset.astype(np.float32), scale.astype(np.float32))
 
 
-def read_statistics(path: str | Path) -> dict[str, dict[str, list[float]]]:
+def read_statistics(path: StrPath) -> dict[str, dict[str, list[float]]]:
     """Read a checkpoint's `stats.json`.
 
     Raises:

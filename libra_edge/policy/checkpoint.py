@@ -19,8 +19,9 @@ import safetensors
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from libra_edge.atomic import new_file
+from libra_edge.atomic import new_file, writing
 from libra_edge.errors import InputError, LibraWarning
+from libra_edge.paths import StrPath
 from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -96,7 +97,7 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def checkpoint_sha256(path: str | Path, *, random_weights: bool = False) -> str:
+def checkpoint_sha256(path: StrPath, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
     path = Path(path)
     digest = hashlib.sha256(b"random weights" if random_weights else b"")
@@ -187,7 +188,7 @@ def outline(config: PolicyConfig) -> LibraVLA:
 
 
 def load_checkpoint(
-    path: str | Path, *, random_weights: bool = False, in_half: bool = False
+    path: StrPath, *, random_weights: bool = False, in_half: bool = False
 ) -> Checkpoint:
     """Read a checkpoint folder into a policy in eval mode, float32, on the CPU.
 
@@ -256,7 +257,7 @@ def _draw(config: PolicyConfig, statistics: Statistics, dtype: torch.dtype) -> L
 
 
 def save_checkpoint(
-    path: str | Path,
+    path: StrPath,
     policy: LibraVLA,
     statistics: Statistics,
     tokenizer_json: str,
@@ -268,8 +269,12 @@ def save_checkpoint(
     """
     path = Path(path)
     weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with (
+        writing(path),
+        tempfile.TemporaryDirectory(prefix=".weights.partial-", dir=path) as scratch,
+    ):
         save_torch_state_dict(weights, scratch, max_shard_size=max_shard_size)
         written = sorted(Path(scratch).iterdir())
         for file in written:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from libra_edge.errors import InputError, did_you_mean
 from libra_edge.models import Strict
+from libra_edge.paths import StrPath
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -297,7 +298,7 @@ def _other_policy(text: str, path: Path) -> InputError | None:
     )
 
 
-def read_config(path: str | Path) -> PolicyConfig:
+def read_config(path: StrPath) -> PolicyConfig:
     """Read a checkpoint's `config.json`.
 
     Raises:

@@ -45,7 +45,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True)
-class StepInfo:
+class ExecutedStep:
     """What happened in one control step. Steps are absolute; `plan_age_steps` is -1 without one."""
 
     step: int
@@ -157,7 +157,7 @@ class Executor:
         self._fault = ""
         self._seen: tuple[int, Images, Floats] | None = None
 
-    def step(self, images: Images | None, state: Floats | None) -> tuple[Floats, StepInfo]:
+    def step(self, images: Images | None, state: Floats | None) -> tuple[Floats, ExecutedStep]:
         """One control step on the newest observation.
 
         Args:
@@ -167,7 +167,7 @@ class Executor:
         Returns:
             The action float32 [D] in physical units, and what happened.
         """
-        info = StepInfo(self._step)
+        info = ExecutedStep(self._step)
         if images is not None and state is not None:
             self._seen = (self._step, images, state)
         waits = self._waits()
@@ -187,7 +187,7 @@ class Executor:
         age_ns = int(steps * 1e9 / self._config.embodiment.control_hz)
         return "observation is too old" if age_ns > self._max_observation_age_ns else ""
 
-    def _act(self, info: StepInfo, waits: str) -> tuple[Floats, StepInfo]:
+    def _act(self, info: ExecutedStep, waits: str) -> tuple[Floats, ExecutedStep]:
         row = self._queue.pop(self._step, None)
         if row is not None and self._step - row.plan_step > self._max_age:
             row = None
@@ -209,7 +209,7 @@ class Executor:
             info = replace(info, state=State.HOLD, reason=waits or reason)
         return self._command.hold().copy(), info
 
-    def _run(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _run(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         if not np.isfinite(state).all():
             self._fault = "state is not finite"
             return info
@@ -222,7 +222,7 @@ class Executor:
             self._deliver_chunk()
         return info
 
-    def _run_in_step(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _run_in_step(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         if self._queue:
             return info
         if self._buffer.left(self._step) < self._config.chunk:
@@ -240,7 +240,7 @@ class Executor:
             self._fault = "planner output is not an intent"
         return intents
 
-    def _plan_ahead(self, info: StepInfo, images: Images, state: Floats) -> StepInfo:
+    def _plan_ahead(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         self._deliver_plan()
         if self._planning is None and self._buffer.left(self._step) <= self._refill_steps:
             intents = self._plan(images, state)[: self._plan_steps]

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 
@@ -18,7 +19,7 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 class Tokenizer:
     """Reads `tokenizer.json`; `encode` gives int64 [T], padded with the `[PAD]` token."""
 
-    def __init__(self, path: str | Path, length: int) -> None:
+    def __init__(self, path: StrPath, length: int) -> None:
         path = Path(path)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))

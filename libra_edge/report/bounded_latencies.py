@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from libra_edge.bundle.bound import release_bound
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.roofline import release_bound
 from libra_edge.catalog import list_targets
 from libra_edge.models import Strict
 from libra_edge.verification.latency import Latency

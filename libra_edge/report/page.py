@@ -8,7 +8,7 @@ from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from libra_edge.bundle.layers import layer_blocks, precision_shares, within
+from libra_edge.bundle.layer_table import layer_blocks, precision_shares, within
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.evaluation.non_inferiority import PairedTask
 from libra_edge.report import figures

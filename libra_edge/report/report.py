@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.layers import precision_shares
+from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.evaluation.non_inferiority import PairedCheck
 from libra_edge.limits import overall

@@ -13,11 +13,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from libra_edge.errors import IncompatibleError, InputError, LibraError
+from libra_edge.user_cache import cache_folder, make_writable
 from libra_edge.version import __version__
+
+OnProgress = Callable[[int, int, str], None]
 
 LIBRARY_NAME = "liblibra_edge.so"
 SOURCE_ROOT = Path(__file__).parent
@@ -28,6 +32,9 @@ _COMMON += ["-Werror", "-g0"]
 # The manifest is only read, and it is plain JSON.
 _YYJSON = ["-std=c11", "-DYYJSON_DISABLE_WRITER=1", "-DYYJSON_DISABLE_UTILS=1"]
 _YYJSON += ["-DYYJSON_DISABLE_NON_STANDARD=1"]
+# What the compiler's own libraries are built with depends on these.
+_SHARED = ["-shared", "-s"]
+_STANDARD = "C++ standard library"
 _TIMEOUT_S = 900
 _ONNXRUNTIME_NAME = re.compile(r"libonnxruntime\.so\.\d+\.\d+\.\d+")
 
@@ -39,8 +46,9 @@ def build_library(
     *,
     cache_dir: Path | None = None,
     source_root: Path = SOURCE_ROOT,
+    on_progress: OnProgress = lambda done, total, what: None,
 ) -> Path:
-    """Compile and link `liblibra_edge.so`.
+    """Compile all files in parallel and link `liblibra_edge.so`.
 
     Args:
         out_dir: folder for the library; made if missing.
@@ -48,12 +56,15 @@ def build_library(
         glibc: oldest glibc the library has to load on.
         cache_dir: the compiler's cache; default: the user's cache folder.
         source_root: folder with `include`, `src` and `third_party`.
+        on_progress: called with pieces done, pieces in all and the piece just done, in the order
+            in which they end; first with none done.
 
     Returns:
         Path of the library.
 
     Raises:
-        InputError: the compiler package is not installed, or the target is not a name.
+        InputError: the compiler package is not installed, the target is not a name, or the cache
+            cannot be written to.
         LibraError: the sources do not compile.
     """
     if not re.fullmatch(r"[a-z0-9_]+-linux-gnu", target_triple) or not re.fullmatch(
@@ -70,28 +81,66 @@ def build_library(
             "The native runtime needs the cross-compiler package ziglang, which is not installed.",
             "Install libra-edge[compile].",
         )
-    cache = (cache_dir or default_cache_dir()).resolve()
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = make_writable(cache_dir or default_cache_dir()).resolve()
     out_dir.mkdir(parents=True, exist_ok=True)
     library = out_dir / LIBRARY_NAME
-    target = ["-target", f"{target_triple}.{glibc}"]
+    target = ["-target", f"{target_triple}.{glibc}", *_COMMON]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        json_object = Path(scratch) / "yyjson.o"
+        pieces = _pieces(Path(scratch), source_root)
+        on_progress(0, len(pieces) + 1, "")
+        commands = {what: [words[0], *target, *words[1:]] for what, words in pieces.items()}
+        _run_in_parallel(commands, source_root, cache, on_progress)
         linked = Path(scratch) / LIBRARY_NAME
-        yyjson = ["third_party/yyjson/yyjson.c", "-c", "-o", str(json_object)]
-        _zig(["cc", *target, *_COMMON, *_YYJSON, *yyjson], source_root, cache)
-        arguments = ["c++", *target, *_COMMON, "-std=c++20", "-shared", "-s"]
-        arguments += ["-Iinclude", "-Isrc", "-isystem", "third_party/yyjson"]
-        arguments += [f'-DLE_VERSION="{__version__}"', "-Wl,--version-script=src/exports.map"]
-        arguments += [f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,--build-id=none"]
-        arguments += [str(path.relative_to(source_root)) for path in native_sources(source_root)]
-        _zig([*arguments, str(json_object), "-o", str(linked)], source_root, cache)
+        objects = [str(_object(Path(scratch), name)) for name in pieces if name != _STANDARD]
+        link = ["c++", *target, *_SHARED, "-Wl,--version-script=src/exports.map"]
+        link += [f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,--build-id=none", *objects]
+        _zig([*link, "-o", str(linked)], source_root, cache)
         content = linked.read_bytes()
     partial = library.with_suffix(".partial")
     partial.write_bytes(content)
     partial.chmod(0o755)
     partial.replace(library)
+    on_progress(len(pieces) + 1, len(pieces) + 1, LIBRARY_NAME)
     return library
+
+
+def _pieces(scratch: Path, source_root: Path) -> dict[str, list[str]]:
+    """What can be compiled at the same time: name to arguments, in the order they are linked.
+
+    The first is an empty library: the compiler builds the C++ standard library for it, which takes
+    longer than all of our own files.
+    """
+    empty = scratch / "empty.cc"
+    empty.touch()
+    pieces = {_STANDARD: ["c++", *_SHARED, str(empty), "-o", str(scratch / "empty.so")]}
+    cxx = ["c++", "-std=c++20", "-Iinclude", "-Isrc", "-isystem", "third_party/yyjson"]
+    cxx += [f'-DLE_VERSION="{__version__}"']
+    for path in native_sources(source_root):
+        name = path.relative_to(source_root).as_posix()
+        pieces[name] = [*cxx, "-c", name, "-o", str(_object(scratch, name))]
+    json = "third_party/yyjson/yyjson.c"
+    pieces[json] = ["cc", *_YYJSON, "-c", json, "-o", str(_object(scratch, json))]
+    return pieces
+
+
+def _object(scratch: Path, source: str) -> Path:
+    return scratch / (source.replace("/", "-") + ".o")
+
+
+def _run_in_parallel(
+    commands: Mapping[str, Sequence[str]], cwd: Path, cache: Path, on_progress: OnProgress
+) -> None:
+    """Run the compiler once per piece, on every processor; the first failure ends it."""
+    # One more than processors: the standard library is built by few processes, and waits.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as pool:
+        waiting = {pool.submit(_zig, words, cwd, cache): what for what, words in commands.items()}
+        try:
+            for done, future in enumerate(as_completed(waiting), start=1):
+                future.result()
+                on_progress(done, len(commands) + 1, waiting[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
@@ -101,8 +150,7 @@ def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
 
 def default_cache_dir() -> Path:
     """The compiler's cache below the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "libra-edge" / "zig"
+    return cache_folder("zig")
 
 
 def source_hash(source_root: Path = SOURCE_ROOT) -> str:

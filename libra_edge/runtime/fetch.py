@@ -15,7 +15,8 @@ from pathlib import Path
 from libra_edge.atomic import new_directory
 from libra_edge.catalog import Target
 from libra_edge.errors import LibraError
-from libra_edge.runtime.build import default_cache_dir, onnxruntime_library, onnxruntime_version
+from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
+from libra_edge.user_cache import cache_folder, make_writable
 
 _TIMEOUT_S = 600
 
@@ -36,10 +37,10 @@ def fetch_onnxruntime(target: Target, cache: Path | None = None) -> Path:
     if target.arch == f"{platform.machine()}-linux-gnu" and wanted.package == "onnxruntime":
         return installed
     version = onnxruntime_version(installed)
-    root = cache or _wheels()
+    root = cache or cache_folder("wheels")
     folder = root / f"{wanted.package}-{version}-{wanted.platform}"
     if not folder.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
+        make_writable(root)
         with new_directory(folder) as partial:
             _download(wanted.package, version, wanted.platform, partial)
     return onnxruntime_library(folder / "onnxruntime")
@@ -47,12 +48,8 @@ def fetch_onnxruntime(target: Target, cache: Path | None = None) -> Path:
 
 def fetched_onnxruntime(version: str, cache: Path | None = None) -> list[Path]:
     """The libraries of a version that were fetched before, of every package and platform."""
-    folders = sorted((cache or _wheels()).glob(f"*-{version}-*"))
+    folders = sorted((cache or cache_folder("wheels")).glob(f"*-{version}-*"))
     return [onnxruntime_library(folder / "onnxruntime") for folder in folders]
-
-
-def _wheels() -> Path:
-    return default_cache_dir().parent / "wheels"
 
 
 def _download(package: str, version: str, wheel_platform: str, folder: Path) -> None:

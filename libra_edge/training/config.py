@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from libra_edge.errors import InputError
 from libra_edge.models import Strict
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, NormalizationConfig, PolicyConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -101,7 +102,7 @@ def _invalid(where: str, error: ValidationError) -> InputError:
     )
 
 
-def read_training_recipe(path: str | Path) -> TrainingRecipe:
+def read_training_recipe(path: StrPath) -> TrainingRecipe:
     """Read a training recipe.
 
     Raises:

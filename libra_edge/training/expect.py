@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from libra_edge.data.examine import Expectation
 from libra_edge.data.lerobot.robot import RobotFile, read_robot
+from libra_edge.paths import StrPath
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.training.config import TrainingRecipe
 
 
 def expectation(
     recipe: TrainingRecipe,
-    robot: str | Path | RobotFile | None = None,
+    robot: StrPath | RobotFile | None = None,
     *,
     needs_robot: bool = False,
     tokenizer: Tokenizer | None = None,
@@ -28,7 +27,7 @@ def expectation(
     Raises:
         InputError: the description or the recipe is not valid.
     """
-    described = read_robot(robot) if isinstance(robot, str | Path) else robot
+    described = read_robot(robot) if isinstance(robot, StrPath) else robot
     return Expectation(
         robot=None if described is None else described.embodiment,
         guessed=() if described is None else described.guessed,

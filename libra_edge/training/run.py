@@ -14,6 +14,7 @@ from libra_edge.data.findings import Finding
 from libra_edge.data.lerobot import Dataset
 from libra_edge.data.lerobot_writer import ACTION_KEY, STATE_KEY
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import (
     TOKENIZER,
     Checkpoint,
@@ -47,13 +48,13 @@ class Progress:
 
 
 def prepare(
-    dataset_path: str | Path,
+    dataset_path: StrPath,
     recipe: TrainingRecipe,
-    out: str | Path,
+    out: StrPath,
     *,
     resume: bool = False,
-    start: str | Path | None = None,
-    robot: str | Path | None = None,
+    start: StrPath | None = None,
+    robot: StrPath | None = None,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Trainer:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from libra_edge.atomic import new_file
+from libra_edge.atomic import new_file, writing
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.checkpoint import Statistics, save_checkpoint
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -34,6 +35,22 @@ def pick_device() -> tuple[torch.device, str]:
     if torch.cuda.is_available():
         return torch.device("cuda"), f"CUDA: {torch.cuda.get_device_name()}"
     return torch.device("cpu"), "no CUDA device"
+
+
+@contextmanager
+def _events_fail_here() -> Iterator[None]:
+    """TensorBoard's thread hands an error of the disk to its caller: no traceback besides."""
+    usual = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if not issubclass(found.exc_type, OSError):
+            usual(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 class Trainer:
@@ -102,12 +119,20 @@ class Trainer:
         self.step = saved["step"]
 
     def run(self, on_step: Callable[[int, Scalars], None] = lambda step, scalars: None) -> None:
-        """Train to the last step; saves on the way and at the end."""
+        """Train to the last step; saves on the way and at the end.
+
+        Raises:
+            LibraError: the disk is full; what was saved before is whole.
+            InputError: `out` may not be written to.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
-        self._out.mkdir(parents=True, exist_ok=True)
+        with writing(self._out):
+            self._out.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with (
+            writing(self._out),
+            _events_fail_here(),
             SummaryWriter(str(self._out / "events")) as events,
             (self._out / LOG).open("a", encoding="utf-8") as log,
         ):

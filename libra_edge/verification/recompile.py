@@ -137,7 +137,7 @@ def _quantized_again(
     manifest: Manifest, checkpoint: Checkpoint, calibrate: Path | None, cache: StageCache
 ) -> Quantized | None:
     from libra_edge.compiler.quantization.assign import choose_precisions
-    from libra_edge.compiler.quantization.quantize import as_the_recipe_says
+    from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
 
     recipe = load_recipe(manifest.recipe)
@@ -153,8 +153,7 @@ def _quantized_again(
         name: precision if str(precision) == _precision(recorded, name) else HIGH
         for name, precision in wanted.items()
     }
-    quantized = as_the_recipe_says(checkpoint, recipe, data, form, cache, kept)
-    assert quantized is not None
+    quantized = quantize(checkpoint, recipe, data, form, cache, kept)
     _require_same_ranges(recorded, quantized)
     return quantized
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libra_edge.evaluation.non_inferiority import ClosedLoop
+from libra_edge.paths import to_paths
 
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 24
 # Not the compiler's seed: a gate is worth more on observations it was not passed on before.
@@ -43,6 +44,9 @@ class Request:
     calibrate: Path | None = None
     closed_loop: ClosedLoop | None = None
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        to_paths(self)
 
     @property
     def count(self) -> int:

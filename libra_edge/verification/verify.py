@@ -38,6 +38,7 @@ from libra_edge.parity.samples import Sample, choose_samples, edge_samples
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.user_cache import make_writable
 from libra_edge.verification.differences import (
     DenoisingDetail,
     PlannerDetail,
@@ -330,7 +331,7 @@ def _closed_loop(request: Request, release: Release, on_stage: OnStage) -> list[
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
     if not _runs_here(release):
         return [not_measured(CLOSED_LOOP, elsewhere(release))]
-    store = (request.cache or default_cache()) / "closed-loop"
+    store = make_writable((request.cache or default_cache()) / "closed-loop", "--cache")
     return closed_loop_checks(
         request.closed_loop,
         request.checkpoint,

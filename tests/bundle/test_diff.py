@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from libra_edge.bundle.diff import Change, diff_releases, read_build_report
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
+from libra_edge.bundle.members import MEMBERS
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
@@ -208,3 +209,29 @@ def test_command_fits_80_columns(work: Path) -> None:
     assert "unrolled" in done.stdout
     body = json.loads(CliRunner().invoke(program.app, [*words, "--json"]).stdout)
     assert body["result"]["changes"]
+
+
+def test_the_table_of_calibration_shows_by_its_leaves() -> None:
+    layers = {"a.b": {"precision": "int8", "input_amax": 1.5}}
+    table = {
+        "dataset": "one",
+        "sha256": "0" * 64,
+        "algorithm": "max",
+        "frames": [(0, 1), (0, 2)],
+        "layers": layers,
+    }
+    body = facts_body()
+    none, some = (
+        Manifest.model_validate(body | {"members": _members()} | more)
+        for more in ({}, {"calibration": table})
+    )
+    changes = {c.subject: c for c in diff_releases(none, some)}
+    assert {c.section for c in changes.values()} == {"calibration"}
+    assert changes["frames"].after == "2"
+    assert changes["a.b input"].after == "within 1.5"
+    assert none.to_bytes() == Manifest.model_validate(body | {"members": _members()}).to_bytes()
+    assert b"calibration" not in none.to_bytes()
+
+
+def _members() -> dict[str, Any]:
+    return {name: {"sha256": "0" * 64, "size_bytes": 1} for name in MEMBERS}

@@ -235,7 +235,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     assert "what stood there before still stands" in stderr
 
 
-@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize(("env", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_no_color(env: dict[str, str], colored: bool) -> None:
     base = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "TERM", "FORCE_COLOR"}}
     run = subprocess.run(

@@ -14,7 +14,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.graphs.make_graphs import make_graphs
 from libra_edge.compiler.quantization.quantize import quantize
 from libra_edge.engines import tensorrt_rtx
-from libra_edge.engines._layers import stored_bytes
+from libra_edge.engines._log_layers import stored_bytes
 from libra_edge.engines.base import BuiltEngine, Compilation
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
 from tests.compiler.quantization.test_quantize import made_up

@@ -18,7 +18,7 @@ from libra_edge.compiler.graphs.export import from_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.engines import _epcontext, tensorrt_rtx
-from libra_edge.engines._layers import engine_layers, products_of, stored_bytes
+from libra_edge.engines._log_layers import engine_layers, products_of, stored_bytes
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.session import TensorSpec
 from libra_edge.errors import IncompatibleError, InputError

@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from libra_edge.atomic import new_file
 from libra_edge.runtime import build
+from libra_edge.runtime.libraries import native_library
 
 C_SOURCES = Path(__file__).parent / "c"
 TARGET = ["-target", "x86_64-linux-gnu.2.35"]
@@ -23,11 +24,10 @@ def cached_library() -> Path:
     folder = build.default_cache_dir().parent / "tests"
     kept = folder / build.source_hash() / build.LIBRARY_NAME
     if not kept.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = build.build_library(Path(scratch))
-            kept.parent.mkdir(exist_ok=True)
-            built.replace(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(kept) as stream:
+            stream.write(native_library("x86_64-linux-gnu", "2.35"))
+        kept.chmod(0o755)
     return kept
 
 

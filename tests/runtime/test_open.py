@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from libra_edge.binding import abi
@@ -198,6 +199,28 @@ def test_two_releases_with_another_onnxruntime_each(release: Path, copy: Copy) -
         assert first.info.manifest_sha256 != second.info.manifest_sha256
     for intent in found:
         assert (intent == tiny.plan(images, tokens, state)[0]).all()
+
+
+@pytest.mark.parametrize("place", ["ramp.bin", "./ramp.bin", "../ramp.bin", "engines/planner.onnx"])
+def test_a_graph_gets_no_weights_from_the_working_directory(
+    copy: Copy, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    release = copy()
+    model = onnx.ModelProto.FromString(tiny.planner_onnx())
+    (ramp,) = [t for t in model.graph.initializer if list(t.dims) == [tiny.L, tiny.D]]
+    (tmp_path / "work").mkdir()
+    for folder in (tmp_path, tmp_path / "work"):
+        (folder / "ramp.bin").write_bytes(ramp.raw_data)
+    monkeypatch.chdir(tmp_path / "work")
+    ramp.ClearField("raw_data")
+    ramp.data_location = onnx.TensorProto.EXTERNAL
+    entry = ramp.external_data.add()
+    entry.key, entry.value = "location", place
+    tiny.replace(release / "engines/planner.onnx", model.SerializeToString())
+    tiny.seal(release, tiny.manifest())
+    status, text = try_open(release, library)
+    assert status == abi.ENGINE
+    assert "xternal data" in text
 
 
 # ---- tokens and faults ---------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from libra_edge.binding.policy import Policy
-from libra_edge.data.types import Observation
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Executor, State
@@ -264,119 +262,3 @@ def test_direct_calls_report_bad_outputs_without_a_fault(policy: Policy) -> None
     with pytest.raises(LibraError, match="not-finite"):
         policy.refine(images, state, intent, noise * np.float32(np.nan))
     assert drive(policy, some_observations(1))[0][1].state is State.RUNNING
-
-
-def test_is_a_controller(policy: Policy, release: Path) -> None:
-    observations = some_observations(L + H)
-    policy.reset(5, "open the tap")
-    found = [policy.act(Observation(i, s, "open the tap")) for i, s in observations]
-    with Policy(release, seed=5) as other:
-        other.set_instruction(policy._tokenizer.encode("open the tap"))
-        expected = [action for action, _ in drive(other, observations)]
-    np.testing.assert_array_equal(found, expected)
-    assert policy.step_info is not None
-    assert policy.step_info.step == L + H - 1
-    images, state = bad(BAD_ACTION)
-    with pytest.raises(LibraError) as caught:
-        policy.act(Observation(images, state, "open the tap"))
-    assert caught.value.code == "policy-fault"
-
-
-def test_act_follows_the_observation_s_instruction(policy: Policy) -> None:
-    images, state = some_observations(1)[0]
-    actions = {}
-    for instruction in ("open the tap", "close the drawer"):
-        policy.reset(5, "open the tap")
-        actions[instruction] = policy.act(Observation(images, state, instruction))
-    assert not np.array_equal(*actions.values())
-
-
-def test_info_describes_the_release(policy: Policy, release: Path) -> None:
-    info = policy.info
-    assert (info.bins, info.chunk, info.chunks_per_plan, info.plan_steps) == (10, H, 2, L)
-    assert (info.denoise_steps, info.action_dim, info.state_dim, info.cameras) == (4, D, 3, 2)
-    assert (info.image_height, info.image_width, info.instruction_length) == (4, 6, T)
-    assert (info.name, info.target, info.recipe) == ("tiny", "cpu-x86_64", "fp32")
-    assert (info.arch, info.threads, info.control_hz) == ("x86_64-linux-gnu", 1, 20.0)
-    digest = hashlib.sha256((release / "manifest.json").read_bytes()).hexdigest()
-    assert info.manifest_sha256 == digest
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda images, state: (images.astype(np.int8), state),
-        lambda images, state: (images[:1], state),
-        lambda images, state: (images, state.astype(np.float64)),
-        lambda images, state: (images, state[:-1]),
-        lambda images, state: (images, list(state)),
-    ],
-)
-def test_arrays_of_another_kind_are_refused(policy: Policy, change: Any) -> None:
-    with pytest.raises(InputError) as caught:
-        policy.observe(*change(*some_observations(1)[0]))
-    assert caught.value.code == "array-mismatch"
-
-
-def test_views_are_made_contiguous(policy: Policy) -> None:
-    images, state = some_observations(1)[0]
-    start(policy)
-    expected, _ = drive(policy, [(images, state)])[0]
-    start(policy)
-    strided = np.ascontiguousarray(images[:, :, ::-1])[:, :, ::-1]
-    assert not strided.flags.c_contiguous
-    found, _ = drive(policy, [(strided, state)])[0]
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_closed_policy_is_refused(release: Path) -> None:
-    policy = Policy(release)
-    policy.close()
-    policy.close()
-    with pytest.raises(ValueError, match="closed"):
-        policy.step()
-
-
-def test_numbers_out_of_range_are_refused(release: Path) -> None:
-    with pytest.raises(InputError, match="seed is -1"):
-        Policy(release, seed=-1)
-    with pytest.raises(InputError, match="threads is 0"):
-        Policy(release, threads=0)
-
-
-@pytest.mark.parametrize("max_age_s", [None, 0.1, 0.25, 1e-9])
-def test_an_old_observation_holds_as_in_the_reference(
-    release: Path, max_age_s: float | None
-) -> None:
-    """Cameras that stop, for shorter and longer than the limit: bit for bit."""
-    rng = np.random.default_rng(17)
-    with Policy(release, max_observation_age_s=max_age_s) as policy, Policy(release) as engines:
-        executor = Executor(engines, reference_config(), max_observation_age_s=max_age_s or 0.5)
-        for seed in range(4):
-            start(policy, seed)
-            executor.reset(seed, TOKENS)
-            states, stops = [], 0
-            for step in range(120):
-                stops = stops - 1 if stops else int(rng.integers(0, 24) * (rng.random() < 0.2))
-                images, state = (None, None) if stops else tiny.observation(rng)
-                if images is not None:
-                    policy.observe(images, state)
-                action, info = policy.step()
-                expected, reference = executor.step(images, state)
-                assert action.tobytes() == expected.tobytes(), step
-                for name in ("state", "reason", "plan_age_steps", "planner_ran", "refiner_ran"):
-                    assert getattr(info, name) == getattr(reference, name), (step, name)
-                states.append(info.reason)
-            assert states.count("observation is too old") > 3
-            assert states.count("") > 10
-
-
-def test_the_age_of_an_observation_is_told(policy: Policy) -> None:
-    start(policy)
-    assert policy.step()[1].observation_age_ns == 0
-    policy.observe(*some_observations(1)[0])
-    found = [policy.step()[1] for _ in range(12)]
-    # 20 control steps per second, half a second allowed.
-    assert [info.observation_age_ns for info in found] == [50_000_000 * i for i in range(12)]
-    assert [info.state for info in found] == [State.RUNNING] * 11 + [State.HOLD]
-    assert found[-1].reason == "observation is too old"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +229,38 @@ def test_bad_recipes(tmp_path: Path, text: str, code: str) -> None:
         read_training_recipe(path)
     with pytest.raises(InputError, match="recipe-missing"):
         read_training_recipe(tmp_path / "nowhere.toml")
+
+
+@contextmanager
+def files_no_larger_than(size_bytes: int) -> Iterator[None]:
+    """A disk that is full once a file has this size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# The log and events, weights, or the state to resume from are what does not fit.
+@pytest.mark.parametrize("size_bytes", [50, 300, 1_000, 20_000, 150_000])
+def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path, size_bytes: int) -> None:
+    trainer(tmp_path, "run", steps=3).run()
+    kept = {
+        path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*") if path.is_file()
+    }
+    again = trainer(tmp_path, "run", steps=3, seed=1)
+    with files_no_larger_than(size_bytes), pytest.raises(LibraError) as caught:
+        again.run()
+    assert caught.value.code == "disk-full"
+    assert str(tmp_path / "run") in caught.value.fact
+    left = {path.name: path for path in (tmp_path / "run").glob("*.*")}
+    assert left.keys() == kept.keys()
+    load_checkpoint(tmp_path / "run")
+    assert left["training_state.pt"].read_bytes() == kept["training_state.pt"]
+
+
+def test_a_place_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="cannot-write"):
+        trainer(tmp_path, "run").run()

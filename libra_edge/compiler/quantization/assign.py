@@ -36,7 +36,7 @@ _WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "f
 Precisions = Mapping[str, LayerPrecision]
 
 
-def layers(policy: LibraVLA) -> dict[str, PartName]:
+def quantizable_layers(policy: LibraVLA) -> dict[str, PartName]:
     """Every layer that can be quantised and its part; an image stem counts as one layer."""
     found: dict[str, PartName] = {}
     for name, module in policy.named_modules():
@@ -57,16 +57,16 @@ def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precis
     Raises:
         InputError: the recipe keeps a layer that is not there.
     """
-    recipe.require_layers(layers(policy))
+    recipe.require_layers(quantizable_layers(policy))
     left = left_out(policy, recipe, form)
-    parts = layers(policy).items()
+    parts = quantizable_layers(policy).items()
     return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
 
 
 def left_out(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> dict[str, str]:
     """Layers that stay in high precision against the recipe, and why."""
     reasons = {}
-    for name, part in layers(policy).items():
+    for name, part in quantizable_layers(policy).items():
         precision, module = recipe.layer(name, part), policy.get_submodule(name)
         if precision.high:
             continue

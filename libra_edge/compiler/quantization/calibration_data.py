@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
@@ -76,7 +76,7 @@ class CalibrationData:
 
 
 def open_calibration_data(
-    path: str | Path, evaluation: str | Path | None, checkpoint: Checkpoint, count: int
+    path: StrPath, evaluation: StrPath | None, checkpoint: Checkpoint, count: int
 ) -> CalibrationData:
     """Read `count` frames of the LeRobot dataset at `path`, which shares none with `evaluation`.
 

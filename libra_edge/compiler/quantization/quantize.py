@@ -17,8 +17,8 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.assign import (
     Precisions,
     choose_precisions,
-    layers,
     left_out,
+    quantizable_layers,
 )
 from libra_edge.compiler.quantization.calibrate import calibrate
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
@@ -107,4 +107,4 @@ def as_the_recipe_says(
 def in_half(checkpoint: Checkpoint) -> Quantized:
     """Every layer in 16-bit floats, which needs no ranges."""
     policy = checkpoint.policy
-    return Quantized(halve(policy), dict.fromkeys(layers(policy), HALF), {})
+    return Quantized(halve(policy), dict.fromkeys(quantizable_layers(policy), HALF), {})

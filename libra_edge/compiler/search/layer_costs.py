@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from libra_edge.catalog import LayerPrecision, Target, TargetEngine
+from libra_edge.catalog import BITS, LayerPrecision, Target, TargetEngine
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import interleaved_medians, load_built
 from libra_edge.compiler.graphs.export import export, to_bytes
@@ -28,7 +28,6 @@ from libra_edge.policy.libra_vla.model import LibraVLA
 
 # Shorter than what can be told apart.
 _SHORTEST_US = 1.0
-_BITS = {"fp32": 32, "fp16": 16, "int8": 8, "fp8": 8, "int4": 4, "nvfp4": 4}
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _key(policy: LibraVLA, name: str, precision: LayerPrecision, use: _Use) -> s
 
 def _bytes_saved(layer: nn.Module, precision: LayerPrecision) -> float:
     weights = sum(p.numel() for name, p in layer.named_parameters() if name.endswith("weight"))
-    return weights * (_BITS["fp32"] - _BITS[precision.weights]) / 8
+    return weights * (BITS["fp32"] - BITS[precision.weights]) / 8
 
 
 @torch.inference_mode()

@@ -12,13 +12,17 @@ from torch import nn
 
 from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
-from libra_edge.compiler.quantization.assign import layers, require_calibration_runs_here
+from libra_edge.compiler.quantization.assign import (
+    quantizable_layers,
+    require_calibration_runs_here,
+)
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.quantization.quantize import quantize
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import choose_samples
+from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -70,6 +74,10 @@ class Request:
     cache: Path | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Take paths as text too."""
+        to_paths(self)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -117,7 +125,7 @@ def measure(
             f"Recipe {recipe.name!r} quantises no layer one by one.",
             "Choose a recipe with calibration; see `libra-edge recipes`.",
         )
-    recipe.require_layers(layers(outline(read_config(request.checkpoint / CONFIG))))
+    recipe.require_layers(quantizable_layers(outline(read_config(request.checkpoint / CONFIG))))
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(request.checkpoint)
     data = open_calibration_data(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from libra_edge.bundle.bound import PolicyBound, policy_bound
+from libra_edge.bundle.roofline import PolicyBound, policy_bound
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.work.count import PolicyWork, count
 from libra_edge.policy.config import PolicyConfig

@@ -29,6 +29,7 @@ from libra_edge.data.lerobot.match import match_robot
 from libra_edge.data.lerobot.robot import read_robot
 from libra_edge.data.lerobot_writer import ACTION_KEY, EXTRA_PATH, STATE_KEY
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, NormalizationConfig, PolicyConfig
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -98,7 +99,7 @@ class Examination:
         }
 
 
-def examine(path: str | Path, expected: Expectation | None = None) -> Examination:
+def examine(path: StrPath, expected: Expectation | None = None) -> Examination:
     """Examine a LeRobot dataset: files, tables, values, instructions, pictures, robot.
 
     Every row of the tables is read and every video's index; of the pictures, some are decoded.
@@ -127,9 +128,7 @@ def examine(path: str | Path, expected: Expectation | None = None) -> Examinatio
     return Examination(path, robot, dataset, tuple(findings))
 
 
-def open_dataset(
-    path: str | Path, robot: Embodiment, tokenizer: Tokenizer | None = None
-) -> Dataset:
+def open_dataset(path: StrPath, robot: Embodiment, tokenizer: Tokenizer | None = None) -> Dataset:
     """A dataset examined for a policy that exists, opened for its robot.
 
     Args:

@@ -21,6 +21,7 @@ from libra_edge.data.lerobot_writer import ACTION_KEY, EXTRA_PATH, STATE_KEY
 from libra_edge.data.statistics import FeatureStats, vector_stats
 from libra_edge.data.types import Episode, FloatArray, Observation, UInt8Array
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 
 _EPISODE_KEY, _TASK_KEY = "episode_index", "task_index"
@@ -77,7 +78,7 @@ class Dataset:
         InputError: not a dataset, another version, a file or feature missing.
     """
 
-    def __init__(self, path: str | Path, robot: Embodiment | None = None) -> None:
+    def __init__(self, path: StrPath, robot: Embodiment | None = None) -> None:
         self.path = Path(path)
         self.robot = robot
         self.layout: Layout = read_layout(self.path)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from libra_edge.data.types import FloatArray
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 COPY_AGAIN = "Copy the dataset again, complete."
 _LFS_START = b"version https://git-lfs.github.com/spec/"
@@ -33,7 +34,7 @@ def missing(path: Path) -> InputError:
     return InputError("dataset-file-missing", f"{path} does not exist.", COPY_AGAIN)
 
 
-def require_whole(path: str | Path) -> None:
+def require_whole(path: StrPath) -> None:
     """Refuse what is plainly not the file it should be.
 
     Raises:
@@ -93,7 +94,7 @@ def _has_index(path: Path) -> bool:
     return False
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
+def read_json(path: StrPath) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
@@ -111,7 +112,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_json_lines(path: StrPath) -> list[dict[str, Any]]:
     """The objects of a file with one on each line.
 
     Raises:
@@ -132,7 +133,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def open_table(path: str | Path) -> pq.ParquetFile:
+def open_table(path: StrPath) -> pq.ParquetFile:
     """A parquet file, its footer read.
 
     Raises:
@@ -146,7 +147,7 @@ def open_table(path: str | Path) -> pq.ParquetFile:
         raise _corrupt(path, error) from error
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: StrPath, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a parquet file.
 
     Raises:
@@ -166,7 +167,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         raise _corrupt(path, error) from error
 
 
-def read_cells(path: str | Path, column: str, first: int, count: int) -> Iterator[Any]:
+def read_cells(path: StrPath, column: str, first: int, count: int) -> Iterator[Any]:
     """Values of one column in rows [first, first + count), a few in memory at a time.
 
     Raises:
@@ -189,7 +190,7 @@ def read_cells(path: str | Path, column: str, first: int, count: int) -> Iterato
         raise _corrupt(path, error) from error
 
 
-def matrix(column: pa.ChunkedArray, path: str | Path, name: str) -> FloatArray:
+def matrix(column: pa.ChunkedArray, path: StrPath, name: str) -> FloatArray:
     """float32 [rows, size] from a column of equally long lists, or of plain numbers.
 
     Raises:
@@ -227,6 +228,6 @@ def matrix(column: pa.ChunkedArray, path: str | Path, name: str) -> FloatArray:
     return values.reshape(rows, -1)
 
 
-def _corrupt(path: str | Path, error: Exception) -> InputError:
+def _corrupt(path: StrPath, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
     return InputError("dataset-file-corrupt", f"{path} cannot be read: {reason}.", COPY_AGAIN)

@@ -9,15 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from libra_edge.data.lerobot.files import (
-    COPY_AGAIN,
-    missing,
-    read_json,
-    read_json_lines,
-    read_table,
-)
+from libra_edge.data.lerobot import files
 from libra_edge.data.lerobot_writer import ACTION_KEY, IMAGE_PREFIX, STATE_KEY
 from libra_edge.errors import InputError
+from libra_edge.paths import StrPath
 
 PICTURE_DTYPES = ("video", "image")
 _OBSERVATION = "observation."
@@ -100,7 +95,7 @@ def camera_name(key: str) -> str:
     )
 
 
-def read_layout(path: str | Path) -> Layout:
+def read_layout(path: StrPath) -> Layout:
     """Read `meta/` of a dataset.
 
     Raises:
@@ -109,7 +104,7 @@ def read_layout(path: str | Path) -> Layout:
     path = Path(path)
     if not path.is_dir():
         raise InputError("dataset-missing", f"{path} is not a folder.", "Check the path.")
-    info = read_json(path / "meta/info.json")
+    info = files.read_json(path / "meta/info.json")
     version = str(info.get("codebase_version"))
     if not version.startswith(("v2.", "v3.")):
         raise InputError(
@@ -125,7 +120,7 @@ def read_layout(path: str | Path) -> Layout:
         raise InputError(
             "dataset-info-incomplete",
             f"meta/info.json of {path} lacks {', '.join(sorted(lacking))}.",
-            COPY_AGAIN,
+            files.COPY_AGAIN,
         )
     _check_features(path, info)
     read = _read_v3 if version.startswith("v3.") else _read_v2
@@ -140,7 +135,7 @@ def read_layout(path: str | Path) -> Layout:
         features=_features(info),
         rows=tuple(rows),
         tasks=tasks,
-        stats=read_json(stats) if stats.exists() or stats.is_symlink() else {},
+        stats=files.read_json(stats) if stats.exists() or stats.is_symlink() else {},
     )
 
 
@@ -181,7 +176,7 @@ def _check_features(path: Path, info: Mapping[str, Any]) -> None:
             raise InputError(
                 "dataset-info-incomplete",
                 f"meta/info.json of {path}: feature {key} has the shape {shape!r}.",
-                COPY_AGAIN,
+                files.COPY_AGAIN,
             )
 
 
@@ -207,11 +202,11 @@ def _check_rows(path: Path, rows: list[Row]) -> None:
 
 
 def _read_v3(path: Path, info: Mapping[str, Any]) -> tuple[list[Row], dict[int, str]]:
-    files = sorted((path / "meta/episodes").glob("*/*.parquet"))
-    if not files:
-        raise missing(path / "meta/episodes/chunk-000/file-000.parquet")
+    stored = sorted((path / "meta/episodes").glob("*/*.parquet"))
+    if not stored:
+        raise files.missing(path / "meta/episodes/chunk-000/file-000.parquet")
     try:
-        rows = [_v3_row(path, info, row) for file in files for row in _without_stats(file)]
+        rows = [_v3_row(path, info, row) for file in stored for row in _without_stats(file)]
     except KeyError as error:
         raise InputError(
             "dataset-column-missing",
@@ -222,9 +217,9 @@ def _read_v3(path: Path, info: Mapping[str, Any]) -> tuple[list[Row], dict[int, 
         raise InputError(
             "dataset-file-corrupt",
             f"meta/episodes of {path} holds an empty or unreadable value: {error}.",
-            COPY_AGAIN,
+            files.COPY_AGAIN,
         ) from error
-    table = read_table(path / "meta/tasks.parquet")
+    table = files.read_table(path / "meta/tasks.parquet")
     if "task_index" not in table.column_names:
         raise InputError(
             "dataset-column-missing",
@@ -248,7 +243,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _without_stats(file: Path) -> list[dict[str, Any]]:
-    table = read_table(file)
+    table = files.read_table(file)
     kept = [name for name in table.column_names if not name.startswith("stats/")]
     rows: list[dict[str, Any]] = table.select(kept).to_pylist()
     return rows
@@ -301,7 +296,7 @@ def _inside(path: Path, pattern: str, **values: Any) -> Path:
         raise InputError(
             "dataset-info-incomplete",
             f"meta/info.json of {path} has the path {pattern!r}.",
-            COPY_AGAIN,
+            files.COPY_AGAIN,
         ) from None
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(
@@ -316,14 +311,15 @@ def _read_v2(path: Path, info: Mapping[str, Any]) -> tuple[list[Row], dict[int, 
     try:
         tasks = {
             int(row["task_index"]): str(row["task"])
-            for row in read_json_lines(path / "meta/tasks.jsonl")
+            for row in files.read_json_lines(path / "meta/tasks.jsonl")
         }
-        rows = [_v2_row(path, info, row) for row in read_json_lines(path / "meta/episodes.jsonl")]
+        listed = files.read_json_lines(path / "meta/episodes.jsonl")
+        rows = [_v2_row(path, info, row) for row in listed]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             "dataset-column-missing",
             f"meta/tasks.jsonl or meta/episodes.jsonl of {path} has a line without {error}.",
-            COPY_AGAIN,
+            files.COPY_AGAIN,
         ) from error
     return rows, tasks
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from libra_edge.data.lerobot.files import read_json
 from libra_edge.errors import InputError, did_you_mean
 from libra_edge.models import Strict
+from libra_edge.paths import StrPath
 from libra_edge.policy.config import ActionDim, Embodiment, StateDim
 
 # What a draft writes where only a person can tell.
@@ -32,7 +33,7 @@ class RobotFile(Strict):
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
-def read_robot(path: str | Path) -> RobotFile:
+def read_robot(path: StrPath) -> RobotFile:
     """Read a robot's description.
 
     Raises:

@@ -89,10 +89,10 @@
  * Without [thread-safe], calls on one policy must not overlap; different policies are independent.
  * One exception: in async mode le_tick, le_observe and le_set_instruction may each be called from
  * a thread of its own. What may be called then, besides: le_info, le_camera_name, le_state_dim,
- * le_action_dim, le_tokenize, le_stats, le_set_chunks_per_plan, le_fault_text and le_last_plan at
- * any time; le_plan and le_refine beside them all, one at a time; le_reset while none of le_tick,
- * le_observe and le_set_instruction runs; le_stop and le_destroy while nothing runs. le_step,
- * le_start and, unless it began with LE_RUN_MANUAL, le_work are refused.
+ * le_action_dim, le_tokenize, le_stats, le_set_chunks_per_plan and le_fault_text at any time;
+ * le_plan and le_refine beside them all, one at a time; le_reset while none of le_tick, le_observe
+ * and le_set_instruction runs; le_stop and le_destroy while nothing runs. le_step and le_start are
+ * refused, and so are le_work and le_last_plan unless it began with LE_RUN_MANUAL.
  *
  * ERRORS. Every function that can fail returns an le_status and touches no output unless it
  * returns LE_OK (the error text apart). `error` receives one plain sentence, cut to `error_size`

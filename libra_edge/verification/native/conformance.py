@@ -67,7 +67,9 @@ def native_checks(
         on_stage: called with each comparison's name before it is made.
     """
     on_stage(MEMBERS)
-    checks = compare_members(release, StageCache(cache or default_cache()))
+    checks = compare_members(
+        release, StageCache(cache or default_cache()), lambda stage, note: on_stage(note)
+    )
     runtime = release.manifest.runtime
     needs = Needs("the runtime", runtime.arch, runtime.glibc, frozenset({CPU}), None, 0, {})
     if elsewhere := mismatches(needs, this_device(frozenset({CPU}))):

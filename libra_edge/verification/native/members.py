@@ -11,7 +11,8 @@ from pathlib import Path
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
 from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.release.files import native_library
+from libra_edge.compiler.graphs.make_graphs import OnStage
+from libra_edge.compiler.release.files import library_for
 from libra_edge.errors import LibraError
 from libra_edge.limits import Verdict
 from libra_edge.parity.gates import Check, not_measured
@@ -33,22 +34,28 @@ def is_former(manifest: Manifest) -> bool:
     return manifest.tools.get("libra-edge") != __version__ or header in FORMER_HEADERS
 
 
-def compare_members(release: Release, cache: StageCache) -> list[Check]:
-    """One check per native member, by its SHA-256."""
+def compare_members(release: Release, cache: StageCache, on_stage: OnStage) -> list[Check]:
+    """One check per native member, by its SHA-256.
+
+    Args:
+        release: what is under test.
+        cache: the compiler's, if the user's cannot be written to.
+        on_stage: called with a stage's name, and what is done there.
+    """
     return [
-        _library(release, cache),
+        _library(release, cache, on_stage),
         _onnxruntime(release),
         _check(release.manifest, "include/libra_edge.h", _sha256(HEADER.read_bytes())),
     ]
 
 
-def _library(release: Release, cache: StageCache) -> Check:
+def _library(release: Release, cache: StageCache, on_stage: OnStage) -> Check:
     name, runtime = "lib/liblibra_edge.so", release.manifest.runtime
     if importlib.util.find_spec("ziglang") is None:
         reason = "the compiler is not installed; install libra-edge[compile]"
         return not_measured(STAGE, f"{name}: {reason}")
     try:
-        own = native_library(runtime.arch, runtime.glibc, cache)
+        own = library_for(runtime.arch, runtime.glibc, cache, on_stage)
     except LibraError as error:
         return not_measured(STAGE, f"{name}: {error.fact}")
     return _check(release.manifest, name, _sha256(own))

@@ -20,7 +20,7 @@ from libra_edge.compiler.engines.read_back import layer_names, running
 from libra_edge.compiler.graphs.export import export, from_bytes
 from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.pipeline import Compiled
-from libra_edge.compiler.quantization.assign import layers
+from libra_edge.compiler.quantization.assign import quantizable_layers
 from libra_edge.compiler.release.facts import simulation_decisions
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint
@@ -49,7 +49,7 @@ def test_no_layer_of_the_policy_is_missing(compiled: Compiled, checkpoint: Path)
         Product(f"{layer.name}.weight", layer.kernel, layer.precision, 0, 1)
         for layer in compiled.manifest.layers
     ]
-    assert set(running(products)) == set(layers(load_checkpoint(checkpoint).policy))
+    assert set(running(products)) == set(quantizable_layers(load_checkpoint(checkpoint).policy))
 
 
 class Memory(nn.Module):
@@ -88,7 +88,7 @@ def test_inspect_shows_precision_and_bytes_moved(
     compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    result = CliRunner().invoke(program.app, ["inspect", str(compiled.path)])
+    result = CliRunner().invoke(program.app, ["inspect", str(compiled.path), "--layers"])
     assert result.exit_code == 0
     row = next(x for x in result.stdout.splitlines() if x.startswith("refiner.blocks.1.mlp.0"))
     # 16 x 64 weights of 4 bytes, in 4 denoising steps.

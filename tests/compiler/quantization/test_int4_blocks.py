@@ -21,7 +21,7 @@ from libra_edge.compiler.graphs.export import from_bytes, opset_of
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization import int4_blocks
-from libra_edge.compiler.quantization.assign import layers, left_out
+from libra_edge.compiler.quantization.assign import left_out, quantizable_layers
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
 from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
 from libra_edge.engines.base import QdqForm
@@ -115,7 +115,7 @@ def _kept(name: str, policy: LibraVLA) -> int:
     keep = load_recipe(name).keep
     kept = [
         policy.get_submodule(layer)
-        for layer in layers(policy)
+        for layer in quantizable_layers(policy)
         if layer.startswith("planner.") and any(fnmatchcase(layer, pattern) for pattern in keep)
     ]
     return sum(linear.weight.numel() for linear in kept if isinstance(linear, torch.nn.Linear))

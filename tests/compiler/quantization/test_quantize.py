@@ -19,7 +19,7 @@ from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
 from libra_edge.compiler.quantization.assign import (
     choose_precisions,
-    layers,
+    quantizable_layers,
     require_calibration_runs_here,
 )
 from libra_edge.compiler.quantization.calibrate import calibrate, run
@@ -96,7 +96,7 @@ def front(checkpoint: Checkpoint, cache: StageCache, quantized: Quantized) -> Fr
 def test_every_linear_layer_has_a_part_but_those_evaluated_while_compiling(
     checkpoint: Checkpoint,
 ) -> None:
-    found = layers(checkpoint.policy)
+    found = quantizable_layers(checkpoint.policy)
     linear = {n for n, m in checkpoint.policy.named_modules() if isinstance(m, torch.nn.Linear)}
     constant = {"planner.blocks.0.attention.query", "refiner.time.0", "refiner.modulate"}
     assert linear - found.keys() == constant

@@ -11,8 +11,8 @@ import pytest
 from onnx import shape_inference
 from typer.testing import CliRunner
 
-from libra_edge.bundle.bound import bound, policy_bound
 from libra_edge.bundle.engine_facts import Work
+from libra_edge.bundle.roofline import bound, policy_bound
 from libra_edge.catalog import HIGH, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.graphs.make_graphs import Front

@@ -17,11 +17,11 @@ from tests.runtime import tiny_release
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
-    monkeypatch.setattr(members, "native_library", lambda *_: library.read_bytes())
+    monkeypatch.setattr(members, "library_for", lambda *_: library.read_bytes())
 
 
 def compared(release: Path, tmp_path: Path) -> list[Check]:
-    return members.compare_members(open_release(release), StageCache(tmp_path / "cache"))
+    return members.compare_members(open_release(release), StageCache(tmp_path / "cache"), print)
 
 
 def altered(release: Path, out: Path, name: str, **changes: Any) -> Path:
@@ -58,7 +58,7 @@ def test_what_cannot_be_made_here_is_not_measured(
     def cannot(*_: object) -> bytes:
         raise LibraError("native-build-failed", "There is no room.", "Make room.")
 
-    monkeypatch.setattr(members, "native_library", cannot)
+    monkeypatch.setattr(members, "library_for", cannot)
     first = compared(release, tmp_path)[0]
     assert (first.verdict, "There is no room." in first.note) == ("not measured", True)
     monkeypatch.setattr(members.importlib.util, "find_spec", lambda name: None)

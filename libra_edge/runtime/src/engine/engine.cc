@@ -21,6 +21,11 @@ OrtHandle<OrtSession> create_session(const Ort &ort, const OrtEnv &env, const ch
   // Threads that spin between calls starve the control loop on a loaded machine.
   ort.check(ort.add_session_config_entry(raw_options, "session.intra_op.allow_spinning", "0"),
             name);
+  // A graph that asks for weights in another file would get them from the working directory;
+  // nothing lies in here.
+  ort.check(ort.add_session_config_entry(
+                raw_options, "session.model_external_initializers_file_folder_path", "/dev/null/"),
+            name);
   for (const auto &[key, value] : options) {
     ort.check(ort.add_session_config_entry(raw_options, key.c_str(), value.c_str()), name);
   }

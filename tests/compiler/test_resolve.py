@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from libra_edge.catalog import Recipe, list_recipes, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler import request
-from libra_edge.compiler.quantization.assign import choose_precisions, layers
+from libra_edge.compiler.quantization.assign import choose_precisions, quantizable_layers
 from libra_edge.compiler.search import sensitivity
 from libra_edge.compiler.work.estimate import estimate
 from libra_edge.engines.base import QdqForm
@@ -37,7 +37,7 @@ def keeping(*patterns: str, name: str = "int8") -> Recipe:
 
 @cache
 def names() -> tuple[str, ...]:
-    return tuple(layers(outline(tiny_config())))
+    return tuple(quantizable_layers(outline(tiny_config())))
 
 
 @st.composite
@@ -112,14 +112,14 @@ def test_every_shipped_recipe_keeps_layers_that_are_there(name: str, config: str
         policy = read_config(ROOT / "examples" / folders[config] / "config.json")
     else:
         policy = tiny_config(**VARIANTS[config])
-    load_recipe(name).require_layers(layers(outline(policy)))
+    load_recipe(name).require_layers(quantizable_layers(outline(policy)))
 
 
 def test_names_need_no_weights(checkpoint: Path) -> None:
     from libra_edge.policy.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    assert layers(outline(loaded.config)) == layers(loaded.policy)
+    assert quantizable_layers(outline(loaded.config)) == quantizable_layers(loaded.policy)
     assert {p.device.type for p in outline(loaded.config).parameters()} == {"meta"}
 
 

@@ -1,0 +1,134 @@
+"""The native runtime for a target: shipped in the wheel, kept from before, or built now.
+
+A wheel ships the libraries of every target. A source checkout builds them on first use, once per
+machine: what is kept is keyed by the sources and the compiler, and its bytes are checked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from libra_edge.atomic import new_file
+from libra_edge.errors import IntegrityError
+from libra_edge.runtime.build import SOURCE_ROOT, OnProgress, build_library, source_hash
+from libra_edge.user_cache import cache_folder, make_writable
+
+SHIPPED = SOURCE_ROOT / "shipped"
+INDEX = "index.json"
+
+
+def native_library(
+    arch: str,
+    glibc: str,
+    *,
+    cache: Path | None = None,
+    shipped: Path = SHIPPED,
+    on_progress: OnProgress = lambda done, total, what: None,
+) -> bytes:
+    """`liblibra_edge.so` for a target; the same bytes wherever it comes from.
+
+    Args:
+        arch: for example `aarch64-linux-gnu`.
+        glibc: oldest glibc the library has to load on.
+        cache: where libraries are kept; None takes the user's cache folder.
+        shipped: the wheel's libraries; a source checkout has none.
+        on_progress: as in `build_library`; called only where it has to be built.
+
+    Raises:
+        IntegrityError: the wheel's library is not the one that it names.
+        LibraError: it cannot be built, or not be kept.
+    """
+    if (content := _shipped(shipped, arch, glibc)) is not None:
+        return content
+    folder = make_writable(cache or cache_folder("native"))
+    key = hashlib.sha256(f"{source_hash()} {_compiler()} {arch} {glibc}".encode()).hexdigest()
+    # A second compiler on this machine waits for the first instead of doing its work again.
+    with _locked(folder / f"{key}.lock"):
+        if (content := _kept(folder, key)) is not None:
+            return content
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = build_library(Path(scratch), arch, glibc, on_progress=on_progress)
+            content = built.read_bytes()
+        with new_file(folder / f"{key}-{hashlib.sha256(content).hexdigest()}") as stream:
+            stream.write(content)
+        return content
+
+
+def write_shipped(folder: Path, targets: set[tuple[str, str]], on_progress: OnProgress) -> None:
+    """Fill a wheel's folder of libraries.
+
+    Args:
+        folder: made if missing.
+        targets: architecture and glibc of each.
+        on_progress: as in `build_library`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {}
+    for arch, glibc in sorted(targets):
+        content = native_library(arch, glibc, shipped=folder / "none", on_progress=on_progress)
+        path = folder / _name(arch, glibc)
+        path.write_bytes(content)
+        path.chmod(0o755)
+        digests[path.name] = hashlib.sha256(content).hexdigest()
+    index = {"sources": source_hash(), "compiler": _compiler(), "sha256": digests}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _name(arch: str, glibc: str) -> str:
+    return f"liblibra_edge-{arch}-{glibc}.so"
+
+
+def _compiler() -> str:
+    return version("ziglang")
+
+
+def _entry(shipped: Path, arch: str, glibc: str) -> str | None:
+    """The digest of a shipped library of these very sources and this compiler."""
+    try:
+        index: Mapping[str, Any] = json.loads((shipped / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if (index["sources"], index["compiler"]) != (source_hash(), _compiler()):
+        return None
+    digest = index["sha256"].get(_name(arch, glibc))
+    return None if digest is None else str(digest)
+
+
+def _shipped(shipped: Path, arch: str, glibc: str) -> bytes | None:
+    digest = _entry(shipped, arch, glibc)
+    if digest is None:
+        return None
+    path = shipped / _name(arch, glibc)
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise IntegrityError(
+            "shipped-library-changed",
+            f"{path} is not the library that this installation came with.",
+            "Reinstall libra-edge.",
+        )
+    return content
+
+
+def _kept(folder: Path, key: str) -> bytes | None:
+    """A library built before; a damaged one is dropped."""
+    for path in folder.glob(f"{key}-*"):
+        content = path.read_bytes()
+        if path.name == f"{key}-{hashlib.sha256(content).hexdigest()}":
+            return content
+        path.unlink()
+    return None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
