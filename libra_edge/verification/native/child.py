@@ -20,7 +20,7 @@ from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.verification.native.driver import Refused
 from libra_edge.verification.native.pair import Desk, Differs, Subject
-from libra_edge.verification.native.releases import NARROW, OWN, WHOLE, WIDE, contract_of
+from libra_edge.verification.native.probe import NARROW, OWN, WHOLE, WIDE, contract_of
 from libra_edge.verification.native.scripts import (
     arguments,
     async_mode,

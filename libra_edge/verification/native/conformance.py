@@ -18,11 +18,12 @@ from pathlib import Path
 from libra_edge.binding import abi
 from libra_edge.bundle.compatibility import CPU, Needs, mismatches, this_device
 from libra_edge.bundle.verify import Release
-from libra_edge.compiler.cache import StageCache, default_cache
+from libra_edge.compiler.cache import default_cache
 from libra_edge.limits import Verdict
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.verification.native.members import STAGE as MEMBERS
 from libra_edge.verification.native.members import compare_members, is_former
+from libra_edge.verification.native.probe import NARROW
 
 STAGE = "native library vs reference"
 # A hundred times what it takes; a machine may be busy.
@@ -67,9 +68,7 @@ def native_checks(
         on_stage: called with each comparison's name before it is made.
     """
     on_stage(MEMBERS)
-    checks = compare_members(
-        release, StageCache(cache or default_cache()), lambda stage, note: on_stage(note)
-    )
+    checks = compare_members(release, cache or default_cache(), on_stage)
     runtime = release.manifest.runtime
     needs = Needs("the runtime", runtime.arch, runtime.glibc, frozenset({CPU}), None, 0, {})
     if elsewhere := mismatches(needs, this_device(frozenset({CPU}))):
@@ -117,14 +116,16 @@ def _check(found: Found, group: str, metric: str) -> Check:
 
 def run_scripts(release: Release, timeout_s: float = TIMEOUT_S) -> Found:
     """Every script, in a child process with a home of its own, which has to stay empty."""
-    from libra_edge.verification.native.releases import contracts, write_probe
+    from libra_edge.verification.native.releases import contracts, write_apart, write_probe
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("probes", "home", "tmp"):
             (folder / part).mkdir()
-        for contract_name, contract in contracts(release.manifest).items():
+        made = contracts(release.manifest)
+        for contract_name, contract in made.items():
             write_probe(release, contract, folder / "probes" / contract_name)
+        write_apart(made[NARROW], folder / "probes")
         ended = _run_child(folder, timeout_s)
         return _read(folder / "found.jsonl", ended)
 
@@ -143,6 +144,7 @@ def _run_child(folder: Path, timeout_s: float) -> str:
             done = subprocess.run(
                 command,
                 env=environment,
+                cwd=folder / "probes",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

@@ -150,3 +150,14 @@ def refiner_graph(contract: Contract) -> bytes:
     actions = g("Add", g("Mul", harmed, own.half), own.center)
     g("Identity", g.failing(actions, probe.REFINER_FAILS, np.float32(0)), output="actions")
     return g.model(*signatures(contract)["refiner"])
+
+
+def apart(graph: bytes, file: str) -> tuple[bytes, bytes]:
+    """The graph with its first constant in another file, and what that file holds."""
+    model = onnx.load_from_string(graph)
+    first = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 0)
+    content = bytes(first.raw_data)
+    first.ClearField("raw_data")
+    first.data_location = TensorProto.EXTERNAL
+    first.external_data.add(key="location", value=file)
+    return bytes(model.SerializeToString()), content

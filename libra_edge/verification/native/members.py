@@ -6,20 +6,20 @@ import hashlib
 import importlib.util
 import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
-from libra_edge.compiler.cache import StageCache
-from libra_edge.compiler.graphs.make_graphs import OnStage
-from libra_edge.compiler.release.files import library_for
 from libra_edge.errors import LibraError
 from libra_edge.limits import Verdict
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.runtime.build import HEADER, onnxruntime_library, onnxruntime_version
 from libra_edge.runtime.fetch import fetched_onnxruntime
+from libra_edge.runtime.libraries import library_cache, native_library
 from libra_edge.version import __version__
 
+OnStage = Callable[[str], None]
 STAGE = "native members vs this toolkit's"
 # Interfaces from before this one, of libra-edges that had the same version.
 FORMER_HEADERS = frozenset({"515761c3bc5ee17c55ec5fd3e65be144e88d9fd72317542df69c7687badde41a"})
@@ -34,13 +34,13 @@ def is_former(manifest: Manifest) -> bool:
     return manifest.tools.get("libra-edge") != __version__ or header in FORMER_HEADERS
 
 
-def compare_members(release: Release, cache: StageCache, on_stage: OnStage) -> list[Check]:
+def compare_members(release: Release, cache: Path, on_stage: OnStage) -> list[Check]:
     """One check per native member, by its SHA-256.
 
     Args:
         release: what is under test.
-        cache: the compiler's, if the user's cannot be written to.
-        on_stage: called with a stage's name, and what is done there.
+        cache: where libraries are kept if the user's own cache cannot be written to.
+        on_stage: told what takes a while.
     """
     return [
         _library(release, cache, on_stage),
@@ -49,13 +49,20 @@ def compare_members(release: Release, cache: StageCache, on_stage: OnStage) -> l
     ]
 
 
-def _library(release: Release, cache: StageCache, on_stage: OnStage) -> Check:
+def _library(release: Release, cache: Path, on_stage: OnStage) -> Check:
     name, runtime = "lib/liblibra_edge.so", release.manifest.runtime
     if importlib.util.find_spec("ziglang") is None:
         reason = "the compiler is not installed; install libra-edge[compile]"
         return not_measured(STAGE, f"{name}: {reason}")
     try:
-        own = library_for(runtime.arch, runtime.glibc, cache, on_stage)
+        own = native_library(
+            runtime.arch,
+            runtime.glibc,
+            cache=library_cache(cache),
+            on_progress=lambda done, total, what: on_stage(
+                f"compiling C++ for {runtime.arch}, once per machine, {done} of {total} pieces"
+            ),
+        )
     except LibraError as error:
         return not_measured(STAGE, f"{name}: {error.fact}")
     return _check(release.manifest, name, _sha256(own))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.policy.config import Embodiment
 
 Floats = npt.NDArray[np.float32]
@@ -18,6 +19,9 @@ Tokens = npt.NDArray[np.int32]
 Images = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
+# Contracts: the release's own, one with all that a manifest may say, the smallest; the first with
+# its images as large as they are, where the others have smaller ones.
+OWN, WIDE, NARROW, WHOLE = "own", "wide", "narrow", "own, images whole"
 # Codes: what an observation makes of the next planner or refiner call.
 FINE = 0
 MARGIN_NAN, MARGIN_INF, MARGIN_MINUS_INF, INTENT_PAST_END, INTENT_BELOW, INTENT_HUGE = range(1, 7)
@@ -34,6 +38,8 @@ LARGEST_STATE = np.float32(1e6)
 SHIFT = 1 << 50
 PIXELS = 256
 FAILING_INDEX = 99
+# A graph that asks for weights in the working directory, and what it would find there.
+PLANNER_APART, WEIGHTS = "planner-apart.onnx", "weights"
 
 MARGINS = np.zeros(CODES, dtype=np.float32)
 MARGINS[[MARGIN_NAN, MARGIN_INF, MARGIN_MINUS_INF]] = np.nan, np.inf, -np.inf
@@ -81,6 +87,18 @@ class Contract:
         """[V, height, width, 3]."""
         robot = self.embodiment
         return len(robot.cameras), robot.image_height, robot.image_width, 3
+
+
+def contract_of(facts: ReleaseFacts) -> Contract:
+    """What a manifest says of sizes and robot."""
+    policy = facts.policy
+    return Contract(
+        facts.embodiment,
+        policy.bins,
+        policy.chunk,
+        policy.chunks_per_plan,
+        policy.instruction_length,
+    )
 
 
 class Constants:

@@ -15,15 +15,24 @@ from libra_edge.bundle.verify import Release
 from libra_edge.policy.config import Embodiment
 from libra_edge.verification.native.graphs import (
     Signature,
+    apart,
     planner_graph,
     refiner_graph,
     signatures,
 )
-from libra_edge.verification.native.probe import Contract
+from libra_edge.verification.native.probe import (
+    NARROW,
+    OWN,
+    PLANNER_APART,
+    WEIGHTS,
+    WHOLE,
+    WIDE,
+    Contract,
+    contract_of,
+)
 
 # Members of the release under test that go along as they are.
 KEPT = ("lib/liblibra_edge.so", "lib/libonnxruntime.so", "include/libra_edge.h", "tokenizer.json")
-OWN, WIDE, NARROW, WHOLE = "own", "wide", "narrow", "own, images whole"
 # More would take longer to copy than all else; what a robot does is the same with fewer.
 _MOST_IMAGE_BYTES = 64 * 1024
 
@@ -36,18 +45,6 @@ def contracts(facts: ReleaseFacts) -> dict[str, Contract]:
         WIDE: Contract(wide_robot(), 7, 4, 3, length),
         NARROW: Contract(narrow_robot(), 2, 1, 1, length),
     }
-
-
-def contract_of(facts: ReleaseFacts) -> Contract:
-    """What a manifest says of sizes and robot."""
-    policy = facts.policy
-    return Contract(
-        facts.embodiment,
-        policy.bins,
-        policy.chunk,
-        policy.chunks_per_plan,
-        policy.instruction_length,
-    )
 
 
 def _own(own: Contract) -> dict[str, Contract]:
@@ -179,3 +176,10 @@ def write_probe(release: Release, contract: Contract, out: Path) -> Path:
     files |= {name: name.encode() for name in MEMBERS - files.keys()}
     write_release(out, probe_facts(release.manifest, contract), files)
     return out
+
+
+def write_apart(contract: Contract, folder: Path) -> None:
+    """A planner whose weights lie in the working directory, for a child that runs in `folder`."""
+    graph, weights = apart(planner_graph(contract), WEIGHTS)
+    (folder / PLANNER_APART).write_bytes(graph)
+    (folder / WEIGHTS).write_bytes(weights)

@@ -91,7 +91,8 @@ def test_a_script_that_differs_is_named(
         raise Differs("le_step of step 3: action is 1.0 in dimension 0")
 
     releases = tmp_path / "probes"
-    from libra_edge.verification.native.releases import NARROW, contracts, write_probe
+    from libra_edge.verification.native.probe import NARROW
+    from libra_edge.verification.native.releases import contracts, write_probe
 
     releases.mkdir()
     write_probe(opened, contracts(opened.manifest)[NARROW], releases / NARROW)

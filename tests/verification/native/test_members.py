@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from libra_edge.bundle.verify import Release, open_release
-from libra_edge.compiler.cache import StageCache
 from libra_edge.errors import LibraError
 from libra_edge.parity.gates import Check
 from libra_edge.verification.native import members
@@ -17,11 +16,11 @@ from tests.runtime import tiny_release
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
-    monkeypatch.setattr(members, "library_for", lambda *_: library.read_bytes())
+    monkeypatch.setattr(members, "native_library", lambda *_, **__: library.read_bytes())
 
 
 def compared(release: Path, tmp_path: Path) -> list[Check]:
-    return members.compare_members(open_release(release), StageCache(tmp_path / "cache"), print)
+    return members.compare_members(open_release(release), tmp_path / "cache", print)
 
 
 def altered(release: Path, out: Path, name: str, **changes: Any) -> Path:
@@ -55,10 +54,10 @@ def test_others_fail_and_say_so(release: Path, tmp_path: Path, name: str) -> Non
 def test_what_cannot_be_made_here_is_not_measured(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cannot(*_: object) -> bytes:
+    def cannot(*_: object, **__: object) -> bytes:
         raise LibraError("native-build-failed", "There is no room.", "Make room.")
 
-    monkeypatch.setattr(members, "library_for", cannot)
+    monkeypatch.setattr(members, "native_library", cannot)
     first = compared(release, tmp_path)[0]
     assert (first.verdict, "There is no room." in first.note) == ("not measured", True)
     monkeypatch.setattr(members.importlib.util, "find_spec", lambda name: None)

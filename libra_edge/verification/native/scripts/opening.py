@@ -18,6 +18,7 @@ from libra_edge.bundle.members import MANIFEST
 from libra_edge.errors import LibraError
 from libra_edge.verification.native.driver import Native, Refused
 from libra_edge.verification.native.pair import Desk, Differs
+from libra_edge.verification.native.probe import PLANNER_APART
 from libra_edge.verification.native.scripts.manifests import broken_manifests
 
 ORT, LIBRARY, TOKENIZER = "lib/libonnxruntime.so", "lib/liblibra_edge.so", "tokenizer.json"
@@ -239,6 +240,10 @@ def contents(desk: Desk) -> None:
     wrong: dict[str, tuple[Change, int]] = {
         "engines in each other's place": (swap, abi.ENGINE),
         "a planner that is no graph": (lambda r: _replace(r / planner, b"no graph"), abi.ENGINE),
+        "weights in the working directory": (
+            lambda r: _replace(r / planner, Path(PLANNER_APART).read_bytes()),
+            abi.ENGINE,
+        ),
         "a refiner that is no graph": (lambda r: _replace(r / refiner, b""), abi.ENGINE),
         "an ONNX Runtime cut in half": (cut, abi.ENGINE),
         "an ONNX Runtime that is text": (lambda r: _replace(r / ORT, b"text" * 99), abi.ENGINE),
