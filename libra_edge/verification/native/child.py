@@ -48,10 +48,15 @@ CALLS = {
     "calls: arguments": arguments.calls,
     "calls: options of async mode": arguments.run_options,
 }
+# Ages that are options of `le_open`, which takes longer than the script: for one contract alone.
+AGES = {
+    "sync: old observations, one step": sync_mode.ages(1),
+    "sync: old observations, 0.2 s": sync_mode.ages(200_000_000),
+}
 STEPS = {**CALLS, **sync_mode.SCRIPTS, **async_mode.SCRIPTS}
 SCRIPTS: Mapping[str, Mapping[str, Script]] = {
     NARROW: {**OPENING, **STEPS},
-    OWN: STEPS,
+    OWN: {**STEPS, **AGES},
     WIDE: STEPS,
     WHOLE: {
         "sync: plans and chunks": sync_mode.calm,
