@@ -71,7 +71,10 @@ if TYPE_CHECKING:
 OnStage = Callable[[str], None]
 GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 # What `--quick` does not ask for, besides the stages that would have to be compiled again.
-NOT_QUICK = ("trajectories of executed actions", "error by denoising step", "latency")
+NOT_QUICK = (
+    *("trajectories of executed actions", "error by denoising step", "latency"),
+    *("native members", "what the native library does"),
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
         own = [_integrity(release), *_golden(release, runtime, gates.limits, on_stage)]
         if request.golden_only:
             return Verification(release.manifest, tuple(own), gates=gates.changes)
-        own += native_checks(release, request.cache, on_stage)
+        if not request.quick:
+            own += native_checks(release, request.cache, on_stage)
         trained = read_checkpoint(release, request.checkpoint)
         subject = _subject(request, release, runtime, gates.limits, trained.checkpoint, on_stage)
         trained = with_stages(trained, release.manifest, request, on_stage)

@@ -95,6 +95,8 @@ def test_a_release_is_its_policy(work: Path) -> None:
         "C ABI vs PyTorch policy, end to end",
         "C ABI steps vs reference executor",
         "C ABI on edge observations",
+        "native members vs this toolkit's",
+        "native library vs reference",
     }
     assert all(check.samples == 10 for check in result.checks if " vs " in check.stage[8:12])
 

@@ -28,6 +28,7 @@ from libra_edge.verification.bisect import Culprit, release_culprits
 from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import Verification, verify_release
 from tests.attacks.engines.faults import FAULTS, Case
+from tests.remembered_runs import remember
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -60,6 +61,7 @@ class Workshop:
         data: Path | None = None,
         samples: int = 12,
     ) -> None:
+        remember()
         self.folder, self.cache = folder, folder / "cache"
         self.data, self.count = data, samples
         self.checkpoint = checkpoint or write_tiny_checkpoint(folder / "checkpoint")
