@@ -26,8 +26,9 @@ OWN, WIDE, NARROW, WHOLE = "own", "wide", "narrow", "own, images whole"
 FINE = 0
 MARGIN_NAN, MARGIN_INF, MARGIN_MINUS_INF, INTENT_PAST_END, INTENT_BELOW, INTENT_HUGE = range(1, 7)
 PLANNER_FAILS, ACTION_NAN, ACTION_INF, ACTION_MINUS_INF, REFINER_FAILS = range(7, 12)
-ACTION_ABOVE, ACTION_BELOW = 12, 13
+ACTION_ABOVE, ACTION_BELOW, ACTION_HIGH, ACTION_LOW = 12, 13, 14, 15
 CODES = 16
+HARMS = range(1, CODES)
 COMMAND_BYTES = 3
 # One unit of the second and the third byte, as a share of the half range and of the noise.
 UNIT = np.float32(1 / 64)
@@ -46,6 +47,8 @@ MARGINS[[MARGIN_NAN, MARGIN_INF, MARGIN_MINUS_INF]] = np.nan, np.inf, -np.inf
 ACTIONS = np.zeros(CODES, dtype=np.float32)
 ACTIONS[[ACTION_NAN, ACTION_INF, ACTION_MINUS_INF]] = np.nan, np.inf, -np.inf
 ACTIONS[[ACTION_ABOVE, ACTION_BELOW]] = 1.5, -1.5
+# Inside the limits, but far from where a dimension that may not leave them is.
+ACTIONS[[ACTION_HIGH, ACTION_LOW]] = 0.95, -0.95
 
 
 def codes(*chosen: int) -> npt.NDArray[np.bool_]:
@@ -55,7 +58,7 @@ def codes(*chosen: int) -> npt.NDArray[np.bool_]:
 
 HARMS_MARGIN = codes(MARGIN_NAN, MARGIN_INF, MARGIN_MINUS_INF)
 HARMS_INTENT = codes(INTENT_PAST_END, INTENT_BELOW, INTENT_HUGE)
-HARMS_ACTION = codes(ACTION_NAN, ACTION_INF, ACTION_MINUS_INF, ACTION_ABOVE, ACTION_BELOW)
+HARMS_ACTION = ACTIONS != 0
 
 
 class EngineFailure(Exception):
@@ -131,7 +134,7 @@ class Constants:
         # A dimension that may not leave its limits stays inside unless a code sends it out.
         faults = np.array([dim.on_limit == "fault" for dim in robot.actions])
         self.gain = np.where(faults, 0, UNIT).astype(np.float32)
-        self.offset = np.where(faults, 0.5, 0).astype(np.float32)
+        self.offset = np.where(faults, 0.25, 0).astype(np.float32)
         self.noise_gain = np.where(faults, 0, UNIT).astype(np.float32)
         self.noise_offset = np.where(faults, UNIT, 0).astype(np.float32)
 

@@ -84,7 +84,7 @@ def wide_robot() -> Embodiment:
         {"kind": "absolute", "lower": -1.0 - d, "upper": 1.0 + d / 2}
         for d in range(66 - len(actions))
     ]
-    actions += [{"kind": "absolute", "lower": -1.0, "upper": 1.0, **strict}]
+    actions += [{"kind": "absolute", "lower": -1.0, "upper": 1.0, "max_step_change": 0.8, **strict}]
     return Embodiment.model_validate(
         {
             "name": "wide",

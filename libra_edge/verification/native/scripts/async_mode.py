@@ -149,7 +149,7 @@ def faults(desk: Desk) -> None:
     rng = np.random.default_rng(25)
     with desk.pair() as pair:
         loop = Loop(pair, Observer(desk.subject, 25))
-        for code in range(1, probe.ACTION_BELOW + 1):
+        for code in probe.HARMS:
             loop.start(PATIENT, seed=code)
             loop.run(int(rng.integers(0, 2 * desk.subject.contract.plan_steps)) % 20)
             place = int(rng.choice((0, 255, 77)))

@@ -45,7 +45,7 @@ class Observer:
         """Any of them; harms seldom."""
         chance = self._rng.random()
         if chance < 0.03:
-            return self.coded(self._between((1, probe.ACTION_BELOW + 1)), self._between((0, 256)))
+            return self.coded(self._between((1, probe.CODES)), self._between((0, 256)))
         return self.loud() if chance < 0.3 else self.calm()
 
     def _between(self, bounds: tuple[int, int]) -> int:

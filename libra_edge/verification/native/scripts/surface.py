@@ -147,7 +147,7 @@ def engine_calls(desk: Desk) -> None:
     with desk.pair() as pair:
         see, handle = Observer(subject, 51), pair.native.handle
         pair.set_instruction(subject.words[0])
-        for code in (0, 0, 0, *range(probe.ACTION_BELOW + 1)):
+        for code in (0, 0, 0, *range(probe.CODES)):
             pair.observe(*see.calm())
             pair.step()
             images, state = see.coded(code, int(rng.choice((0, 255, 99))))

@@ -109,7 +109,7 @@ def faults(desk: Desk) -> None:
     with desk.pair() as pair:
         see = Observer(desk.subject, 6)
         pair.set_instruction(desk.subject.words[0])
-        for code in range(1, probe.ACTION_BELOW + 1):
+        for code in probe.HARMS:
             for place in (0, 255, int(rng.integers(1, 255))):
                 pair.reset(code)
                 for _ in range(int(rng.integers(0, 2 * contract.plan_steps))):
