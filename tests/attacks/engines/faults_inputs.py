@@ -41,14 +41,6 @@ def one_word_read_as_its_neighbour(case: Case) -> None:
 
 
 @fault
-def padding_has_another_embedding(case: Case) -> None:
-    words = tensor(case.planner, "backbone.words.weight")
-    changed = values(words)
-    changed[0] += 0.05
-    store(words, changed)
-
-
-@fault
 def words_beyond_the_fourth_cut(case: Case) -> None:
     graph, length = case.planner.graph, case.manifest.policy.instruction_length
     mask = constant(
