@@ -11,10 +11,13 @@ NATIVE := libra_edge/runtime
 FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src tests -name '*.h' -o -name '*.c' -o -name '*.cc')
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 DEMONSTRATIONS := runs/metaworld-train
+TRAINING_SET := examples/metaworld/training
+EXTRAS ?= field compile train sim rtx
+COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; native_library('x86_64-linux-gnu', '2.35')
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench bench-quantize fault-catalogue evaluate demo-checkpoint docs system
+.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue evaluate demo-checkpoint training-set docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +32,9 @@ test: $(VENV)/.dev ## all tests but the long ones
 
 test-long: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+test-extras: $(VENV)/.dev ## every extra alone, installed from the wheel into an empty environment
+	$(BIN)/python -m tests.packaging.extras $(EXTRAS) $(addprefix --python ,$(PYTHONS))
 
 lint: $(VENV)/.dev ## ruff, mypy, clang-format, native build without warnings
 	$(BIN)/ruff check .
@@ -48,7 +54,7 @@ format: $(VENV)/.dev ## rewrite sources in the house style
 bench: $(VENV)/.dev ## measure speed, write docs/measurements
 	$(BIN)/python benchmarks/refiner.py
 
-bench-quantize: $(VENV)/.dev | $(DEMONSTRATIONS) ## what int8 gains on a CPU, write docs/measurements
+bench-quantize: $(VENV)/.dev ## what int8 gains on a CPU, write docs/measurements
 	$(BIN)/python benchmarks/quantize.py
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
@@ -65,15 +71,26 @@ $(DEMONSTRATIONS): | $(VENV)/.dev
 	  --task faucet-close=130 --task drawer-open --task button-press-topdown --task handle-press \
 	  --detour-share 0.5 --jobs 2
 
+# A few demonstrations for whoever clones this: to calibrate on, and to try `train` with.
+training-set: $(VENV)/.dev ## record examples/metaworld/training again
+	$(BIN)/libra-edge collect --out $(TRAINING_SET) --episodes 8 --lossy --detour-share 0.25 \
+	  --seed 5000 --jobs 2
+
 demo-checkpoint: $(VENV)/.dev | $(DEMONSTRATIONS) ## train the demo policy again (over an hour)
 	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/train.toml --out runs/metaworld
 
 docs: $(VENV)/.dev ## regenerate docs/reference
 	$(BIN)/python docs/generate.py
 
-# Installed once for the demo (small), once for development; again when the pins change.
+# Installed once for the demo (small), once for development; again when the pins change. The C++
+# runtime is compiled meanwhile, once per machine: pip keeps one processor busy at most. Should that
+# fail, the first compilation says why.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[compile,sim]'
+	@echo "installing 2 GB of packages into $(VENV); compiling the C++ runtime meanwhile"
+	$(BIN)/python -m pip install -q -c constraints.txt -e . ziglang
+	@$(BIN)/python -c "$(COMPILE_RUNTIME)" 2>/dev/null & runtime=$$!; \
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[compile,sim]'; installed=$$?; \
+	wait $$runtime; exit $$installed
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -91,7 +91,7 @@ def _targets() -> set[tuple[str, str]]:
     """Architecture and glibc of every target."""
     paths = (ROOT / "targets").glob("*.toml")
     found = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in paths}
-    whole = [found.get(one.get("based_on"), {}) | one for one in found.values()]
+    whole = [found.get(one.get("based_on", ""), {}) | one for one in found.values()]
     return {(target["arch"], target["glibc"]) for target in whole}
 
 

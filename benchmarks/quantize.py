@@ -287,7 +287,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     example = ROOT / "examples/metaworld"
     parser.add_argument("checkpoint", nargs="?", type=Path, default=example / "checkpoint")
-    parser.add_argument("--calibrate", type=Path, default=ROOT / "runs/metaworld-train")
+    parser.add_argument("--calibrate", type=Path, default=ROOT / "examples/metaworld/training")
     parser.add_argument("--data", type=Path, default=example / "heldout")
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements/quantize-cpu.md")

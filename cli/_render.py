@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -20,13 +21,16 @@ from libra_edge.errors import ExitCode, LibraError, LibraWarning
 from ._streams import fitting
 
 SCHEMA_VERSION = 1
+NARROWEST = 20  # a terminal that claims to be narrower shows nothing at all
 
 
 def console(*, stderr: bool = False) -> Any:
     """Rich's console on stdout or stderr: no markup, nothing guessed from the text."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made.width = max(made.width, NARROWEST)
+    return made
 
 
 def _print_json(envelope: Mapping[str, Any]) -> None:
@@ -43,12 +47,24 @@ def say(text: str) -> None:
     console(stderr=True).print(fitting(text, sys.stderr), soft_wrap=True)
 
 
-def command_line(words: Sequence[object]) -> str:
+def command_line(words: tuple[object, ...]) -> str:
     """A command of this program as a shell takes it, paths quoted where they need it."""
-    safe = [
-        f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else word for word in words
-    ]
-    return shlex.join(["libra-edge", *map(str, safe)])
+    return " ".join(["libra-edge", *map(_quoted, words)])
+
+
+def _quoted(word: object) -> str:
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_spelled, text))}'"
+
+
+def _spelled(character: str) -> str:
+    if character.isprintable() and character not in "'\\":
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 @contextmanager
@@ -132,7 +148,7 @@ class Output:
         verdict: str,
         *,
         exit_code: ExitCode = ExitCode.OK,
-        next_command: Sequence[object] | None = None,
+        next_command: tuple[object, ...] | None = None,
     ) -> None:
         """Print the verdict as the last line (or the JSON object) and leave with `exit_code`.
 
@@ -156,7 +172,7 @@ class Output:
     def _verdict(word: str, text: str, color: str) -> None:
         from rich.text import Text
 
-        line = Text.assemble((word, f"bold {color}"), f": {text}")
+        line = Text.assemble((word, f"bold {color}"), f": {fitting(text, sys.stdout)}")
         console().print(line, soft_wrap=True)
 
     def fail(self, error: LibraError) -> NoReturn:

@@ -29,6 +29,8 @@ _PLAIN = {
     "“": '"',
     "”": '"',
 }
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+del _CONTROLS[ord("\n")]
 
 
 class ReaderLeft(Exception):
@@ -36,15 +38,24 @@ class ReaderLeft(Exception):
 
 
 class _Standard(io.FileIO):
-    """A standard stream whose troubles are told apart from those of other files."""
+    """A standard stream whose troubles are told apart from those of other files.
+
+    They are told once: what comes after is dropped, else Python would try it again as it ends.
+    """
+
+    _broken = False
 
     def write(self, data: Any) -> int | None:  # type: ignore[override]  # None: it would block
         """See `io.FileIO`."""
+        if self._broken:
+            return len(data)
         try:
             return super().write(data)
         except BrokenPipeError:
+            self._broken = True
             raise ReaderLeft from None
         except OSError as error:
+            self._broken = True
             raise LibraError(
                 "output-not-written",
                 f"What was to be printed cannot be written: {os.strerror(error.errno or 0)}.",
@@ -84,17 +95,13 @@ def flush() -> None:
     sys.stderr.flush()
 
 
-def forget() -> None:
-    """Drop what could not be written, so that Python does not try again as it ends."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nothing, descriptor)
-
-
 def fitting(text: str, stream: TextIO) -> str:
-    """The text as the stream can show it, before it is laid out in columns."""
+    """The text as the stream can show it, before it is laid out in columns.
+
+    Control characters are spelled: a name in a file must not steer the terminal.
+    """
     encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, _ERRORS).decode(encoding)
+    return text.translate(_CONTROLS).encode(encoding, _ERRORS).decode(encoding)
 
 
 def _in_plain_words(error: UnicodeError) -> tuple[str, int]:

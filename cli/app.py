@@ -14,7 +14,7 @@ from libra_edge.errors import ExitCode, InputError, LibraError, did_you_mean
 from libra_edge.version import __version__
 
 from ._render import Output, warnings_said
-from ._streams import ReaderLeft, flush, forget, prepare
+from ._streams import ReaderLeft, flush, prepare
 
 
 class Entry(NamedTuple):
@@ -111,7 +111,6 @@ class LazyGroup(TyperGroup):
         try:
             self._main(output, words, extra)
         except ReaderLeft:
-            forget()
             sys.exit(int(ExitCode.READER_LEFT))
 
     def _main(self, output: Output, words: Sequence[str], extra: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -66,8 +65,8 @@ def check(
     say_findings(found.findings)
     errors, doubts, notes = (found.count(level) for level in ("error", "doubt", "note"))
     stops = errors or (strict and doubts)
-    given = [] if robot is None else ["--robot", str(robot)]
-    follow = shlex.join(["libra-edge", "train", str(path), *given, "--out", "runs/first"])
+    given = () if robot is None else ("--robot", robot)
+    follow = ("train", path, *given, "--out", "runs/first")
     output.finish(
         found.to_json() | {"strict": strict},
         f"{path}: {errors} errors, {doubts} warnings, {notes} notes",
@@ -126,7 +125,7 @@ def describe(
         ("feature", "name", "unit", "kind", "limits", "data"),
         [
             (
-                dim.feature,
+                dim.feature.removeprefix("observation."),
                 dim.name,
                 dim.unit,
                 dim.kind or "",

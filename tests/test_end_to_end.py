@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import venv
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.closed_loop import EpisodeResult, open_controller, plan_episodes
 from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
+from tests.packaging.built_wheel import build_wheel
 from tests.runtime.native_build import golden_program, run_golden
 
 ROOT = Path(__file__).parents[1]
@@ -88,14 +88,7 @@ def test_the_policy_listens_to_its_instruction() -> None:
 
 def test_the_wheel_runs_a_release_in_an_empty_environment(release: Path, tmp_path: Path) -> None:
     """What a field laptop has: the wheel with the simulator, no PyTorch, no repository."""
-    sources = ["pyproject.toml", "README.md", "LICENSE", "libra_edge", "cli", "targets"]
-    (tmp_path / "source").mkdir()
-    subprocess.run(
-        ["cp", "-r", *sources, "calibration", str(tmp_path / "source")], cwd=ROOT, check=True
-    )
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
-    subprocess.run([*build, "-w", str(tmp_path), str(tmp_path / "source")], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     venv.create(tmp_path / "field", with_pip=True)
     python = tmp_path / "field/bin/python"
     constraints = ROOT / "constraints.txt"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import re
 import subprocess
@@ -9,11 +12,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from packaging.requirements import Requirement
+
+from libra_edge.catalog import list_targets
+from libra_edge.runtime.build import source_hash
+from tests.packaging.built_wheel import build_wheel, copy_sources
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 HEAVY = ("torch", "onnx", "onnxruntime", "transformers", "mujoco", "pyarrow", "av", "safetensors")
+SHIPPED = "libra_edge/runtime/shipped/"
 FIELD_MODULES = (
     "libra_edge.cli.app",
     "libra_edge.cli.inspect",
@@ -30,19 +39,12 @@ FIELD_MODULES = (
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("wheel")
-    # A copy: building in the tree would leave build/ behind and pick up stale files from it.
-    tracked = ["pyproject.toml", "README.md", "LICENSE", "libra_edge", "cli", "targets"]
-    copy = folder / "source"
-    copy.mkdir()
-    subprocess.run(["cp", "-r", *tracked, "calibration", str(copy)], cwd=ROOT, check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(copy)],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = folder.glob("*.whl")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()
 
@@ -73,8 +75,51 @@ def test_the_wheel_holds_data_and_native_sources(wheel_names: list[str]) -> None
     assert not expected - set(wheel_names)
 
 
-def test_the_wheel_holds_no_built_or_test_file(wheel_names: list[str]) -> None:
-    assert not [name for name in wheel_names if re.search(r"\.(so|o|pyc)$|/tests?/", name)]
+def test_the_wheel_ships_the_native_runtime_of_every_target(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        index = json.loads(archive.read(f"{SHIPPED}index.json"))
+        assert index["sources"] == source_hash()
+        for target in list_targets().values():
+            name = f"liblibra_edge-{target.arch}-{target.glibc}.so"
+            content = archive.read(SHIPPED + name)
+            assert hashlib.sha256(content).hexdigest() == index["sha256"][name]
+            machine = ELFFile(io.BytesIO(content)).get_machine_arch()
+            assert {"x64": "x86_64", "AArch64": "aarch64"}[machine] == target.arch.split("-")[0]
+
+
+def test_the_wheel_holds_no_other_built_or_test_file(wheel_names: list[str]) -> None:
+    others = [name for name in wheel_names if not name.startswith(SHIPPED)]
+    assert not [name for name in others if re.search(r"\.(so|o|pyc)$|/tests?/", name)]
+
+
+def test_only_a_wheel_with_libraries_needs_the_compiler(tmp_path: Path) -> None:
+    """Not an sdist, not an editable install, and not a wheel that leaves them out by name."""
+    code = (
+        "import json, wheel_backend as backend\n"
+        "none = {'native-libraries': 'none'}\n"
+        "hooks = [backend.get_requires_for_build_wheel()]\n"
+        "hooks += [backend.get_requires_for_build_wheel(none)]\n"
+        "hooks += [backend.get_requires_for_build_editable()]\n"
+        "hooks += [backend.get_requires_for_build_sdist()]\n"
+        "print(json.dumps([any('ziglang' in line for line in needed) for needed in hooks]))\n"
+        f"print(backend.build_sdist({str(tmp_path)!r}))"
+    )
+    source = copy_sources(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True
+    )
+    lines = run.stdout.splitlines()
+    needs = next(line for line in lines if line.startswith("["))
+    assert json.loads(needs) == [True, False, False, False]
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path)]
+    pip += ["--config-settings", "native-libraries=none", str(tmp_path / lines[-1])]
+    subprocess.run(pip, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert not [name for name in names if name.startswith(SHIPPED)]
+    assert "libra_edge/runtime/include/libra_edge.h" in names
+    assert "libra_edge/targets/cpu-x86_64.toml" in names
 
 
 def test_every_package_is_listed() -> None:

@@ -47,6 +47,7 @@ def main() -> None:
     """Compile, prove, run."""
     shown = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
     checkpoint, heldout = str(shown / "checkpoint"), str(shown / "heldout")
+    training = str(shown / "training")
     show("Compile a trained checkpoint into a release")
     libra_edge("compile", checkpoint, "--data", heldout, "--out", RELEASE, "--force")
     show("Run the release through its C runtime")
@@ -60,9 +61,17 @@ def main() -> None:
         libra_edge("simulate", RELEASE, "--replay", heldout)
     show("What you have")
     print(f"The release:          {RELEASE}")
-    print(f"What is in it:        libra-edge inspect {RELEASE}")
-    print(f"Is it the policy?     libra-edge verify {RELEASE} --checkpoint {checkpoint}")
-    print(f"As one file:          libra-edge pack {RELEASE}")
+    follow = {
+        "What is in it:": ("inspect", RELEASE),
+        "Is it the policy?": ("verify", RELEASE, "--checkpoint", checkpoint, "--data", heldout),
+        "As one file:": ("pack", RELEASE),
+        "In 8-bit integers:": (
+            *("compile", checkpoint, "--data", heldout, "--recipe", "int8"),
+            *("--calibrate", training, "--out", f"{RELEASE}-int8", "--force"),
+        ),
+    }
+    for title, words in follow.items():
+        print(f"{title:22}{shlex.join(['libra-edge', *words])}")
     print("(activate the environment first: source .venv/bin/activate)")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,14 +17,28 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from libra_edge.errors import InputError, LibraError, did_you_mean
+from libra_edge.runtime.libraries import is_shipped
+from libra_edge.user_cache import cache_folder, make_writable
 
 DISTRIBUTION = "libra-edge"
 NEEDED_PYTHON = (3, 11)
 COMPILER_TIMEOUT_S = 60.0
+IMPORT_TIMEOUT_S = 300.0
 SHOWN = 4  # misfits named per extra; the fix is the same for all
 _RENDERERS = {
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
     "egl": ("libEGL.so.1",),
+}
+
+# What the commands of an extra import: a package may need another that it does not name.
+_MODULES = {
+    "compile": (
+        "libra_edge.compiler.pipeline",
+        "libra_edge.data.lerobot",
+        "modelopt.torch.quantization",
+    ),
+    "sim": ("libra_edge.data.collect", "metaworld", "mujoco"),
+    "train": ("libra_edge.training.run", "torch.utils.tensorboard"),
 }
 
 Status = Literal["ok", "missing", "optional"]
@@ -68,7 +83,10 @@ def examine(wanted: frozenset[str] = frozenset()) -> list[Check]:
     wanted = wanted | ({"compile", "train", "sim"} if "dev" in wanted else set())
     checks = [_python(), _system(), _packages(None, required=True)]
     checks += [_packages(extra, required=extra in wanted) for extra in known]
+    checks += [_imports(extra) for extra in sorted(wanted & _MODULES.keys())]
     checks += [
+        _cache(),
+        _native_library(),
         _onnxruntime_library(required="compile" in wanted),
         _compiler(required="compile" in wanted),
         _renderer(required="sim" in wanted),
@@ -142,6 +160,37 @@ def _requirements(extra: str | None) -> Iterator[Requirement]:
 
 def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _imports(extra: str) -> Check:
+    """Whether the commands of an extra start at all, in a process of their own."""
+    modules = _MODULES[extra]
+    command = [sys.executable, "-W", "ignore", "-c", f"import {', '.join(modules)}"]
+    name, needed = f"commands of {extra}", ", ".join(modules)
+    fix = f"pip install --force-reinstall '{DISTRIBUTION}[{extra}]'"
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Check(name, "missing", f"no start within {IMPORT_TIMEOUT_S:g} s", needed, fix)
+    if run.returncode == 0:
+        return Check(name, "ok", "all start", needed)
+    why = (run.stderr.strip().splitlines() or [f"status {run.returncode}"])[-1]
+    if lacking := re.fullmatch(r"ModuleNotFoundError: No module named '([\w.]+)'", why):
+        fix = f"pip install {lacking[1].split('.')[0]}"
+    return Check(name, "missing", why, needed, fix)
+
+
+def _cache() -> Check:
+    try:
+        folder = make_writable(cache_folder(""))
+    except LibraError as error:
+        return Check("cache", "missing", error.fact, "a folder to write to", error.remedy)
+    return Check("cache", "ok", str(folder), "a folder to write to")
+
+
+def _native_library() -> Check:
+    found = "shipped" if is_shipped() else "compiled on first use, in about a minute"
+    return Check("native runtime", "ok", found, "shipped, or a compiler")
 
 
 def _onnxruntime_library(*, required: bool) -> Check:

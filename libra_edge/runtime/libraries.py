@@ -62,6 +62,11 @@ def native_library(
         return content
 
 
+def is_shipped() -> bool:
+    """Whether this installation came with libraries, so that a first compile needs none built."""
+    return (SHIPPED / INDEX).is_file()
+
+
 def write_shipped(folder: Path, targets: set[tuple[str, str]], on_progress: OnProgress) -> None:
     """Fill a wheel's folder of libraries.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import PathLike
+
 from libra_edge.data.examine import Expectation
 from libra_edge.data.lerobot.robot import RobotFile, read_robot
 from libra_edge.paths import StrPath
@@ -27,7 +29,7 @@ def expectation(
     Raises:
         InputError: the description or the recipe is not valid.
     """
-    described = read_robot(robot) if isinstance(robot, StrPath) else robot
+    described = read_robot(robot) if isinstance(robot, str | PathLike) else robot
     return Expectation(
         robot=None if described is None else described.embodiment,
         guessed=() if described is None else described.guessed,
