@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.attacks.engines import faults_claims, faults_inputs, faults_operators
+from tests.attacks.engines import faults_claims, faults_graphs, faults_inputs, faults_operators
 from tests.attacks.engines.faults import FAULTS, PLACES, Case
 
-__all__ = ["FAULTS", "PLACES", "Case", "faults_claims", "faults_inputs", "faults_operators"]
+__all__ = [
+    "FAULTS",
+    "PLACES",
+    "Case",
+    "faults_claims",
+    "faults_graphs",
+    "faults_inputs",
+    "faults_operators",
+]
