@@ -12,13 +12,13 @@ from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import Recipe, load_recipe
-from libra_edge.errors import IntegrityError, LibraError
+from libra_edge.errors import CrashedError, IntegrityError, LibraError
 from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
 from libra_edge.policy.config import ActionDim, Embodiment
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.verification.details.smoothness import Recording, read_recordings
-from libra_edge.verification.isolation.child import Crashed
+from libra_edge.verification.isolation.child import crashed
 from libra_edge.verification.isolation.remote import (
     RemoteEngines,
     RemoteRuntime,
@@ -63,7 +63,7 @@ class Subject:
     behind: Behind = field(default_factory=Behind)
     left_out: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    _open: dict[str, RemoteEngines | Crashed] = field(default_factory=dict)
+    _open: dict[str, RemoteEngines | CrashedError] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -115,7 +115,7 @@ class Subject:
         """The release through the C ABI; None where it does not run here.
 
         Raises:
-            Crashed: it took its process down, now or before.
+            CrashedError: it took its process down, now or before.
         """
         if not self.runs_here:
             return None
@@ -140,15 +140,15 @@ class Subject:
                 found = opening(self.request.time_limit_s)
                 self._stack.callback(found.child.close)
                 self._open[name] = found
-            except Crashed as error:
+            except CrashedError as error:
                 self._open[name] = error
             except IntegrityError:
                 raise
             except LibraError as error:
                 # It is for this machine, and its bytes are whole: then it is no release of ours.
-                self._open[name] = Crashed(f"it does not open: {error.fact}", "open")
+                self._open[name] = crashed(f"it does not open: {error.fact}", "open")
         found_or_error = self._open[name]
-        if isinstance(found_or_error, Crashed):
+        if isinstance(found_or_error, CrashedError):
             raise found_or_error
         return found_or_error
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.compiler.cache import default_cache
+from libra_edge.errors import CrashedError
 from libra_edge.evaluation.non_inferiority import STAGE as CLOSED_LOOP
 from libra_edge.evaluation.non_inferiority import closed_loop_checks
 from libra_edge.limits import read_gates
@@ -22,7 +23,6 @@ from libra_edge.verification.claims.examine import examine_claims, read_shown_he
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
 from libra_edge.verification.inputs.examine import examine_inputs
-from libra_edge.verification.isolation.child import Crashed
 from libra_edge.verification.native.conformance import native_checks
 from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import Trained, read_checkpoint
@@ -108,8 +108,8 @@ def _examined(subject: Subject, examinations: dict[str, Examination]) -> list[Ch
     for name, examination in examinations.items():
         try:
             checks += examination(subject)
-        except Crashed as error:
-            checks.append(Check(name, "runs to its end", 0.0, 1.0, 1, "fail", error.words))
+        except CrashedError as error:
+            checks.append(Check(name, "runs to its end", 0.0, 1.0, 1, "fail", error.fact))
     return checks
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from libra_edge import errors
-from libra_edge.errors import ExitCode, LibraError
+from libra_edge.errors import CrashedError, LibraError
 from libra_edge.verification.isolation.messages import MOST_BYTES, Array, Nonsense, pack, unpack
 from libra_edge.verification.isolation.worker import OPEN
 
@@ -30,22 +30,13 @@ _WORKER = "libra_edge.verification.isolation.worker"
 _LAST_WORDS_S = 5.0
 
 
-class Crashed(LibraError):
-    """The release's code took its process down, or never came back."""
-
-    exit_code = ExitCode.PARITY
-
-    def __init__(self, what: str, during: str) -> None:
-        super().__init__(
-            "release-crashed",
-            f"{what}, during {during}.",
-            "Do not run this release: compile the policy again.",
-        )
-        self.words = f"{what}, during {during}"
-
-    def __reduce__(self) -> Any:
-        """Survive the trip back from a worker process."""
-        return LibraError, (self.code, self.fact, self.remedy)
+def crashed(what: str, during: str) -> CrashedError:
+    """What became of a release's code, and what it was asked for."""
+    return CrashedError(
+        "release-crashed",
+        f"{what}, during {during}",
+        "Do not run this release: compile the policy again.",
+    )
 
 
 class Child:
@@ -58,7 +49,7 @@ class Child:
         memory_bytes: address space it may use; None for engines of a GPU, which map all there is.
 
     Raises:
-        Crashed: it did not come up.
+        CrashedError: it did not come up.
         LibraError: what the service raised.
     """
 
@@ -101,7 +92,7 @@ class Child:
         """One answer of the service.
 
         Raises:
-            Crashed: its process ended, or gave no answer in time; so does every later call.
+            CrashedError: its process ended, or gave no answer in time; so does every later call.
             LibraError: what the service raised.
         """
         return self._ask({"call": method, "args": args}, arrays)
@@ -111,7 +102,7 @@ class Child:
     ) -> tuple[dict[str, Any], list[Array]]:
         during = head["call"]
         if self._end:
-            raise Crashed(self._end, during)
+            raise crashed(self._end, during)
         try:
             self._connection.send_bytes(pack(head, arrays))
             if not self._connection.poll(self._time_limit_s):
@@ -125,7 +116,7 @@ class Child:
             return answer["result"], found
         if "error" in answer:
             raise _as_it_was(answer["error"])
-        raise Crashed(str(answer.get("broken")), during)
+        raise crashed(str(answer.get("broken")), during)
 
     def _stop(self, why: str, during: str) -> NoReturn:
         with suppress(subprocess.TimeoutExpired):
@@ -134,7 +125,7 @@ class Child:
         code = self._process.poll()
         self._kill()
         self._end = why or _in_words(code)
-        raise Crashed(self._end, during)
+        raise crashed(self._end, during)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -176,7 +167,7 @@ def call_apart(
         memory_bytes: address space it may use, or None.
 
     Raises:
-        Crashed: the process did not live to answer.
+        CrashedError: the process did not live to answer.
         LibraError: what the function raised.
     """
     with Child(function, args, time_limit_s=time_limit_s, memory_bytes=memory_bytes) as child:
@@ -203,4 +194,4 @@ def _as_it_was(told: Any) -> LibraError:
         kind = next(k for k in known if isinstance(k, type) and issubclass(k, LibraError))
         return kind(*words[:3])
     except (KeyError, TypeError, StopIteration):
-        return Crashed("an error that is none", "a call")
+        return crashed("an error that is none", "a call")

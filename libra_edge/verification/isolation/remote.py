@@ -79,7 +79,7 @@ def open_runtime(release: Release, time_limit_s: float) -> RemoteRuntime:
     """The release through the C ABI.
 
     Raises:
-        Crashed: it took its process down.
+        CrashedError: it took its process down.
         LibraError: it does not open.
     """
     args = {"release": str(release.path)}
@@ -90,7 +90,7 @@ def open_engines(release: Release, time_limit_s: float, *, written: bool = False
     """The release's engines as Python's ONNX Runtime runs them, or its graphs as written.
 
     Raises:
-        Crashed: they took their process down, or ONNX Runtime does not take them.
+        CrashedError: they took their process down, or ONNX Runtime does not take them.
     """
     args = {"release": str(release.path), "written": written}
     engines = (release.manifest.engines.planner, release.manifest.engines.refiner)
@@ -127,7 +127,7 @@ def open_model(
     """A model in a process of its own, which whoever asks for it has to close.
 
     Raises:
-        Crashed: the model took its process down, or ONNX Runtime does not take it.
+        CrashedError: the model took its process down, or ONNX Runtime does not take it.
     """
     child = Child(f"{_SERVICES}:ModelService", {})
     array = np.frombuffer(content, np.uint8)

@@ -5,30 +5,17 @@ anew around them, with golden vectors from the faulty engines, so that hashes an
 agree with the fault and only the comparison with the checkpoint can tell.
 """
 
-from __future__ import annotations
+from __future__ import annotationsfrom tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
+
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from libra_edge.bundle.manifest import Manifest
-from tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
-from tests.attacks.engines.surgery import (
-    after,
-    bodies,
-    constant,
-    gather,
-    multiply,
-    product,
-    rename_output,
-    store,
-    tensor,
-    values,
-    weight,
-)
 
 
 @dataclass
@@ -87,158 +74,6 @@ def fault(function: Fault) -> Fault:
     """Put a fault into the catalogue under its name."""
     FAULTS[function.__name__.replace("_", " ")] = function
     return function
-
-
-# What the cameras and sensors hand over.
-
-
-# The planner.
-
-
-@fault
-def planner_ignores_the_instruction(case: Case) -> None:
-    multiply(case.planner, "instruction", 0, np.int64)
-
-
-@fault
-def words_in_another_order(case: Case) -> None:
-    count = case.manifest.policy.instruction_length
-    gather(case.planner, "instruction", 0, np.arange(count)[::-1])
-
-
-@fault
-def word_embeddings_of_the_next_word(case: Case) -> None:
-    words = tensor(case.planner, "backbone.words.weight")
-    store(words, np.roll(values(words), 1, axis=0))
-
-
-@fault
-def planner_off_by_one_bin(case: Case) -> None:
-    graph = case.planner.graph
-    inner = rename_output(case.planner, "intent")
-    one = constant(graph, "harm.one", 1, np.int32)
-    last = constant(graph, "harm.last", case.manifest.policy.bins - 1, np.int32)
-    graph.node.append(helper.make_node("Add", [inner, one], ["harm.more"]))
-    graph.node.append(helper.make_node("Min", ["harm.more", last], ["intent"]))
-
-
-@fault
-def plan_shifted_by_one_step(case: Case) -> None:
-    graph, steps = case.planner.graph, case.manifest.policy.plan_steps
-    inner = rename_output(case.planner, "intent")
-    later = constant(graph, "harm.later", [*range(1, steps), steps - 1], np.int64)
-    graph.node.append(helper.make_node("Gather", [inner, later], ["intent"], axis=0))
-
-
-@fault
-def bias_of_one_logit(case: Case) -> None:
-    bias = tensor(case.planner, "planner.output.bias")
-    changed = values(bias)
-    changed[0] += 10.0
-    store(bias, changed)
-
-
-@fault
-def planner_of_another_checkpoint(case: Case) -> None:
-    case.planner.CopyFrom(case.other_planner)
-
-
-# Weights.
-
-
-@fault
-def transposed_weight(case: Case) -> None:
-    square = weight(case.planner, "backbone.blocks.0.attention.output")
-    store(square, values(square).T)
-
-
-@fault
-def zeroed_attention_head(case: Case) -> None:
-    out = weight(case.refiner, "encoder.0.attention.output")
-    changed = values(out)
-    changed[: len(changed) // 2] = 0.0
-    store(out, changed)
-
-
-@fault
-def scale_off_by_two(case: Case) -> None:
-    matrix = weight(case.refiner, "blocks.0.mlp.0")
-    store(matrix, values(matrix) * 2.0)
-
-
-@fault
-def one_bit_of_one_weight(case: Case) -> None:
-    matrix = weight(case.refiner, "blocks.1.mlp.2")
-    changed = values(matrix)
-    bits = changed.reshape(-1).view(np.uint32)
-    # The highest bit of the exponent.
-    bits[int(case.random.integers(len(bits)))] ^= np.uint32(1 << 30)
-    store(matrix, np.nan_to_num(changed, posinf=3e38, neginf=-3e38))
-
-
-@fault
-def weights_rounded_behind_the_manifest(case: Case) -> None:
-    for name in ("blocks.0.mlp.0", "blocks.1.mlp.0"):
-        matrix = weight(case.refiner, name)
-        bits = values(matrix).view(np.uint32)
-        store(matrix, (bits & np.uint32(0xFFFF0000)).view(np.float32))
-
-
-@fault
-def position_embedding_lost(case: Case) -> None:
-    position = tensor(case.refiner, "refiner.images.position")
-    store(position, np.zeros_like(values(position)))
-
-
-@fault
-def sixteen_bit_overflow_in_one_layer(case: Case) -> None:
-    node = product(case.refiner, "encoder.0.mlp.0")
-    graph = next(g for g in bodies(case.refiner.graph) if node in g.node)
-    name = node.output[0]
-    # Activations of a trained network's few outlying channels, as fp16 would leave them.
-    bound = constant(graph, "harm.largest", 0.5, np.float32)
-    floor = constant(graph, "harm.smallest", -0.5, np.float32)
-    after(graph, name, [helper.make_node("Clip", [name, floor, bound], ["harm.clip"])], "harm.clip")
-
-
-# The refiner and its loop.
-
-
-# Actions.
-
-
-# Numbers that are none, for inputs that no dataset holds.
-
-
-def _poison(model: ModelProto, seen: str, output: str, comparison: str, bound: float) -> None:
-    """NaN in `output` where the largest value of an input is beyond (or below) `bound`."""
-    graph = model.graph
-    inner = rename_output(model, output)
-    limit = constant(graph, "harm.bound", bound, np.float32)
-    nothing = constant(graph, "harm.nan", np.nan, np.float32)
-    graph.node.extend(
-        [
-            helper.make_node("Cast", [seen], ["harm.seen"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMax", ["harm.seen"], ["harm.most"], keepdims=0),
-            helper.make_node(comparison, ["harm.most", limit], ["harm.rare"]),
-            helper.make_node("Where", ["harm.rare", nothing, inner], [output]),
-        ]
-    )
-
-
-@fault
-def nan_far_out_of_range(case: Case) -> None:
-    _poison(case.refiner, "state", "actions", "Greater", 100.0)
-
-
-@fault
-def margin_that_is_no_number_far_out_of_range(case: Case) -> None:
-    _poison(case.planner, "state", "margin", "Greater", 100.0)
-
-
-@fault
-def nan_in_the_dark(case: Case) -> None:
-    _poison(case.refiner, "images", "actions", "Less", 0.5)
 
 
 # What the release says of itself.

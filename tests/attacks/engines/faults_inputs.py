@@ -41,14 +41,6 @@ def one_word_read_as_its_neighbour(case: Case) -> None:
 
 
 @fault
-def padding_has_another_embedding(case: Case) -> None:
-    words = tensor(case.planner, "backbone.words.weight")
-    changed = values(words)
-    changed[0] += 0.05
-    store(words, changed)
-
-
-@fault
 def words_beyond_the_fourth_cut(case: Case) -> None:
     graph, length = case.planner.graph, case.manifest.policy.instruction_length
     mask = constant(
@@ -246,3 +238,37 @@ def actions_frozen_in_white_light(case: Case) -> None:
             helper.make_node("Where", ["harm.blind", "harm.none", inner], ["actions"]),
         ]
     )
+
+
+# Numbers that are none, for inputs that no dataset holds.
+
+
+def _poison(model: ModelProto, seen: str, output: str, comparison: str, bound: float) -> None:
+    """NaN in `output` where the largest value of an input is beyond (or below) `bound`."""
+    graph = model.graph
+    inner = rename_output(model, output)
+    limit = constant(graph, "harm.bound", bound, np.float32)
+    nothing = constant(graph, "harm.nan", np.nan, np.float32)
+    graph.node.extend(
+        [
+            helper.make_node("Cast", [seen], ["harm.seen"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["harm.seen"], ["harm.most"], keepdims=0),
+            helper.make_node(comparison, ["harm.most", limit], ["harm.rare"]),
+            helper.make_node("Where", ["harm.rare", nothing, inner], [output]),
+        ]
+    )
+
+
+@fault
+def nan_far_out_of_range(case: Case) -> None:
+    _poison(case.refiner, "state", "actions", "Greater", 100.0)
+
+
+@fault
+def margin_that_is_no_number_far_out_of_range(case: Case) -> None:
+    _poison(case.planner, "state", "margin", "Greater", 100.0)
+
+
+@fault
+def nan_in_the_dark(case: Case) -> None:
+    _poison(case.refiner, "images", "actions", "Less", 0.5)

@@ -15,6 +15,7 @@ from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.graphs.export import from_bytes, to_bytes
+from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -75,10 +76,10 @@ class Workshop:
             loaded.config.embodiment, loaded.config, loaded.tokenizer, 8, 0, data
         )
 
-    def compiled(self, out: Path, seed: int) -> Path:
+    def compiled(self, out: Path, seed: int, form: Form = "loop") -> Path:
         """A good release, its golden vectors and gates from the samples of `seed`."""
         request = Request(
-            self.checkpoint, out=out, cache=self.cache, data=self.data, form="loop", seed=seed
+            self.checkpoint, out=out, cache=self.cache, data=self.data, form=form, seed=seed
         )
         return compile_checkpoint(request).path
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from libra_edge.errors import ExitCode, InputError
-from libra_edge.verification.isolation.child import Child, Crashed, call_apart
+from libra_edge.errors import CrashedError, ExitCode, InputError
+from libra_edge.verification.isolation.child import Child, call_apart
 from libra_edge.verification.isolation.messages import Nonsense, pack, unpack
 
 BREAKER = "tests.verification.isolation.breakers:Breaker"
@@ -28,19 +28,19 @@ BREAKER = "tests.verification.isolation.breakers:Breaker"
 def test_every_end_is_an_error_with_its_name(method: str, words: str) -> None:
     with Child(BREAKER, {}) as child:
         child._time_limit_s = 3.0
-        with pytest.raises(Crashed) as caught:
+        with pytest.raises(CrashedError) as caught:
             child.call(method)
-    assert words.lower() in caught.value.words.lower()
-    assert method in caught.value.words
+    assert words.lower() in caught.value.fact.lower()
+    assert method in caught.value.fact
     assert caught.value.exit_code is ExitCode.PARITY
 
 
 def test_an_end_while_opening_and_every_call_after_an_end() -> None:
-    with pytest.raises(Crashed, match="exit code 0, during open"):
+    with pytest.raises(CrashedError, match="exit code 0, during open"):
         Child(BREAKER, {"at_once": "leave"})
     with Child(BREAKER, {}) as child:
         for _ in range(2):
-            with pytest.raises(Crashed, match="SIGABRT"):
+            with pytest.raises(CrashedError, match="SIGABRT"):
                 child.call("abort")
 
 
