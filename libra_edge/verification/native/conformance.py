@@ -132,9 +132,10 @@ def run_scripts(release: Release, timeout_s: float = TIMEOUT_S) -> Found:
 
 def _run_child(folder: Path, timeout_s: float) -> str:
     """How the child ended; nothing where it did as it should."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    # The child works in another folder, where relative paths would lead nowhere.
+    paths = [str(Path(path).resolve()) for path in sys.path if Path(path).is_dir()]
     environment = {
-        **kept,
+        **{"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": os.pathsep.join(paths)},
         **{"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")},
         **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     }

@@ -226,6 +226,22 @@ def late_plans(desk: Desk) -> None:
             pair.stats()
 
 
+def plans_of_one_step(desk: Desk) -> None:
+    """Two plans of one step: the first counts, whatever the second has seen."""
+    with desk.pair() as pair:
+        loop = Loop(pair, Observer(desk.subject, 31))
+        loop.start(_patient(refill_at=desk.subject.contract.chunks_per_plan))
+        for i in range(3 * desk.subject.contract.plan_steps):
+            for _ in range(1 + i % 3):
+                loop.observe()
+                for piece in (abi.PLAN_BEGIN, abi.PLAN_END):
+                    pair.work(piece)
+            for piece in (abi.REFINE_BEGIN, abi.REFINE_END):
+                pair.work(piece)
+            loop.tick()
+        pair.stats()
+
+
 def between_claim_and_run(desk: Desk) -> None:
     """What is seen and told after an engine took its work is for the next call."""
     with desk.pair() as pair:
@@ -308,6 +324,7 @@ SCRIPTS: dict[str, Script] = {
     "async: faults and their latch": faults,
     "async: resets with engines under way": resets_in_flight,
     "async: plans and chunks that come late": late_plans,
+    "async: two plans of one step": plans_of_one_step,
     "async: claimed, seen, run": between_claim_and_run,
     "async: fewer chunks of a plan": fewer_chunks,
     "async: anything, 1": any_order(41),
