@@ -1,17 +1,19 @@
 """`make gpu-check`: what an NVIDIA GPU makes of our policies, with the parity of every figure.
 
-    python benchmarks/gpu_check.py [--kit FOLDER] [--out FOLDER]
+    python benchmarks/gpu_check.py [--kit FOLDER [--export]] [--out FOLDER]
     python benchmarks/gpu_check.py --prepare FOLDER [--release RTX4090_RELEASE]
 
 The second form exports on a machine with the compiler what a GPU machine without it needs. Writes
 `gpu-check.md` and `gpu-check.json`. Exit code 0: all met; 1: something failed; 2: there is no GPU,
-and nothing was written.
+and nothing was written;
+unusable arguments exit with 2 as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ from gpu.torch_engines import PRECISIONS
 NO_GPU = 2
 # Of a policy: observations that parity is judged on, and how much of the time it gets.
 SAMPLES = {"demo": 32, "wide": 8, "paper": 1}
-SHARES = {"demo": 1.0, "wide": 0.6, "paper": 0.5}
+SHARES = {"demo": 1.0, "wide": 0.4, "paper": 0.4}
 CONDITIONS = (
     "batch 1; engines of a policy and precision take turns in one process; Python's garbage "
     "collector off while timing; p99.9 from 1000 calls on",
@@ -55,6 +57,8 @@ def main() -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("There is no NVIDIA GPU that PyTorch can use: nothing was measured.", file=sys.stderr)
         return NO_GPU
+    if options.export:
+        prepare(options.kit, options.release)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     report, rows = check(options)
     failed = [r for r in rows if r.judged and not r.passed]
@@ -64,7 +68,9 @@ def main() -> int:
         return NO_GPU
     for row in failed:
         print(f"failed: {row.precision} {row.name}, {row.situation}: {row.why or row.checks}")
-    return 1 if failed or not report["refusal"]["met"] else 0
+    sys.stdout.flush()
+    # Not through destructors: a provider that fails in one would end the process with its code.
+    os._exit(1 if failed or not report["refusal"]["met"] else 0)
 
 
 def arguments() -> argparse.Namespace:
@@ -74,14 +80,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/measurements")
     parser.add_argument("--policies", default="demo,wide,paper")
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
-    parser.add_argument("--alone-s", type=float, default=25.0, help="per policy and precision")
-    parser.add_argument("--beside-s", type=float, default=10.0, help="and setting of priorities")
+    parser.add_argument("--alone-s", type=float, default=60.0, help="per policy and precision")
+    parser.add_argument("--beside-s", type=float, default=60.0, help="and setting of priorities")
     parser.add_argument("--power-s", type=float, default=3.0)
+    parser.add_argument("--samples", type=int, help="fewer observations, to try this program out")
     parser.add_argument("--note", action="append", default=[], help="a sentence for the page")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--prepare", type=Path, help="export what a GPU machine needs, and end")
     parser.add_argument("--release", type=Path, help="with --prepare: an rtx4090 release")
-    return parser.parse_args()
+    parser.add_argument("--export", action="store_true", help="fill --kit here first")
+    options = parser.parse_args()
+    if options.export and options.kit is None:
+        parser.error("--export needs --kit: the folder to fill")
+    if options.kit is not None and not options.export and not (options.kit / "fp32").is_dir():
+        parser.error(f"{options.kit} is no kit: make one with --prepare or --export")
+    unknown = set(options.policies.split(",")) - SAMPLES.keys()
+    unknown |= set(options.precisions.split(",")) - set(PRECISIONS)
+    if unknown:
+        parser.error(f"not known: {', '.join(sorted(unknown))}")
+    return options
 
 
 def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
@@ -101,7 +118,7 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
     }
     rows: list[Row] = []
     for name in options.policies.split(","):
-        case = make_case(name, SAMPLES[name], options.device)
+        case = make_case(name, options.samples or SAMPLES[name], options.device)
         sizes = " + ".join(f"{count / 1e6:.1f} M" for count in case.parameters)
         weights = "" if case.trained else ", random weights"
         report["policies"][name] = f"{name.capitalize()} policy, {sizes} parameters{weights}"
@@ -144,14 +161,15 @@ def provider_facts(kit: Path | None) -> dict[str, str]:
 
 def refused(kit: Path | None, facts: dict[str, str]) -> dict[str, Any]:
     """Whether an rtx4090 release is refused in one sentence where it has to be."""
-    if kit is None or not facts or not (kit / MANIFEST).exists():
-        return {"met": True, "why": "No rtx4090 release was given.", "words": "nothing to refuse."}
-    found = refusal(kit / MANIFEST, facts)
+    if not facts:
+        return {"met": True, "why": "", "words": "there is no GPU to refuse anything on."}
+    given = kit is not None and (kit / MANIFEST).exists()
+    found = refusal(kit / MANIFEST if kit is not None and given else None, facts)
+    source = "a release's manifest" if given else "the target's profile"
     count, wanted = len(found["capability_sentences"]), found["needs_capability"]
     found["words"] = (
         f"{count} sentence about the compute capability (release {wanted}, "
-        f"this GPU {facts['compute_capability']}), from the manifest alone, before anything of "
-        "the release is loaded."
+        f"this GPU {facts['compute_capability']}), from {source}, before anything is loaded."
     )
     return found
 
@@ -159,8 +177,10 @@ def refused(kit: Path | None, facts: dict[str, str]) -> dict[str, Any]:
 def write(out: Path, report: dict[str, Any], rows: Sequence[Row]) -> None:
     """Both files."""
     out.mkdir(parents=True, exist_ok=True)
-    body = {**report, "rows": [row.to_json() for row in rows]}
-    (out / "gpu-check.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    head = json.dumps(report, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(row.to_json()) for row in rows)
+    text = f'{head},\n "rows": [\n{lines}\n]\n}}\n'
+    (out / "gpu-check.json").write_text(text, encoding="utf-8")
     (out / "gpu-check.md").write_text(page(report, rows, report["notes"]), encoding="utf-8")
 
 

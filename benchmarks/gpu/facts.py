@@ -14,8 +14,16 @@ from typing import Any
 import torch
 from baseline import cpu_model
 
-from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
+from libra_edge.bundle.compatibility import (
+    CPU,
+    Needs,
+    device_of,
+    mismatches,
+    needs_of,
+    this_device,
+)
 from libra_edge.bundle.manifest import parse_manifest
+from libra_edge.catalog import load_target
 
 _FIELDS = {
     "name": "name",
@@ -74,8 +82,13 @@ def host_facts() -> dict[str, str]:
     }
 
 
-def refusal(manifest: Path, facts: dict[str, str]) -> dict[str, Any]:
-    """How an rtx4090 release is judged on this GPU, before anything of it is loaded."""
+def refusal(manifest: Path | None, facts: dict[str, str]) -> dict[str, Any]:
+    """How an rtx4090 release is judged on this GPU, before anything of it is loaded.
+
+    Args:
+        manifest: of such a release, or None for what the target's profile says all of them need.
+        facts: of this GPU.
+    """
     versions = {"driver": facts["driver"]} if "driver" in facts else {}
     device = replace(
         this_device(),
@@ -84,7 +97,7 @@ def refusal(manifest: Path, facts: dict[str, str]) -> dict[str, Any]:
         versions=versions | {"cuda": facts["cuda_of_pytorch"]},
         unknown=frozenset() if versions else frozenset({"driver"}),
     )
-    needs = needs_of(parse_manifest(manifest.read_bytes()))
+    needs = profile_needs() if manifest is None else needs_of(parse_manifest(manifest.read_bytes()))
     found = mismatches(needs, device)
     capability = [m.sentence for m in found if m.code == "compute-capability-mismatch"]
     fits = needs.compute_capability == device.compute_capability
@@ -95,6 +108,19 @@ def refusal(manifest: Path, facts: dict[str, str]) -> dict[str, Any]:
         "capability_sentences": capability,
         "met": len(capability) == (0 if fits else 1),
     }
+
+
+def profile_needs() -> Needs:
+    """What every rtx4090 release needs, whatever policy is in it."""
+    target = device_of(load_target("rtx4090"))
+    return Needs(
+        "an rtx4090 release",
+        target.arch,
+        target.glibc,
+        target.providers - {CPU},
+        target.compute_capability,
+        versions=target.versions,
+    )
 
 
 def power(call: Callable[[], object], duration_s: float) -> dict[str, float] | None:

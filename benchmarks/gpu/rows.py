@@ -31,7 +31,7 @@ from libra_edge.catalog import load_recipe
 from libra_edge.parity.gates import Check, Outputs, compare, run_engines
 from libra_edge.parity.samples import Sample
 
-EAGER, GRAPH, ORT, ORT_GRAPH = "PyTorch eager", "PyTorch CUDA graph", "CUDA provider", ""
+EAGER, GRAPH, ORT = "PyTorch eager", "PyTorch CUDA graph", "CUDA provider"
 ORT_GRAPH = "CUDA provider, CUDA graph"
 NAIVE, SPLIT, LOOP, UNROLLED = "naive", "split", "fused, loop", "fused, unrolled"
 ALONE, BESIDE, BESIDE_FIRST = "alone", "planner beside it", "planner beside it, priorities"
@@ -160,10 +160,18 @@ def ways(case: Case, precision: str, plan: Plan) -> dict[tuple[str, str, str], M
         file = graph_file(plan.kit, precision, name)
         # A graph with a loop in it cannot be captured: the host decides when it ends.
         for engine in (ORT, ORT_GRAPH)[: 1 if form == LOOP else 2]:
-            makers[part, form, engine] = lambda s, f=file, p=part, e=engine: (
-                cuda_provider.OrtEngine(f, feeds[p], device, s, cuda_graph=e == ORT_GRAPH)
+            makers[part, form, engine] = lambda s, f=file, p=part, e=engine: exported(
+                f, feeds[p], device, s, e == ORT_GRAPH
             )
     return makers
+
+
+def exported(file: Path, example: Feeds, device: str, stream: Any, captured: bool) -> Call:
+    """An engine of the CUDA provider, on our stream where it takes that."""
+    own = device == "cuda" and not cuda_provider.runs_on_our_stream(file, captured)
+    if own and stream.priority != 0:
+        raise RuntimeError("the provider takes no stream of ours: a priority would not reach it")
+    return cuda_provider.OrtEngine(file, example, device, stream, cuda_graph=captured, own=own)
 
 
 def key_of(row: Row) -> tuple[str, str, str]:
@@ -258,9 +266,7 @@ def time_rows(
         row.times = times[name]
 
 
-def beside(
-    case: Case, precision: str, plan: Plan, situation: str, plan_s: float
-) -> Iterator[Row]:
+def beside(case: Case, precision: str, plan: Plan, situation: str, plan_s: float) -> Iterator[Row]:
     """Refiners, each on a stream of its own, while a planner's CUDA graph runs on another."""
     makers = ways(case, precision, plan)
     last, first = (0, 0)
@@ -271,9 +277,7 @@ def beside(
     planner = makers["planner", "", GRAPH](others)
     planner(feeds)
     keys = [key for key in makers if key[0] == "refiner" and key[1:] != (NAIVE, GRAPH)]
-    rows = [
-        Row(case.name, precision, *key, situation, is_judged(case, precision)) for key in keys
-    ]
+    rows = [Row(case.name, precision, *key, situation, is_judged(case, precision)) for key in keys]
     calls = build(rows, makers, own)
     judge(rows, calls, planner, case, plan)
     load = PlannerLoad(planner, others)  # type: ignore[arg-type]
