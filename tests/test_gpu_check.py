@@ -2,8 +2,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from libra_edge.evaluation.torch_controller import TorchEngines
+from libra_edge.parity.gates import run_engines
+from libra_edge.parity.samples import synthetic_samples
+from libra_edge.policy.checkpoint import load_checkpoint
+from tests.tiny import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks/gpu_check.py"
@@ -91,3 +98,50 @@ def test_calls_take_turns_and_the_load_is_drained_after_each(gpu):
     assert timed[2::3] == ["drain"] * (len(timed) // 3)
     assert set(timed[1::3]) == {"a", "b"}
     assert {t.covered for t in times.values()} == {1.0}
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("fp16", 0.02), ("bf16", 0.2)])
+def test_every_way_in_pytorch_computes_the_policy(gpu, tmp_path, precision, bound):
+    import gpu.rows
+    import gpu.torch_engines
+
+    loaded = load_checkpoint(write_tiny_checkpoint(tmp_path / "tiny"))
+    config, policy = loaded.config, loaded.policy
+    samples = synthetic_samples(config.embodiment, config, loaded.tokenizer, 4, seed=0)
+    expected = run_engines(TorchEngines(policy), samples)
+    case = gpu.policies.Case("tiny", policy, samples, expected, trained=False)
+    plan = gpu.rows.Plan("cpu", 0.0, 0.0, 0.0, None)
+    makers = gpu.rows.ways(case, precision, plan)
+    calls = {key: make(None) for key, make in makers.items()}
+    planner = calls["planner", "", gpu.rows.EAGER]
+    refiners = {key: call for key, call in calls.items() if key[0] == "refiner"}
+    assert {form for _, form, _ in refiners} == {gpu.rows.NAIVE, gpu.rows.SPLIT}
+    for call in refiners.values():
+        found = run_engines(gpu.rows.Pair(planner, call), samples, expected.intent)
+        error = np.abs(found.actions - expected.actions).max()
+        assert error < bound
+        assert (error > 0) or precision == "fp32"
+    assert (found.intent == expected.intent).mean() > 0.9
+
+
+def test_a_verdict_counts_only_where_a_recipe_stands_behind_it(gpu, tmp_path):
+    import gpu.policies
+    import gpu.rows
+
+    trained, drawn = (gpu.policies.Case("p", None, (), None, trained=t) for t in (True, False))
+    judged = [gpu.rows.is_judged(trained, p) for p in ("fp32", "fp16", "bf16")]
+    assert judged == [True, True, False]
+    assert not gpu.rows.is_judged(drawn, "fp32")
+
+
+def test_an_engine_that_cannot_be_made_is_a_row_that_failed(gpu):
+    import gpu.rows
+
+    row = gpu.rows.Row("p", "fp32", "planner", "", gpu.rows.ORT, judged=True)
+
+    def make(stream):
+        raise RuntimeError("no kernel | here")
+
+    assert gpu.rows.build([row], {gpu.rows.key_of(row): make}, None) == {}
+    assert row.why == "RuntimeError: no kernel / here"
+    assert not row.passed

@@ -100,7 +100,7 @@ def refusal(manifest: Path | None, facts: dict[str, str]) -> dict[str, Any]:
     needs = profile_needs() if manifest is None else needs_of(parse_manifest(manifest.read_bytes()))
     found = mismatches(needs, device)
     capability = [m.sentence for m in found if m.code == "compute-capability-mismatch"]
-    fits = needs.compute_capability == device.compute_capability
+    fits = needs.compute_capability in (None, device.compute_capability)
     return {
         "release": needs.name,
         "needs_capability": needs.compute_capability,
