@@ -10,16 +10,19 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.errors import ExitCode, LibraError
 from libra_edge.verification.bisect import Culprit
-from libra_edge.verification.verify import Verification
-from tests.attacks.engines.faults import FAULTS, PLACES
+from libra_edge.verification.result import Verification
+from tests.attacks.engines.catalogue import FAULTS, PLACES
+from tests.attacks.engines.rebuilds import REBUILDS
 from tests.attacks.engines.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
-REBUILDS = 10
+SEEDS = 16
 MISSED = "**missed**"
 
 
@@ -70,6 +73,17 @@ def table(shop: Workshop, folder: Path) -> dict[str, tuple[int, str, str]]:
     return caught
 
 
+def good_rebuilds(shop: Workshop, folder: Path) -> Iterator[tuple[str, Path, int]]:
+    """Name, release and a seed to verify it on: other samples, forms, and ways to write a graph."""
+    for seed in range(1, SEEDS + 1):
+        form: Form = "loop" if seed % 4 else "unrolled"
+        yield f"seed {seed}, {form}", shop.compiled(folder / f"good-{seed}", seed, form), 100 + seed
+    for number, (name, change) in enumerate(REBUILDS.items()):
+        case = shop.case(name)
+        change(case)
+        yield name, shop.make(case, folder / f"rewritten-{number}" / "release"), 200 + number
+
+
 def page(caught: dict[str, tuple[int, str, str]], alarms: int, samples: int) -> str:
     """The measurement as Markdown."""
     missed = sum(words == MISSED for _, words, _ in caught.values())
@@ -81,11 +95,11 @@ def page(caught: dict[str, tuple[int, str, str]], alarms: int, samples: int) -> 
             "Written by `make fault-catalogue`: the demo policy, recipe fp32, default gates, "
             f"{samples} held-out observations per comparison. Each fault's release carries "
             "golden vectors made by its own faulty engines. Rebuilds differ in the seed of their "
-            "samples, and are verified on others.",
+            "samples, in form and in how their graphs are written, and are verified on others.",
             "",
             f"**{len(caught) - missed} of {len(caught)} faults caught, {alarms} false alarms in "
-            f"{REBUILDS} good rebuilds; bisecting names the place of {right} of the {len(PLACES)} "
-            "faults that were put into one operator.**",
+            f"{SEEDS + len(REBUILDS)} good rebuilds; bisecting names the place of {right} of the "
+            f"{len(PLACES)} faults that were put into one operator.**",
             "",
             "| fault | checks failed | the first | first wrong operator (`--bisect`) |",
             "|---|---|---|---|",
@@ -110,10 +124,9 @@ def main() -> int:
         shop = Workshop(Path(folder), arguments.checkpoint, arguments.data, arguments.samples)
         caught = table(shop, Path(folder))
         alarms = 0
-        for seed in range(1, REBUILDS + 1):
-            rebuilt = shop.compiled(Path(folder, f"good-{seed}"), seed)
-            alarms += shop.verify(rebuilt, seed=100 + seed).exit_code is not ExitCode.OK
-            print(f"rebuild {seed}: {alarms} false alarms", file=sys.stderr, flush=True)
+        for name, rebuilt, seed in good_rebuilds(shop, Path(folder)):
+            alarms += shop.verify(rebuilt, seed=seed).exit_code is not ExitCode.OK
+            print(f"rebuild, {name}: {alarms} false alarms", file=sys.stderr, flush=True)
     text = page(caught, alarms, arguments.samples)
     arguments.out.write_text(text, encoding="utf-8")
     print(text.splitlines()[4])

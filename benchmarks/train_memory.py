@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
@@ -28,7 +31,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/measurements/train-memory.md"
 HEIGHT, WIDTH, CAMERAS, FPS = 480, 640, 2, 30
 SEEN_HEIGHT, SEEN_WIDTH = 96, 128
-EPISODE_STEPS = 100
+EPISODE_STEPS, FILE_EPISODES = 100, 10
+FILE_FRAMES = EPISODE_STEPS * FILE_EPISODES
 LIMIT_MB = 4096
 STEPS = 20
 # Runs the command and says what its process held at most; getrusage would count the parent too.
@@ -72,11 +76,17 @@ def robot(height: int, width: int) -> Embodiment:
 
 
 def write(path: Path, frames: int) -> None:
-    """A dataset of moving gradients, then a description that asks for small pictures."""
+    """A dataset of moving gradients whose description asks for small pictures.
+
+    One file of episodes is encoded; the others are copies of it with their own numbers, as encoding
+    is no part of what is measured.
+    """
     random = np.random.default_rng(0)
     ramp = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))
-    with DatasetWriter(path, robot(HEIGHT, WIDTH), "lossless", {}, episodes_per_file=20) as writer:
-        for number in range(frames // EPISODE_STEPS):
+    with DatasetWriter(
+        path, robot(HEIGHT, WIDTH), "lossless", {}, episodes_per_file=FILE_EPISODES
+    ) as writer:
+        for number in range(FILE_EPISODES):
             images = np.empty((EPISODE_STEPS, CAMERAS, HEIGHT, WIDTH, 3), np.uint8)
             for step in range(EPISODE_STEPS):
                 for view in range(CAMERAS):
@@ -87,9 +97,44 @@ def write(path: Path, frames: int) -> None:
             states = states.astype(np.float32)
             told = ("pick the red cube", "pick the blue cube")[number % 2]
             writer.add(Episode(images, states, states, told, told, True, 0))
+    repeat(path, frames // FILE_FRAMES)
     file = path / "meta/libra_edge.json"
     content = {"embodiment": robot(SEEN_HEIGHT, SEEN_WIDTH).model_dump(mode="json")}
     file.write_text(json.dumps(content))
+
+
+def repeat(path: Path, times: int) -> None:
+    """Copy the first file of every kind until there are `times`, and list their episodes."""
+    first = path / "data/chunk-000/file-000.parquet"
+    index_file = path / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.ParquetFile(first).read()
+    rows = pq.ParquetFile(index_file).read().to_pylist()
+    listed = list(rows)
+    for number in range(1, times):
+        name = f"file-{number:03d}"
+        columns = {"episode_index": number * FILE_EPISODES, "index": number * FILE_FRAMES}
+        moved = table
+        for column, offset in columns.items():
+            at = moved.column_names.index(column)
+            moved = moved.set_column(at, column, pc.add(moved[column], offset))
+        pq.write_table(moved, first.with_name(f"{name}.parquet"))
+        for video in path.glob("videos/*/chunk-000/file-000.mp4"):
+            shutil.copy(video, video.with_name(f"{name}.mp4"))
+        for row in rows:
+            changed = dict(row)
+            for key, value in row.items():
+                if key.endswith("/file_index") and not key.startswith("meta/"):
+                    changed[key] = number
+                elif key == "episode_index":
+                    changed[key] = value + number * FILE_EPISODES
+                elif key in ("dataset_from_index", "dataset_to_index"):
+                    changed[key] = value + number * FILE_FRAMES
+            listed.append(changed)
+    pq.write_table(pa.Table.from_pylist(listed), index_file)
+    file = path / "meta/info.json"
+    info = json.loads(file.read_text())
+    info |= {"total_episodes": len(listed), "total_frames": times * FILE_FRAMES}
+    file.write_text(json.dumps(info))
 
 
 def measure(folder: Path, frames: int) -> Run:
@@ -150,22 +195,23 @@ def page(runs: list[Run]) -> str:
             "",
             "Written by `make bench-train-memory`. A synthetic LeRobot dataset "
             f"({WIDTH} x {HEIGHT}, {CAMERAS} cameras, lossless H.264, episodes of {EPISODE_STEPS} "
-            f"frames) is trained on for {STEPS} steps by the default recipe (batch 64). The robot "
-            f"sees {SEEN_WIDTH} x {SEEN_HEIGHT}. Peak memory is the training process's own "
-            "(`VmHWM`), examination, decoding and training together; the time until training "
-            f"begins is examination and decoding, with one thread on a shared {platform.machine()} "
-            f"machine of {cores} cores that did other work at the same time: a bound from above, "
-            "not a speed.",
+            f"frames; every file holds the same {FILE_FRAMES:,} frames under its own numbers) is "
+            f"trained on for {STEPS} steps with the default recipe (batch 64). The robot sees "
+            f"{SEEN_WIDTH} x {SEEN_HEIGHT}. Peak memory is the training process's own (`VmHWM`), "
+            "examination, decoding and training together; the time until training begins is "
+            "examination and decoding, with one thread on a shared "
+            f"{platform.machine()} machine of {cores} cores that did other work at the same time: "
+            "a bound from above, not a speed.",
             "",
             "| frames | peak memory, MiB | stored pictures, MB | dataset, MB | until training, s | "
             "frames per s |",
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            f"Memory grows by {growth_kb:.2f} KiB per frame (states, actions and index); a frame's "
-            f"pictures take {decoded_kb:.0f} KiB decoded, and "
-            f"{CAMERAS * HEIGHT * WIDTH * 3 // 1024} KiB as recorded. "
-            f"The bound is {LIMIT_MB} MiB at 20,000 frames.",
+            f"Memory grows by {growth_kb:.2f} KiB per frame (states, actions and index; the rest "
+            f"is noise); a frame's pictures take {decoded_kb:.0f} KiB decoded, and "
+            f"{CAMERAS * HEIGHT * WIDTH * 3 // 1024} KiB as recorded. The bound is {LIMIT_MB} MiB "
+            "at 20,000 frames.",
             "",
         ]
     )

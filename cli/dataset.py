@@ -125,7 +125,7 @@ def describe(
         ("feature", "name", "unit", "kind", "limits", "data"),
         [
             (
-                dim.feature,
+                dim.feature.removeprefix("observation."),
                 dim.name,
                 dim.unit,
                 dim.kind or "",

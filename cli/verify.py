@@ -16,20 +16,24 @@ from libra_edge.report.ci_pipelines import write_pipelines
 from libra_edge.report.junit import junit_xml
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, make_report, markdown
-from libra_edge.verification.differences import Interval
+from libra_edge.verification.details.differences import Interval
+from libra_edge.verification.details.smoothness import TrajectoryDetail
+from libra_edge.verification.isolation.child import TIME_LIMIT_S, call_apart
 from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
     DEFAULT_SEED,
     QUICK_SAMPLES,
     Request,
 )
-from libra_edge.verification.smoothness import TrajectoryDetail
-from libra_edge.verification.verify import Verification, verify_release
+from libra_edge.verification.result import Verification
+from libra_edge.verification.verify import verify_release
 
 from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
+
+BISECT_LIMIT_S = 3600.0
 
 
 def _init_ci(folder: Path | None) -> None:
@@ -107,6 +111,37 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    expect_recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fail unless it is of this recipe.", show_default=False),
+    ] = None,
+    expect_target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fail unless it is for this target.", show_default=False),
+    ] = None,
+    expect_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHA256",
+            help="Fail unless it was compiled from this checkpoint; 8 digits are enough.",
+            show_default=False,
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MS",
+            help="Fail if a chunk and its share of a plan take longer, in the median.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="For each answer of the release's code; then it failed."
+        ),
+    ] = TIME_LIMIT_S,
     bisect: Annotated[
         Path | None,
         typer.Option(
@@ -154,6 +189,11 @@ def verify(
         calibrate=calibrate,
         closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
         cache=cache,
+        expect_recipe=expect_recipe,
+        expect_target=expect_target,
+        expect_checkpoint=expect_checkpoint,
+        max_latency_ms=max_latency_ms,
+        time_limit_s=time_limit,
     )
     with doubts_shown(strict=strict) as doubts:
         result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
@@ -170,6 +210,7 @@ def verify(
         _show_trajectory(output, result.behind.trajectory)
     gate_changes(output, result.manifest.gates, "when compiled")
     gate_changes(output, result.gates, "here")
+    _show_limits(output, result)
     for what in result.left_out:
         output.text(f"not compared{' (--quick)' if quick else ''}: {what}")
     if report is not None:
@@ -182,11 +223,31 @@ def verify(
     _finish(output, release, result, culprits, doubts)
 
 
+def _show_limits(output: Output, result: Verification) -> None:
+    """What the verdict does not say: whose limits, how much so few observations can see."""
+    if result.judged_by and result.judged_by != result.manifest.recipe:
+        output.warn(f"judged as {result.judged_by}: that is what the graphs show")
+    if result.power:
+        output.text(result.power)
+    if result.unchecked:
+        output.text(f"claimed, not checked: {'; '.join(result.unchecked)}")
+
+
 def _bisect(request: Request, out: Path) -> list[str]:
+    """The first wrong operator of each graph; they run in a process of their own."""
     with needs_extra("compile", "Bisecting"):
-        from libra_edge.verification.bisect import release_culprits
+        import onnx  # noqa: F401
     say("verify: bisecting both graphs")
-    return [str(culprit) for culprit in release_culprits(request, out)]
+    paths = ("release", "checkpoint", "data", "calibrate", "cache")
+    told = {name: getattr(request, name) for name in paths}
+    args = {name: None if path is None else str(path) for name, path in told.items()}
+    found = call_apart(
+        "libra_edge.verification.bisect:culprits_in_words",
+        {**args, "seed": request.seed, "out": str(out)},
+        time_limit_s=BISECT_LIMIT_S,
+        memory_bytes=None,
+    )
+    return [str(words) for words in found["culprits"]]
 
 
 def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:
@@ -254,6 +315,9 @@ def _finish(
             "first_wrong": culprits,
             "quick": result.quick,
             "left_out": list(result.left_out),
+            "unchecked": list(result.unchecked),
+            "judged_by": result.judged_by,
+            "power": result.power,
             "gates": [change.model_dump(mode="json") for change in result.gates],
             "gates_when_compiled": [
                 change.model_dump(mode="json") for change in result.manifest.gates

@@ -76,6 +76,12 @@ class ParityError(LibraError):
     exit_code = ExitCode.PARITY
 
 
+class CrashedError(LibraError):
+    """A release's code took its process down, or never came back."""
+
+    exit_code = ExitCode.PARITY
+
+
 class IncompatibleError(LibraError):
     """A release does not fit the machine, target or ABI it meets."""
 

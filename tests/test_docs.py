@@ -131,7 +131,11 @@ def test_commands_that_a_page_shows_have_their_flags(page: Path) -> None:
     for name, *words in shown_commands(page):
         if name.startswith("--"):
             continue
-        options = [p for p in app.load_command(name).params if p.param_type_name == "option"]
+        command = app.load_command(name)
+        inner = getattr(command, "commands", {})
+        if inner:
+            command = inner[words[0]]
+        options = [p for p in command.params if p.param_type_name == "option"]
         known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
         used = {word for word in words if word.startswith("-")}
         assert used <= known | {"--help"}, (name, words)

@@ -34,9 +34,13 @@ _UNITS = (
     (re.compile(r"(^|[._-])(vel|velocity|speed)($|[._-])"), UNKNOWN),
     (re.compile(r"(^|[._-])(effort|torque|tau)($|[._-])"), "Nm"),
     (re.compile(r"(^|[._-])(q[wxyz]|quat\w*)$"), "1"),
-    (re.compile(r"(^|[._-])(roll|pitch|yaw|r[xyz])$"), "rad"),
-    (re.compile(r"(^|[._-])(delta[._-])?[xyz]$"), "m"),
 )
+_JOINT = re.compile(
+    r"joint|motor|shoulder|elbow|wrist|waist|arm|axis|pan|lift|flex|roll|pitch|yaw|(^|[._-])r[xyz]$"
+)
+_PLACE = re.compile(r"(^|[._-])[xyz]$")
+# No arm reaches further than this many metres.
+_REACH_M = 5.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,9 @@ def _unit(name: str, column: npt.NDArray[np.float32]) -> str:
     reach = float(np.quantile(np.abs(column), 0.99))
     if _GRIPPERS.search(plain):
         return "1" if reach <= 1.01 else UNKNOWN
-    if re.search(r"joint|motor|shoulder|elbow|wrist|waist|arm|axis|pan|lift|flex", plain):
+    if _PLACE.search(plain):
+        return "m" if reach <= _REACH_M else UNKNOWN
+    if _JOINT.search(plain):
         return "rad" if reach <= _FULL_TURN_RAD else "deg" if reach <= 360 else UNKNOWN
     return UNKNOWN
 

@@ -9,7 +9,7 @@ from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.roofline import release_bound
 from libra_edge.catalog import list_targets
 from libra_edge.models import Strict
-from libra_edge.verification.latency import Latency
+from libra_edge.verification.details.latency import Latency
 
 
 class BoundedLatency(Strict):

@@ -12,8 +12,12 @@ from libra_edge.report.bounded_latencies import BoundedLatency
 from libra_edge.report.plots import Bar, Spread
 from libra_edge.report.record import CheckFacts
 from libra_edge.report.sensitivities import LayerSensitivity
-from libra_edge.verification.differences import DenoisingDetail, PlannerDetail, RefinerDetail
-from libra_edge.verification.latency import Latency
+from libra_edge.verification.details.differences import (
+    DenoisingDetail,
+    PlannerDetail,
+    RefinerDetail,
+)
+from libra_edge.verification.details.latency import Latency
 
 MOST_LAYERS = 24
 

@@ -13,7 +13,7 @@ from libra_edge.bundle.manifest import Manifest
 from libra_edge.evaluation.non_inferiority import PairedTask
 from libra_edge.report import figures
 from libra_edge.report.record import CheckFacts, Report
-from libra_edge.verification.differences import Interval
+from libra_edge.verification.details.differences import Interval
 
 _CSS = {"pass": "pass", "fail": "fail", "not measured": "gap"}
 

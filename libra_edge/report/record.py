@@ -13,9 +13,13 @@ from libra_edge.limits import ChangedLimit, Verdict
 from libra_edge.models import Strict
 from libra_edge.report.bounded_latencies import BoundedLatency
 from libra_edge.report.sensitivities import LayerSensitivity
-from libra_edge.verification.differences import DenoisingDetail, PlannerDetail, RefinerDetail
-from libra_edge.verification.latency import Latency
-from libra_edge.verification.smoothness import TrajectoryDetail
+from libra_edge.verification.details.differences import (
+    DenoisingDetail,
+    PlannerDetail,
+    RefinerDetail,
+)
+from libra_edge.verification.details.latency import Latency
+from libra_edge.verification.details.smoothness import TrajectoryDetail
 
 
 class CheckFacts(Strict):
@@ -34,6 +38,8 @@ class Report(Strict):
     """Everything a person or a CI needs to decide on a release.
 
     gates: limits of this verification that are not the recipe's; left_out: what was not asked for;
+    unchecked: claims of the manifest that nothing could recompute; judged_by: the recipe whose
+    gates were the default; power: what so many observations can miss;
     quick: fewer checks than a release should be gated by; planner, refiner: release against
     checkpoint, end to end, where measured; denoising: the same step by step; trajectory: how smooth
     recorded episodes are driven; latencies: empty where the release's runtime does not run;
@@ -49,6 +55,9 @@ class Report(Strict):
     checks: tuple[CheckFacts, ...]
     gates: tuple[ChangedLimit, ...]
     left_out: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
+    judged_by: str = ""
+    power: str = ""
     quick: bool
     planner: PlannerDetail | None
     refiner: RefinerDetail | None

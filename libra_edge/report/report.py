@@ -18,7 +18,7 @@ from libra_edge.parity.gates import Check
 from libra_edge.report.bounded_latencies import bounded_latencies
 from libra_edge.report.record import CheckFacts, Report, json_schema
 from libra_edge.report.sensitivities import read_sensitivities
-from libra_edge.verification.verify import Verification
+from libra_edge.verification.result import Verification
 
 __all__ = ["Report", "json_schema", "make_report", "markdown"]
 
@@ -54,6 +54,9 @@ def make_report(
         checks=check_facts(result.checks),
         gates=result.gates,
         left_out=result.left_out,
+        unchecked=result.unchecked,
+        judged_by=result.judged_by,
+        power=result.power,
         quick=result.quick,
         planner=behind.planner,
         refiner=behind.refiner,
@@ -125,6 +128,10 @@ def markdown(report: Report) -> str:
             for t in report.closed_loop
         ]
     lines += _speed(report)
+    if report.power:
+        lines += ["", f"{report.power[0].upper()}{report.power[1:]}."]
+    if report.unchecked:
+        lines += ["", f"Claimed, not checked: {'; '.join(report.unchecked)}."]
     if manifest.layers:
         shares = ", ".join(
             f"{one.layers} in {one.precision}" for one in precision_shares(manifest.layers)

@@ -47,6 +47,12 @@ def fetch_onnxruntime(target: Target, cache: Path | None = None) -> Path:
     return onnxruntime_library(folder / "onnxruntime")
 
 
+def fetched_onnxruntime(version: str, cache: Path | None = None) -> list[Path]:
+    """The libraries of a version that were fetched before, of every package and platform."""
+    folders = sorted((cache or cache_folder("wheels")).glob(f"*-{version}-*"))
+    return [onnxruntime_library(folder / "onnxruntime") for folder in folders]
+
+
 def _download(package: str, version: str, wheel_platform: str, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
     command += ["--only-binary=:all:", "--platform", wheel_platform]

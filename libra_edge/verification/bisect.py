@@ -23,6 +23,7 @@ from libra_edge.bundle.verify import open_release
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.verification.claims.recipe import read_shown
 from libra_edge.verification.recompile import graphs_again
 from libra_edge.verification.request import Request
 from libra_edge.verification.unrolled_graphs import trips, unrolled
@@ -84,7 +85,8 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
         )
     release, loaded = open_release(request.release), load_checkpoint(request.checkpoint)
     config, manifest = loaded.config, release.manifest
-    _, front = graphs_again(manifest, loaded, request, lambda stage: None)
+    recipe = read_shown(release).best(manifest.recipe)
+    _, front = graphs_again(manifest, recipe, loaded, request, lambda stage: None)
     samples = choose_samples(
         config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, request.seed, request.data
     )
@@ -104,6 +106,16 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
         for name, (reference, inputs) in feeds.items()
     ]
     return [culprit for culprit in found if culprit is not None]
+
+
+def culprits_in_words(out: str, **request: Any) -> dict[str, list[str]]:
+    """`release_culprits` for a process of its own: arguments and answer as JSON knows them.
+
+    Args:
+        out: folder for a repro per graph.
+        request: fields of `Request`; paths as text.
+    """
+    return {"culprits": [str(one) for one in release_culprits(Request(**request), Path(out))]}
 
 
 def planner_feeds(sample: Sample) -> dict[str, Array]:

@@ -7,18 +7,32 @@ from importlib.util import find_spec
 from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
 from libra_edge.bundle.members import APART
 from libra_edge.bundle.verify import Release
-from libra_edge.engines import engine
+from libra_edge.engines import engine, kinds
 from libra_edge.engines.session import EnginePair
 from libra_edge.policy.executor import Engines
 
 
+def engines_run_here(release: Release) -> bool:
+    """Whether this machine has what runs the release's engines from Python."""
+    facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
+    known = find_spec("onnxruntime") is not None and {fact.kind for fact in facts} <= set(kinds())
+    return known and all(engine(fact.kind).is_available(fact.provider) for fact in facts)
+
+
+def graphs_run_here(release: Release) -> bool:
+    """Whether this machine can simulate a release by its plain graphs.
+
+    Not those whose weights lie beside them: they are simulated while compiling, and take minutes.
+    """
+    apart = release.manifest.members.keys() & APART.keys()
+    return find_spec("onnxruntime") is not None and not apart
+
+
 def load_engines(release: Release) -> Engines | None:
     """The release's engines as Python's ONNX Runtime runs them; None where it is not there."""
-    if find_spec("onnxruntime") is None:
+    if not engines_run_here(release):
         return None
     facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
-    if not all(engine(fact.kind).is_available(fact.provider) for fact in facts):
-        return None
     return EnginePair(
         *(
             engine(fact.kind).load(
@@ -30,12 +44,8 @@ def load_engines(release: Release) -> Engines | None:
 
 
 def load_graphs(release: Release) -> Engines | None:
-    """The plain graphs of a release as written, on the CPU: a simulation of what it runs.
-
-    None where there is no ONNX Runtime, and for graphs whose weights lie beside them: those are
-    simulated while compiling, and take minutes.
-    """
-    if find_spec("onnxruntime") is None or release.manifest.members.keys() & APART.keys():
+    """The plain graphs of a release as written, on the CPU: a simulation of what it runs."""
+    if not graphs_run_here(release):
         return None
     kind = engine("onnxruntime")
     planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))

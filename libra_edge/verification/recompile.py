@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from libra_edge.bundle.manifest import Calibration, Manifest
 from libra_edge.bundle.verify import Release
-from libra_edge.catalog import HIGH, load_recipe
+from libra_edge.catalog import HIGH, Recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.limits import Verdict
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
 TOKENIZER = "tokenizer.json"
-STAGES_BETWEEN = "stages in between, compiled again, each against the one before it"
+STAGES_BETWEEN = "stages in between (split, exported, fused), compiled again, one by one"
 NOT_RECORDED = "its manifest has no table of what it was calibrated on"
 
 
@@ -39,13 +39,14 @@ class Trained:
     """What a checkpoint gives to compare with.
 
     checkpoint: None where it was not given or is not the release's; stages: names and engines in
-    the order the data flows, the policy's own first; left_out: stages that were not compiled again,
-    and why.
+    the order the data flows, the policy's own first; front: the graphs of the last one; left_out:
+    stages that were not compiled again, and why.
     """
 
     checks: tuple[Check, ...]
     checkpoint: Checkpoint | None = None
     stages: tuple[tuple[str, Engines], ...] = ()
+    front: Front | None = None
     left_out: tuple[str, ...] = ()
 
 
@@ -61,7 +62,6 @@ def read_checkpoint(release: Release, path: Path | None) -> Trained:
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.compiler.release.facts import policy_facts
         from libra_edge.policy.checkpoint import load_checkpoint
     torch.set_num_threads(1)
     loaded, manifest = load_checkpoint(path), release.manifest
@@ -71,22 +71,24 @@ def read_checkpoint(release: Release, path: Path | None) -> Trained:
     if not same:
         gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
         return Trained((*checks, gap))
-    facts = policy_facts(loaded.config, loaded.sha256)
-    contract = manifest.policy == facts and manifest.embodiment == loaded.config.embodiment
     words = release.member(TOKENIZER).read_bytes() == (loaded.path / TOKENIZER).read_bytes()
-    checks.append(_as_checkpoint("policy and robot", contract, "the manifest says otherwise"))
     checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
     return Trained(tuple(checks), loaded)
 
 
 def with_stages(
-    trained: Trained, manifest: Manifest, request: Request, on_stage: Callable[[str], None]
+    trained: Trained,
+    manifest: Manifest,
+    recipe: Recipe,
+    request: Request,
+    on_stage: Callable[[str], None],
 ) -> Trained:
     """The same with the policy's engines, and those of its graphs compiled again.
 
     Args:
         trained: from `read_checkpoint`.
         manifest: the release's.
+        recipe: the one that its graphs show.
         request: what is verified against what; a quick one compiles nothing.
         on_stage: called with what is going on.
     """
@@ -99,7 +101,7 @@ def with_stages(
     policy = replace(trained, stages=((POLICY, TorchEngines(loaded.policy)),))
     if request.quick:
         return replace(policy, left_out=(STAGES_BETWEEN,))
-    if load_recipe(manifest.recipe).quantizes:
+    if recipe.quantizes:
         # The stages depend on calibration data; the policy itself is the one that counts.
         if request.calibrate is None:
             why = f"{STAGES_BETWEEN} (they need --calibrate DATASET)"
@@ -107,14 +109,18 @@ def with_stages(
         if manifest.calibration is None:
             gap = not_measured(STAGES_BETWEEN, NOT_RECORDED)
             return replace(policy, checks=(*trained.checks, gap))
-    quantized, front = graphs_again(manifest, loaded, request, on_stage)
+    quantized, front = graphs_again(manifest, recipe, loaded, request, on_stage)
     form = manifest.engines.refiner.form
     chain = stages(front, form, loaded.policy, quantized.policy if quantized else None)
-    return replace(trained, stages=tuple(chain))
+    return replace(trained, stages=tuple(chain), front=front)
 
 
 def graphs_again(
-    manifest: Manifest, checkpoint: Checkpoint, request: Request, on_stage: Callable[[str], None]
+    manifest: Manifest,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    request: Request,
+    on_stage: Callable[[str], None],
 ) -> tuple[Quantized | None, Front]:
     """The policy as the recipe rounds it, None where it does not, and the plain graphs of that.
 
@@ -125,7 +131,7 @@ def graphs_again(
     from libra_edge.compiler.graphs.make_graphs import make_graphs
 
     cache = StageCache(request.cache or default_cache())
-    quantized = _quantized_again(manifest, checkpoint, request.calibrate, cache)
+    quantized = _quantized_again(manifest, recipe, checkpoint, request.calibrate, cache)
 
     def say(stage: str, note: str) -> None:
         on_stage(f"{stage}: {note}")
@@ -134,13 +140,16 @@ def graphs_again(
 
 
 def _quantized_again(
-    manifest: Manifest, checkpoint: Checkpoint, calibrate: Path | None, cache: StageCache
+    manifest: Manifest,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    calibrate: Path | None,
+    cache: StageCache,
 ) -> Quantized | None:
     from libra_edge.compiler.quantization.assign import choose_precisions
     from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
 
-    recipe = load_recipe(manifest.recipe)
     form = engine((manifest.provision or manifest.engines.planner).kind).qdq
     if not recipe.quantizes:
         return as_the_recipe_says(checkpoint, recipe, None, form, cache)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from libra_edge.evaluation.non_inferiority import ClosedLoop
 from libra_edge.paths import to_paths
+from libra_edge.verification.isolation.child import TIME_LIMIT_S
 
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 24
 # Not the compiler's seed: a gate is worth more on observations it was not passed on before.
@@ -30,6 +31,10 @@ class Request:
         calibrate: what a quantised release was calibrated on, to compile its stages again.
         closed_loop: also run the checkpoint and the release over the same simulated episodes.
         cache: the compiler's cache, and of finished episodes; None takes the user's.
+        expect_recipe, expect_target: what it has to be, by name; None takes any.
+        expect_checkpoint: the sha256 of what it has to be compiled from, or its first 8 digits.
+        max_latency_ms: longest median of a chunk, the planner's share included.
+        time_limit_s: of each answer of the release's code; then its process is ended.
     """
 
     release: Path
@@ -44,6 +49,11 @@ class Request:
     calibrate: Path | None = None
     closed_loop: ClosedLoop | None = None
     cache: Path | None = None
+    expect_recipe: str | None = None
+    expect_target: str | None = None
+    expect_checkpoint: str | None = None
+    max_latency_ms: float | None = None
+    time_limit_s: float = TIME_LIMIT_S
 
     def __post_init__(self) -> None:
         to_paths(self)

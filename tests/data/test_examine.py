@@ -20,11 +20,11 @@ from libra_edge.data.findings import DatasetDoubt
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
 from libra_edge.policy.config import NormalizationConfig
-from tests.data.breakages import BREAKAGES, Wanted
+from tests.data import breakages_of_files, breakages_of_robots
+from tests.data.breaking import BREAKAGES, Wanted
 from tests.data.generated import (
     ACTION,
     CAMERAS,
-    SIZE,
     STATE,
     Recipe,
     edit_cell,
@@ -34,11 +34,14 @@ from tests.data.generated import (
     edit_robot,
     edit_rows,
     index_file,
+    tables,
     to_pictures,
     to_v2,
     write,
 )
 
+# Importing them fills the table.
+assert breakages_of_files.__name__ != breakages_of_robots.__name__
 CASES = Path(__file__).parent / "cases"
 # A handful of shapes, each written once: what is drawn is where and how they break.
 RECIPES = st.sampled_from(
@@ -211,6 +214,7 @@ def test_a_dimension_lost_to_its_quantiles(recipe: Recipe, frames: int, dim: int
         assert_found(looked_at(path), Wanted("dataset-range-lost", "error", ACTION, dim))
         whole = looked_at(path, normalization=NormalizationConfig(action="min_max"))
         assert levels(whole, "error") == []
+        assert_found(whole, Wanted("dataset-range-narrow", "doubt", ACTION, dim))
 
 
 def test_a_gripper_that_opens_a_little_is_lost_too(tmp_path: Path) -> None:
@@ -224,7 +228,31 @@ def test_a_gripper_that_opens_a_little_is_lost_too(tmp_path: Path) -> None:
 
     edit_columns(path, ACTION, change)
     edit_robot(path, lambda robot: robot["actions"][0].update(kind="gripper", lower=0, upper=1))
-    assert_found(looked_at(path), Wanted("dataset-range-lost", "error", ACTION, 0))
+    for kind in ("quantiles", "mean_std"):
+        found = looked_at(path, normalization=NormalizationConfig(action=kind))
+        assert_found(found, Wanted("dataset-range-lost", "error", ACTION, 0))
+    whole = looked_at(path, normalization=NormalizationConfig(action="min_max"))
+    assert [f.code for f in whole.findings if f.level == "error"] == []
+
+
+def test_other_names_of_cameras(tmp_path: Path) -> None:
+    """A camera need not be called `observation.images.…`: none is overlooked."""
+    path = write(tmp_path / "set", Recipe(cameras=("top",)))
+    to_pictures(path, "top")
+    import pyarrow.parquet as pq
+
+    old, new = "observation.images.top", "observation.image"
+    for file in tables(path):
+        table = pq.ParquetFile(file).read()
+        pq.write_table(
+            table.rename_columns([new if n == old else n for n in table.column_names]), file
+        )
+    edit_info(path, lambda info: info["features"].update({new: info["features"].pop(old)}))
+    assert_found(looked_at(path), Wanted("dataset-mismatch"))
+    edit_robot(path, lambda robot: robot.update(cameras=["image"]))
+    found = looked_at(path)
+    assert levels(found, "error", "doubt") == []
+    assert found.require().cameras == ("image",)
 
 
 def test_a_dimension_that_never_moves_is_fine(tmp_path: Path) -> None:
@@ -267,26 +295,6 @@ def test_tasks_as_one_string_and_names_in_tables(tmp_path: Path) -> None:
     found = looked_at(path)
     assert found.findings == ()
     assert found.require().episodes[1].instruction == "close the box"
-
-
-def test_pictures_come_at_the_robots_size(tmp_path: Path) -> None:
-    """Resized once, by the mean of the pixels; a change of the ratio is doubted."""
-    recipe = Recipe()
-    path = write(tmp_path / "set", recipe)
-    half = recipe.robot.model_copy(update={"image_height": SIZE // 2, "image_width": SIZE // 2})
-    found = examine(path, Expectation(half))
-    assert levels(found, "error", "doubt") == []
-    assert levels(found, "note")
-    images = found.require().episode(0).images
-    assert images.shape[2:] == (SIZE // 2, SIZE // 2, 3)
-    full = recipe.episodes()[0].images
-    means = full.reshape(*full.shape[:2], SIZE // 2, 2, SIZE // 2, 2, 3).mean(axis=(3, 5))
-    assert np.abs(images - means).max() <= 1
-    for height, width in ((SIZE, SIZE // 2), (2 * SIZE, 2 * SIZE)):
-        other = recipe.robot.model_copy(update={"image_height": height, "image_width": width})
-        found = examine(path, Expectation(other))
-        assert_found(found, Wanted("dataset-image-size", "doubt"))
-        assert found.require().episode(0).images.shape[2:4] == (height, width)
 
 
 def test_opening_warns_of_doubts_and_raises_errors(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from libra_edge.report.bounded_latencies import bounded_latencies
 from libra_edge.report.record import Report
 from libra_edge.report.report import check_facts
 from libra_edge.report.sensitivities import LayerSensitivity
-from libra_edge.verification.differences import (
+from libra_edge.verification.details.differences import (
     DenoisingDetail,
     Interval,
     StepError,
     planner_detail,
     refiner_detail,
 )
-from libra_edge.verification.latency import Latency
-from libra_edge.verification.smoothness import TrajectoryDetail, TrajectoryRun
+from libra_edge.verification.details.latency import Latency
+from libra_edge.verification.details.smoothness import TrajectoryDetail, TrajectoryRun
 from tests.bundle.examples import facts_body
 
 DIMS = tuple(

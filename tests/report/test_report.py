@@ -20,9 +20,10 @@ from libra_edge.parity.samples import Sample
 from libra_edge.report import plots
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, json_schema, make_report, markdown
-from libra_edge.verification.differences import planner_detail, refiner_detail
+from libra_edge.verification.details.differences import planner_detail, refiner_detail
 from libra_edge.verification.request import Request as VerifyRequest
-from libra_edge.verification.verify import Verification, verify_release
+from libra_edge.verification.result import Verification
+from libra_edge.verification.verify import verify_release
 from tests.tiny import tiny_embodiment, write_tiny_checkpoint
 
 DIMS = tiny_embodiment().actions

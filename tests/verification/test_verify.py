@@ -25,15 +25,12 @@ from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError, IntegrityError
+from libra_edge.parity.golden import GOLDEN
 from libra_edge.verification.recompile import AGAINST_CHECKPOINT, STAGES_BETWEEN
 from libra_edge.verification.request import QUICK_SAMPLES
 from libra_edge.verification.request import Request as VerifyRequest
-from libra_edge.verification.verify import (
-    GOLDEN,
-    NOT_QUICK,
-    Verification,
-    verify_release,
-)
+from libra_edge.verification.result import Verification
+from libra_edge.verification.verify import NOT_QUICK, verify_release
 from tests.compiler.quantization.test_calibration_data import episodes, write
 from tests.tiny import write_tiny_checkpoint
 
@@ -95,6 +92,11 @@ def test_a_release_is_its_policy(work: Path) -> None:
         "C ABI vs PyTorch policy, end to end",
         "C ABI steps vs reference executor",
         "C ABI on edge observations",
+        "C ABI vs PyTorch policy, every word",
+        "C ABI vs PyTorch policy, edge inputs",
+        "claims of the manifest",
+        "native members vs this toolkit's",
+        "native library vs reference",
     }
     assert all(check.samples == 10 for check in result.checks if " vs " in check.stage[8:12])
 
@@ -179,7 +181,7 @@ def test_a_machine_without_the_architecture_measures_nothing_in_silence(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(this_device(), arch="riscv64-linux-gnu")
-    for module in ("verify", "open_engines"):
+    for module in ("subject", "open_engines"):
         monkeypatch.setattr(f"libra_edge.verification.{module}.this_device", lambda: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
@@ -226,6 +228,9 @@ def test_quick_compiles_nothing_and_says_what_it_leaves_out(work: Path, tmp_path
         "C ABI vs PyTorch policy, end to end",
         "C ABI steps vs reference executor",
         "C ABI on edge observations",
+        "C ABI vs PyTorch policy, every word",
+        "C ABI vs PyTorch policy, edge inputs",
+        "claims of the manifest",
     }
     assert result.left_out == (STAGES_BETWEEN, *NOT_QUICK)
     assert (result.quick, result.samples) == (True, QUICK_SAMPLES)

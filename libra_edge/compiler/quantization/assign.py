@@ -40,13 +40,14 @@ def quantizable_layers(policy: LibraVLA) -> dict[str, PartName]:
     """Every layer that can be quantised and its part; an image stem counts as one layer."""
     found: dict[str, PartName] = {}
     for name, module in policy.named_modules():
-        part = _part(name)
+        part = part_of(name)
         if part is not None and isinstance(module, nn.Linear | ImageTokens):
             found[name] = part
     return found
 
 
-def _part(name: str) -> PartName | None:
+def part_of(name: str) -> PartName | None:
+    """The part of the policy that a layer of this name belongs to; None for no layer of a graph."""
     prefixes = [prefix for prefix in _PARTS if f"{name}.".startswith(f"{prefix}.")]
     return _PARTS[max(prefixes, key=len)] if prefixes else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.data.examine.pictures import check_pictures
+from libra_edge.data.examine.span import check_span
 from libra_edge.data.examine.stored import check_stored
 from libra_edge.data.examine.tables import check_files, check_tables
 from libra_edge.data.examine.told import check_instructions
@@ -17,14 +18,14 @@ from libra_edge.data.examine.values import (
     check_finite,
     check_limits,
     check_shape,
-    check_span,
     check_state_units,
     check_stillness,
     gather,
 )
 from libra_edge.data.findings import DatasetDoubt, Finding, doubt, error, from_error, require
 from libra_edge.data.lerobot.dataset import Dataset
-from libra_edge.data.lerobot.layout import Layout, camera_name, read_layout
+from libra_edge.data.lerobot.index import read_layout
+from libra_edge.data.lerobot.layout import Layout, camera_name
 from libra_edge.data.lerobot.match import match_robot
 from libra_edge.data.lerobot.robot import read_robot
 from libra_edge.data.lerobot_writer import ACTION_KEY, EXTRA_PATH, STATE_KEY

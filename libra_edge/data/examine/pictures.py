@@ -29,6 +29,7 @@ _TELLING, _SURE = 0.03, 0.1
 def check_pictures(dataset: Dataset, keys: Sequence[str]) -> Iterator[Finding]:
     """Clips against the videos' own index, then some pictures decoded, camera by camera."""
     means: dict[str, npt.NDArray[np.float64]] = {}
+    seen: dict[str, list[UInt8Array]] = {}
     for key in keys:
         if dataset.layout.features[key]["dtype"] == "video":
             found = list(_clips(dataset, key))
@@ -41,7 +42,9 @@ def check_pictures(dataset: Dataset, keys: Sequence[str]) -> Iterator[Finding]:
             yield from_error(caught, feature=key)
             continue
         yield from _seen(dataset, key, samples)
+        seen[key] = [picture for _, _, picture in samples]
         means[key] = np.mean([picture.mean(axis=(0, 1)) / 255 for _, _, picture in samples], axis=0)
+    yield from _alike(seen)
     yield from _swapped(dataset, means)
 
 
@@ -189,6 +192,18 @@ def _seen(
             "Check that the camera did not hang while recording.",
             feature=key,
         )
+
+
+def _alike(seen: dict[str, list[UInt8Array]]) -> Iterator[Finding]:
+    """Two cameras that show the same: one was recorded twice, the other not at all."""
+    for a, b in combinations(seen, 2):
+        if all(np.array_equal(one, other) for one, other in zip(seen[a], seen[b], strict=True)):
+            yield doubt(
+                "dataset-cameras-alike",
+                f"{camera_name(a)} and {camera_name(b)} show the same pictures.",
+                "Check the recording: one camera may have been recorded under both names.",
+                feature=b,
+            )
 
 
 def _swapped(dataset: Dataset, means: dict[str, npt.NDArray[np.float64]]) -> Iterator[Finding]:

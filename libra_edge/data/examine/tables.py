@@ -90,6 +90,15 @@ def _file(layout: Layout, path: Path, rows: list[Row]) -> Iterator[Finding]:
     yield from _dtypes(layout, path)
     table = read_table(path, [name for name in _SCALARS if name in names])
     columns = {name: table[name].to_numpy() for name in table.column_names}
+    wrong = [name for name, column in columns.items() if column.dtype.kind not in "iuf"]
+    if wrong:
+        yield error(
+            "dataset-file-corrupt",
+            f"{path}: {wrong[0]} holds {table[wrong[0]].type}, not numbers.",
+            COPY_AGAIN,
+            feature=wrong[0],
+        )
+        return
     numbers = columns["episode_index"]
     for row in rows:
         places = np.flatnonzero(numbers == row.index)

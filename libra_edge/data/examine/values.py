@@ -13,12 +13,10 @@ from libra_edge.data.lerobot.dataset import Dataset
 from libra_edge.data.lerobot.match import feature_names
 from libra_edge.data.lerobot_writer import ACTION_KEY, STATE_KEY
 from libra_edge.data.types import FloatArray
-from libra_edge.policy.config import ActionDim, Embodiment, NormalizationConfig, StateDim
+from libra_edge.policy.config import ActionDim, Embodiment, StateDim
 
 # More of a dimension's frames outside its limits than this: the limits are not this robot's.
 _MOST_OUTSIDE = {"clamp": 0.5, "fault": 0.01}
-# Quantiles that span less of what a dimension does than this have lost it.
-_LOST_SPAN, _LOST_GRIPPER_SPAN, _NARROW_SPAN = 1e-3, 0.5, 0.05
 _FULL_TURN_RAD = 2 * np.pi
 # What else a value may be in, by the unit the description gives: the factor between them.
 _CONFUSIONS = {
@@ -64,7 +62,7 @@ def check_finite(
         episode, frame = (int(i) for i in places[row])
         yield error(
             "dataset-not-finite",
-            f"{key}[{dim}]{_named(dataset, key, dim)} of episode {episode}, frame {frame} is "
+            f"{key}[{dim}]{named(dataset, key, dim)} of episode {episode}, frame {frame} is "
             f"{rows[row, dim]} ({len(wrong)} values in {len(np.unique(wrong[:, 0]))} frames are "
             "not finite).",
             "Repair or drop the episode; NaN and Inf are never filled in.",
@@ -85,48 +83,6 @@ def check_shape(dataset: Dataset, key: str, rows: FloatArray) -> Iterator[Findin
             "Copy meta/ and data/ from the same dataset.",
             feature=key,
         )
-
-
-def check_span(
-    dataset: Dataset, key: str, rows: FloatArray, robot: Embodiment, kinds: NormalizationConfig
-) -> Iterator[Finding]:
-    """Dimensions that move, but not between the statistics that are to span them."""
-    kind = kinds.action if key == ACTION_KEY else kinds.state
-    if kind != "quantiles":
-        return
-    table = "action" if key == ACTION_KEY else "state"
-    values = rows.astype(np.float64)
-    low, high = np.quantile(values, (0.01, 0.99), axis=0)
-    least, most = values.min(axis=0), values.max(axis=0)
-    for dim in range(values.shape[1]):
-        whole = most[dim] - least[dim]
-        if whole <= _noise(most[dim], least[dim]):
-            continue
-        span = (high[dim] - low[dim]) / whole
-        gripper = key == ACTION_KEY and _is_gripper(robot.actions[dim])
-        lost = span < (_LOST_GRIPPER_SPAN if gripper else _LOST_SPAN)
-        if not lost and span >= _NARROW_SPAN:
-            continue
-        outside = np.mean((values[:, dim] < low[dim]) | (values[:, dim] > high[dim]))
-        fact = (
-            f"{key}[{dim}]{_named(dataset, key, dim)} moves from {least[dim]:g} to {most[dim]:g}, "
-            f"but its quantiles q01 = {low[dim]:g} and q99 = {high[dim]:g} span {span:.2g} of that "
-            f"({outside:.2%} of the frames lie outside)"
-        )
-        remedy = (
-            f'Set {table} = "min_max" in [policy.normalization] of the training recipe, or record '
-            "more episodes in which the dimension moves."
-        )
-        if lost:
-            yield error(
-                "dataset-range-lost",
-                f"{fact}: a policy could never do the rest.",
-                remedy,
-                feature=key,
-                dimension=dim,
-            )
-        else:
-            yield doubt("dataset-range-narrow", f"{fact}.", remedy, feature=key, dimension=dim)
 
 
 def check_limits(
@@ -186,7 +142,7 @@ def check_state_units(rows: FloatArray, dims: Sequence[StateDim]) -> Iterator[Fi
 def check_stillness(dataset: Dataset, key: str, rows: FloatArray) -> Iterator[Finding]:
     """Dimensions that never move: fine, but worth saying; all of them: nothing to learn."""
     least, most = rows.min(axis=0), rows.max(axis=0)
-    still = [d for d in range(rows.shape[1]) if most[d] - least[d] <= _noise(most[d], least[d])]
+    still = [d for d in range(rows.shape[1]) if most[d] - least[d] <= noise(most[d], least[d])]
     if len(still) == rows.shape[1]:
         yield doubt(
             "dataset-still",
@@ -195,7 +151,7 @@ def check_stillness(dataset: Dataset, key: str, rows: FloatArray) -> Iterator[Fi
             feature=key,
         )
     elif still:
-        names = ", ".join(f"[{d}]{_named(dataset, key, d)}" for d in still)
+        names = ", ".join(f"[{d}]{named(dataset, key, d)}" for d in still)
         yield note(
             "dataset-constant",
             f"{key}: {names} never moves.",
@@ -296,15 +252,17 @@ def _too_fast(dataset: Dataset, robot: Embodiment) -> Iterator[Finding]:
             )
 
 
-def _is_gripper(dim: ActionDim) -> bool:
+def is_gripper(dim: ActionDim) -> bool:
+    """Whether a dimension opens and closes something, by its kind or its name."""
     return dim.kind == "gripper" or "grip" in dim.name.lower()
 
 
-def _noise(most: float, least: float) -> float:
+def noise(most: float, least: float) -> float:
     """What rounding of float32 may add to a value that never moves."""
     return max(abs(most), abs(least), 1.0) * 1e-6
 
 
-def _named(dataset: Dataset, key: str, dim: int) -> str:
+def named(dataset: Dataset, key: str, dim: int) -> str:
+    """The dimension's name in the dataset, in brackets; nothing where it has none."""
     names = feature_names(dataset.layout.features[key])
     return f" ({names[dim]})" if dim < len(names) else ""

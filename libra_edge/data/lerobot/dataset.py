@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from libra_edge.data.findings import require
 from libra_edge.data.lerobot.files import COPY_AGAIN, matrix, read_json, read_table
-from libra_edge.data.lerobot.layout import Layout, Row, camera_name, read_layout
+from libra_edge.data.lerobot.index import read_layout
+from libra_edge.data.lerobot.layout import Layout, Row, camera_name
 from libra_edge.data.lerobot.match import match_robot, named_size
 from libra_edge.data.lerobot.pictures import Pictures
 from libra_edge.data.lerobot.robot import read_robot
@@ -272,9 +273,9 @@ class Dataset:
                     length=row.length,
                     instruction=instruction,
                     told=told,
-                    task=row.extra.get("libra_edge/task") or instruction,
+                    task=str(row.extra.get("libra_edge/task") or instruction),
                     success=bool(row.extra.get("libra_edge/success", True)),
-                    seed=int(row.extra.get("libra_edge/seed") or 0),
+                    seed=_whole(row.extra.get("libra_edge/seed")),
                     data_path=row.data_path,
                     pictures=self._places(row, start),
                 )
@@ -314,6 +315,11 @@ class Dataset:
                 )
             told.append((step, self.layout.tasks[number]))
         return tuple(told)
+
+
+def _whole(value: object) -> int:
+    """A seed, 0 where there is none that could be one."""
+    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _read_tasks(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -14,6 +14,7 @@ from libra_edge.policy.config import Embodiment
 _SAME_ROBOT = "Use a dataset recorded on the same robot, or correct the robot's description."
 # How much the ratio of width to height may change by rounding alone.
 _ASPECT_TOLERANCE = 0.03
+_DEPTH_KEYS = ("video.is_depth_map", "is_depth_map")
 
 
 def match_robot(layout: Layout, robot: Embodiment) -> list[Finding]:
@@ -167,6 +168,15 @@ def _picture(layout: Layout, key: str, robot: Embodiment) -> Iterator[Finding]:
             "dataset-mismatch",
             f"{key} has the shape {feature['shape']} and so {axes['channels']} channels; "
             "a policy's cameras have three colours.",
+            "Leave depth and grey cameras out of the robot's description.",
+            feature=key,
+        )
+        return
+    described = feature.get("info")
+    if isinstance(described, Mapping) and any(described.get(key) for key in _DEPTH_KEYS):
+        yield error(
+            "dataset-mismatch",
+            f"{key} is a depth map; a policy's cameras have three colours.",
             "Leave depth and grey cameras out of the robot's description.",
             feature=key,
         )

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from libra_edge.cli import app as program
-from libra_edge.errors import ExitCode
-from tests.attacks.engines.faults import FAULTS, PLACES
+from libra_edge.errors import ExitCode, LibraError
+from tests.attacks.engines.catalogue import FAULTS, PLACES
+from tests.attacks.engines.rebuilds import REBUILDS
 from tests.attacks.engines.workshop import Workshop
 
 
@@ -22,13 +23,24 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def test_the_catalogue_is_long_enough() -> None:
-    assert len(FAULTS) >= 30
+    assert len(FAULTS) >= 110
+    assert set(PLACES) <= set(FAULTS)
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_caught(workshop: Workshop, tmp_path: Path, name: str) -> None:
-    result = workshop.verify(workshop.faulty(name, tmp_path / "release"))
-    assert result.exit_code is ExitCode.PARITY, f"not caught: {name}"
+    release = workshop.faulty(name, tmp_path / "release")
+    # What the quick verification finds needs no other.
+    for quick in (True, False):
+        try:
+            result = workshop.verify(release, quick=quick)
+        except LibraError as refused:
+            code = refused.exit_code
+        else:
+            code = result.exit_code
+        if code in (ExitCode.PARITY, ExitCode.INTEGRITY):
+            return
+    pytest.fail(f"not caught: {name}")
 
 
 def test_a_release_made_the_same_way_without_a_fault_passes(
@@ -38,9 +50,27 @@ def test_a_release_made_the_same_way_without_a_fault_passes(
     assert workshop.verify(release).exit_code is ExitCode.OK
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_no_false_alarm(workshop: Workshop, seed: int) -> None:
-    assert workshop.verify(workshop.release, seed=seed).exit_code is ExitCode.OK
+@pytest.mark.parametrize(("seed", "samples"), [(0, 4), (1, 12), (2, 30)])
+def test_no_false_alarm(workshop: Workshop, seed: int, samples: int) -> None:
+    result = workshop.verify(workshop.release, seed=seed, samples=samples)
+    assert result.exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize("name", REBUILDS)
+def test_no_false_alarm_where_a_graph_is_written_another_way(
+    workshop: Workshop, tmp_path: Path, name: str
+) -> None:
+    case = workshop.case("none")
+    before = case.planner.SerializeToString(), case.refiner.SerializeToString()
+    REBUILDS[name](case)
+    assert before != (case.planner.SerializeToString(), case.refiner.SerializeToString())
+    result = workshop.verify(workshop.make(case, tmp_path / "release"))
+    assert [check for check in result.checks if check.verdict != "pass"] == []
+
+
+def test_no_false_alarm_in_the_other_form(workshop: Workshop, tmp_path: Path) -> None:
+    release = workshop.compiled(tmp_path / "release", seed=1, form="unrolled")
+    assert workshop.verify(release, seed=101).exit_code is ExitCode.OK
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -14,7 +14,7 @@ from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.verification.denoising import DenoisingDetail, denoising_detail
+from libra_edge.verification.details.denoising import DenoisingDetail, denoising_detail
 from libra_edge.verification.unrolled_graphs import with_partial_samples
 from tests.attacks.engines.surgery import multiply, store, tensor, values
 from tests.compiler.variants import make_front

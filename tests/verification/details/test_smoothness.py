@@ -8,7 +8,7 @@ import pytest
 from libra_edge.errors import LibraError
 from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.verification.smoothness import (
+from libra_edge.verification.details.smoothness import (
     Recording,
     curvature_of,
     mean_jerk,

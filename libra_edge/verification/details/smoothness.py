@@ -21,7 +21,7 @@ from libra_edge.parity.gates import NOT_FINITE
 from libra_edge.policy.config import ActionDim, Embodiment, PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Images, Instruction, State
 from libra_edge.policy.tokenizer import Tokenizer
-from libra_edge.verification.differences import Floats, Interval, bootstrap
+from libra_edge.verification.details.differences import Floats, Interval, bootstrap
 
 EPISODES = 12
 MOST_STEPS = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 
 from libra_edge.bundle.engine_facts import RefinerEngine
 from libra_edge.engines import engine
-from libra_edge.engines.session import Session
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.libra_vla.model import LibraVLA
-from libra_edge.verification.differences import DenoisingDetail, StepError, bootstrap
+from libra_edge.verification.details.differences import DenoisingDetail, StepError, bootstrap
+from libra_edge.verification.isolation.remote import RemoteModel, open_model
 from libra_edge.verification.unrolled_graphs import with_partial_samples
 
 SAMPLES = 48
@@ -45,7 +46,8 @@ def denoising_detail(
         return None
     some = samples[:SAMPLES]
     session, runs_in = _session(partial.SerializeToString(), facts)
-    pairs = [_both(policy, session, sample) for sample in some]
+    with closing(session):
+        pairs = [_both(policy, session, sample) for sample in some]
     error = np.abs(np.stack([wanted - found for wanted, found in pairs]).astype(np.float64))
     if not np.isfinite(error).all():
         return None
@@ -55,11 +57,12 @@ def denoising_detail(
     return DenoisingDetail(samples=len(some), seed=seed, runs_in=runs_in, steps=steps)
 
 
-def _session(partial: bytes, facts: RefinerEngine) -> tuple[Session, str]:
-    kind = engine("onnxruntime")
-    if facts.kind == "onnxruntime" and kind.is_available(facts.provider):
-        return kind.load(partial, facts.provider, facts.session_options), facts.provider
-    return kind.load(partial, "CPUExecutionProvider", {}, optimize=False), "CPU, as written"
+def _session(partial: bytes, facts: RefinerEngine) -> tuple[RemoteModel, str]:
+    known = facts.kind == "onnxruntime"
+    if known and engine("onnxruntime").is_available(facts.provider):
+        options = dict(facts.session_options)
+        return open_model(partial, facts.provider, options, optimize=True), facts.provider
+    return open_model(partial, "CPUExecutionProvider", {}, optimize=False), "CPU, as written"
 
 
 def _step(step: int, error: npt.NDArray[np.float64], seed: int) -> StepError:
@@ -72,7 +75,7 @@ def _step(step: int, error: npt.NDArray[np.float64], seed: int) -> StepError:
 
 
 @torch.inference_mode()
-def _both(policy: LibraVLA, session: Session, sample: Sample) -> tuple[Array, Array]:
+def _both(policy: LibraVLA, session: RemoteModel, sample: Sample) -> tuple[Array, Array]:
     """Noisy actions [K, H, D] after each step, of policy and session."""
     assert policy.refiner is not None
     images, words, state, noise = (

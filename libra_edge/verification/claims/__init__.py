@@ -1,0 +1,1 @@
+"""What a release says of itself, held against what its graphs are."""

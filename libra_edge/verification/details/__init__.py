@@ -1,0 +1,1 @@
+"""What lies behind a verdict: errors by place, by step and over time; plain numbers."""

@@ -1,0 +1,1 @@
+"""Inputs that no dataset holds: every word, and what broken sensors send."""

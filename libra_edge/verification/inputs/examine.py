@@ -1,0 +1,91 @@
+"""The release against the policy on inputs that data does not hold, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libra_edge.limits import Limits
+from libra_edge.parity.gates import (
+    ENGINE,
+    POLICY,
+    RUNTIME,
+    Check,
+    compare,
+    compare_edges,
+    run_engines,
+)
+from libra_edge.parity.samples import Sample, edge_samples
+from libra_edge.policy.executor import Engines
+from libra_edge.verification.comparison import GRAPHS
+from libra_edge.verification.inputs.words import left_over, word_inputs
+from libra_edge.verification.subject import Subject
+
+# Inputs up to ten standard deviations away are ten times as large as those that gates are made
+# for, and rounding is relative to what is rounded.
+FARTHEST = 10.0
+EDGES, WORDS = "edge inputs", "every word"
+
+
+def examine_inputs(subject: Subject) -> list[Check]:
+    """Words, odd pictures and odd states; without the checkpoint only whether they give numbers."""
+    name, engines = _last(subject)
+    if engines is None:
+        return []
+    subject.on_stage("edge observations")
+    truth, seed = subject.truth, subject.request.seed
+    policy = truth.config if truth else subject.manifest.policy
+    edges = edge_samples(subject.body, policy, subject.tokenizer, seed)
+    checks = compare_edges(name, engines, edges, subject.bins)
+    if truth is None or not subject.samples:
+        return checks
+    from libra_edge.evaluation.torch_controller import TorchEngines
+    from libra_edge.verification.inputs.edges import edge_inputs
+
+    reference = TorchEngines(truth.policy)
+    pairs = {
+        WORDS: (word_inputs(truth.tokenizer, subject.samples, seed), subject.limits),
+        EDGES: (edge_inputs(truth, subject.samples[0]), far_limits(subject.limits)),
+    }
+    for what, (samples, limits) in pairs.items():
+        stage = f"{name} vs {POLICY}, {what}"
+        subject.on_stage(stage)
+        checks += _compared(stage, reference, engines, samples, limits, subject)
+    if missing := left_over(truth.tokenizer):
+        subject.left_out.append(f"{missing} words of the vocabulary")
+    return checks
+
+
+def far_limits(limits: Limits) -> Limits:
+    """The limits far from where the policy was trained."""
+    far = FARTHEST
+    percentile = limits.margin_percentile
+    return Limits(
+        tokens=max(1 - far * (1 - limits.tokens), 0.5),
+        action=min(far * limits.action, 1.0),
+        action_percentile=limits.action_percentile,
+        margin=None if limits.margin is None else far * limits.margin,
+        margin_percentile=None if percentile is None else min(far * percentile, 100.0),
+    )
+
+
+def _last(subject: Subject) -> tuple[str, Engines | None]:
+    """What a robot would run, as far as it runs here."""
+    if (runtime := subject.runtime()) is not None:
+        return RUNTIME, runtime
+    if (engines := subject.engines()) is not None:
+        return ENGINE, engines
+    return GRAPHS, subject.graphs()
+
+
+def _compared(
+    stage: str,
+    reference: Engines,
+    engines: Engines,
+    samples: Sequence[Sample],
+    limits: Limits,
+    subject: Subject,
+) -> list[Check]:
+    wanted = run_engines(reference, samples)
+    # The same tokens for both refiners: a token that may differ is no reason for other actions.
+    found = run_engines(engines, samples, wanted.intent)
+    return compare(stage, wanted, found, subject.dims, limits)

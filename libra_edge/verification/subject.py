@@ -1,0 +1,169 @@
+"""A release under test: what it is tested on, and its code, which runs in processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
+from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.verify import Release
+from libra_edge.catalog import Recipe, load_recipe
+from libra_edge.errors import CrashedError, IntegrityError, LibraError
+from libra_edge.limits import Limits
+from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
+from libra_edge.policy.config import ActionDim, Embodiment
+from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.verification.details.smoothness import Recording, read_recordings
+from libra_edge.verification.isolation.child import crashed
+from libra_edge.verification.isolation.remote import (
+    RemoteEngines,
+    RemoteRuntime,
+    open_engines,
+    open_runtime,
+)
+from libra_edge.verification.open_engines import engines_run_here, graphs_run_here
+from libra_edge.verification.recompile import TOKENIZER, Trained
+from libra_edge.verification.request import Request
+from libra_edge.verification.result import Behind
+
+if TYPE_CHECKING:
+    from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.verification.claims.recipe import Shown
+
+OnStage = Callable[[str], None]
+# Made-up observations beside those of a dataset: more data never makes a gate weaker.
+MADE_UP = 12
+
+
+def can_read_graphs() -> bool:
+    """Whether this machine has what reads graphs; a field laptop has not."""
+    return find_spec("onnx") is not None and find_spec("torch") is not None
+
+
+@dataclass
+class Subject:
+    """One release, its limits and its observations.
+
+    shown: what its graphs are, None where nothing here reads them; samples: of the dataset where
+    there is one, then made-up ones; behind, left_out, unchecked: collected by the examinations.
+    """
+
+    request: Request
+    release: Release
+    shown: Shown | None
+    limits: Limits
+    trained: Trained
+    on_stage: OnStage
+    samples: Sequence[Sample] = ()
+    recordings: Sequence[Recording] | None = None
+    behind: Behind = field(default_factory=Behind)
+    left_out: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    _open: dict[str, RemoteEngines | CrashedError] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the release says of itself."""
+        return self.release.manifest
+
+    @property
+    def truth(self) -> Checkpoint | None:
+        """The checkpoint, if it is the release's."""
+        return self.trained.checkpoint
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that it is judged by."""
+        if self.shown is not None:
+            return self.shown.best(self.manifest.recipe)
+        return load_recipe(self.manifest.recipe)
+
+    @property
+    def body(self) -> Embodiment:
+        """The robot: the checkpoint's word counts, what a release says of itself is under test."""
+        return self.truth.config.embodiment if self.truth else self.manifest.embodiment
+
+    @property
+    def dims(self) -> Sequence[ActionDim]:
+        """The action dimensions."""
+        return self.body.actions
+
+    @property
+    def bins(self) -> int:
+        """N."""
+        return self.truth.config.bins if self.truth else self.manifest.policy.bins
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The policy's words."""
+        if self.truth is not None:
+            return self.truth.tokenizer
+        length = self.manifest.policy.instruction_length
+        return Tokenizer(self.release.member(TOKENIZER), length)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the release's own library runs on this machine."""
+        return not mismatches(needs_of(self.manifest), this_device())
+
+    def runtime(self) -> RemoteRuntime | None:
+        """The release through the C ABI; None where it does not run here.
+
+        Raises:
+            CrashedError: it took its process down, now or before.
+        """
+        if not self.runs_here:
+            return None
+        found = self._opened("runtime", lambda s: open_runtime(self.release, s))
+        return found if isinstance(found, RemoteRuntime) else None
+
+    def engines(self) -> RemoteEngines | None:
+        """The release's engines; None where what runs them is not here."""
+        if not engines_run_here(self.release):
+            return None
+        return self._opened("engines", lambda s: open_engines(self.release, s))
+
+    def graphs(self) -> RemoteEngines | None:
+        """The plain graphs as written, on the CPU; None where there is nothing to run them with."""
+        if not graphs_run_here(self.release):
+            return None
+        return self._opened("graphs", lambda s: open_engines(self.release, s, written=True))
+
+    def _opened(self, name: str, opening: Callable[[float], RemoteEngines]) -> RemoteEngines:
+        if name not in self._open:
+            try:
+                found = opening(self.request.time_limit_s)
+                self._stack.callback(found.child.close)
+                self._open[name] = found
+            except CrashedError as error:
+                self._open[name] = error
+            except IntegrityError:
+                raise
+            except LibraError as error:
+                # It is for this machine, and its bytes are whole: then it is no release of ours.
+                self._open[name] = crashed(f"it does not open: {error.fact}", "open")
+        found_or_error = self._open[name]
+        if isinstance(found_or_error, CrashedError):
+            raise found_or_error
+        return found_or_error
+
+    def choose(self) -> None:
+        """Choose observations; data that cannot be used is refused before anything is compiled."""
+        request, tokenizer = self.request, self.tokenizer
+        policy = self.truth.config if self.truth else self.manifest.policy
+        count, seed, data = request.count, request.seed, request.data
+        found = choose_samples(self.body, policy, tokenizer, count, seed, data)
+        if data is not None:
+            found += synthetic_samples(self.body, policy, tokenizer, MADE_UP, seed)
+            if self.truth is not None and not request.quick:
+                self.recordings = read_recordings(data, self.body, tokenizer, seed)
+        self.samples = found
+
+    def close(self) -> None:
+        """End the release's processes."""
+        self._stack.close()

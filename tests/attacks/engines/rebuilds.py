@@ -1,0 +1,99 @@
+"""Good releases whose graphs are written another way: no fault, and no alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from tests.attacks.engines.faults import Case
+from tests.attacks.engines.surgery import bodies, constant
+
+
+def erf_written_out(case: Case) -> None:
+    """Every Gelu as x / 2 (1 + erf(x / sqrt 2))."""
+    for model in case.both:
+        for graph in bodies(model.graph):
+            _write_out(graph)
+
+
+def _write_out(graph: GraphProto) -> None:
+    rest = list(graph.node)
+    del graph.node[:]
+    for node in rest:
+        if node.op_type != "Gelu":
+            graph.node.append(node)
+            continue
+        given, made = node.input[0], node.output[0]
+        numbers = {"root": 1 / sqrt(2), "one": 1.0, "half": 0.5}
+        names = {n: constant(graph, f"{made}/{n}", v, np.float32) for n, v in numbers.items()}
+        steps = [
+            ("Mul", [given, names["root"]], f"{made}/scaled"),
+            ("Erf", [f"{made}/scaled"], f"{made}/erf"),
+            ("Add", [f"{made}/erf", names["one"]], f"{made}/raised"),
+            ("Mul", [given, f"{made}/raised"], f"{made}/twice"),
+            ("Mul", [f"{made}/twice", names["half"]], made),
+        ]
+        graph.node.extend(helper.make_node(op, inputs, [out], out) for op, inputs, out in steps)
+
+
+def constants_folded(case: Case) -> None:
+    """Whatever depends on no input, as one constant."""
+    for model in case.both:
+        fold(model)
+
+
+def fold(model: ModelProto) -> None:
+    """Evaluate the operators of the outer graph that read constants alone."""
+    graph = model.graph
+    known = {tensor.name for tensor in graph.initializer}
+    kept = []
+    for node in list(graph.node):
+        if node.op_type == "Loop" or not all(name in known for name in node.input if name):
+            kept.append(node)
+            continue
+        weights = [tensor for tensor in graph.initializer if tensor.name in node.input]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+        one = helper.make_graph([node], "one", [], outputs, weights)
+        made = ReferenceEvaluator(helper.make_model(one, opset_imports=model.opset_import)).run(
+            None, {}
+        )
+        for name, value in zip(node.output, made, strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+            known.add(name)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def operators_in_another_order(case: Case) -> None:
+    """Sums with their terms the other way round."""
+    for model in case.both:
+        for graph in bodies(model.graph):
+            for node in graph.node:
+                if node.op_type in ("Add", "Mul"):
+                    node.input[:] = list(node.input)[::-1]
+
+
+def values_renamed(case: Case) -> None:
+    """Inner values under other names; weights keep theirs."""
+    for model in case.both:
+        graph = model.graph
+        fixed = {v.name for v in (*graph.input, *graph.output)}
+        made = {name for node in graph.node for name in node.output} - fixed
+        names = {name: f"v/{name}" for name in made}
+        for each in bodies(graph):
+            for node in each.node:
+                node.input[:] = [names.get(name, name) for name in node.input]
+                node.output[:] = [names.get(name, name) for name in node.output]
+
+
+REBUILDS: dict[str, Callable[[Case], None]] = {
+    "Erf written out": erf_written_out,
+    "constants folded": constants_folded,
+    "terms in another order": operators_in_another_order,
+    "values renamed": values_renamed,
+}
