@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from libra_edge.catalog import load_recipe
 from libra_edge.parity.gates import FUSED, Check, compare, run_engines
-from libra_edge.verification.claims.graphs import NotReadable, read_graph
 from libra_edge.verification.claims.held import claim
 from libra_edge.verification.recompile import Trained
 from libra_edge.verification.subject import Subject
@@ -19,6 +18,8 @@ def examine_compiled_again(subject: Subject) -> list[Check]:
     trained, shown = subject.trained, subject.shown
     if trained.front is None or shown is None or not shown.whole:
         return []
+    from libra_edge.verification.claims.graphs import NotReadable, read_graph
+
     front = trained.front
     ours = {
         "planner": front.planner,
