@@ -25,6 +25,8 @@ def broken_manifests(body: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     yield "a repeated key", data.replace(b' "name": "probe",\n', b' "name": "probe",\n' * 2, 1)
     yield "bytes that are no UTF-8", data.replace(b"probe", b"pr\xffbe", 1)
     yield "nothing", b""
+    decision = dict.fromkeys(("stage", "subject", "choice", "reason"), "x" * 4000)
+    yield "more bytes than it may have", _bytes(body | {"decisions": [decision] * 80})
     for path, value in list(_places(body)):
         for other in _instead(value):
             yield (

@@ -18,7 +18,7 @@ from libra_edge.bundle.members import MANIFEST
 from libra_edge.errors import LibraError
 from libra_edge.verification.native.driver import Native, Refused
 from libra_edge.verification.native.pair import Desk, Differs
-from libra_edge.verification.native.probe import PLANNER_APART
+from libra_edge.verification.native.probe import PLANNER_APART, WIDE
 from libra_edge.verification.native.scripts.manifests import broken_manifests
 
 ORT, LIBRARY, TOKENIZER = "lib/libonnxruntime.so", "lib/liblibra_edge.so", "tokenizer.json"
@@ -224,6 +224,10 @@ def members(desk: Desk) -> None:
             _require(what, _status(desk, release)[0], abi.INTEGRITY)
 
 
+def _of_another_contract(name: str) -> Change:
+    return lambda release: _replace(release / name, (release.parent / WIDE / name).read_bytes())
+
+
 def contents(desk: Desk) -> None:
     """Members that are just as the manifest says, and are no engine, library or tokenizer."""
     planner, refiner = "engines/planner.onnx", "engines/refiner.onnx"
@@ -240,6 +244,10 @@ def contents(desk: Desk) -> None:
     wrong: dict[str, tuple[Change, int]] = {
         "engines in each other's place": (swap, abi.ENGINE),
         "a planner that is no graph": (lambda r: _replace(r / planner, b"no graph"), abi.ENGINE),
+        **{
+            f"{name} of other shapes": (_of_another_contract(name), abi.ENGINE)
+            for name in (planner, refiner)
+        },
         "weights in the working directory": (
             lambda r: _replace(r / planner, Path(PLANNER_APART).read_bytes()),
             abi.ENGINE,

@@ -247,14 +247,14 @@ def noise(desk: Desk) -> None:
 
 def threads(desk: Desk) -> None:
     """Threads of its own: none when open, two while async mode runs, which then moves the robot."""
-    library, before = desk.subject.library, _threads()
+    library, before = desk.subject.library, _count()
     with desk.fresh() as pair:
-        _require("le_open: threads", 0, _threads() - before)
+        _require("le_open: threads", 0, _threads(before))
         see, handle = Observer(desk.subject, 53), pair.native.handle
         pair.set_instruction(desk.subject.words[0])
         raw = abi.RunOptions(max_observation_age_ns=10**15, engine_timeout_ns=10**15)
         _require("le_start", abi.OK, library.le_start(handle, ctypes.byref(raw), None, 0))
-        _require("le_start: threads", 2, _threads() - before)
+        _require("le_start: threads", 2, _threads(before + 2) + 2)
         tick, running = abi.TickInfo(), 0
         until, now = time.monotonic() + _PATIENCE_S, 10**12
         while running < 3 and time.monotonic() < until:
@@ -267,11 +267,19 @@ def threads(desk: Desk) -> None:
             time.sleep(0.002)
         _require("le_tick with threads: steps RUNNING", 3, running)
         library.le_stop(handle)
-        _require("le_stop: threads", 0, _threads() - before)
+        _require("le_stop: threads", 0, _threads(before))
 
 
-def _threads() -> int:
+def _count() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def _threads(expected: int) -> int:
+    """How many more threads there are than expected; one that has ended may take a moment."""
+    until = time.monotonic() + _PATIENCE_S / 4
+    while _count() != expected and time.monotonic() < until:
+        time.sleep(0.01)
+    return _count() - expected
 
 
 def silence(desk: Desk) -> None:
