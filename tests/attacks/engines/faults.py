@@ -5,8 +5,7 @@ anew around them, with golden vectors from the faulty engines, so that hashes an
 agree with the fault and only the comparison with the checkpoint can tell.
 """
 
-from __future__ import annotationsfrom tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
-
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 from onnx import ModelProto
 
 from libra_edge.bundle.manifest import Manifest
+from tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
 
 
 @dataclass
