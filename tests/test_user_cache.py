@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from libra_edge.compiler.request import Request, resolve
+from libra_edge.compiler.request import Request
+from libra_edge.compiler.resolve import resolve
 from libra_edge.errors import InputError
 from libra_edge.user_cache import cache_folder, make_writable
 
