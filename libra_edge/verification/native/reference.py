@@ -156,9 +156,9 @@ class SyncReference:
         info, waits, before = no_masks() | {"planned": False, "refined": False}, 0, self.fault
         waits = self._waits()
         action: Floats | None = None
-        if not self.fault and not waits and self._seen is not None:
+        if not self.fault and not waits and self._seen is not None and self.words is not None:
             if not (self._made and self._step < self._chunk_step + self.contract.chunk):
-                self._make_chunk(self._seen, info)
+                self._make_chunk(self._seen, self.words, info)
             if not self.fault:
                 action = self.limits.send(self._actions[self._step - self._chunk_step], info)
                 self.fault = 0 if action is not None else OUT_OF_LIMITS
@@ -199,13 +199,12 @@ class SyncReference:
             return NO_INSTRUCTION
         return OBSERVATION_TOO_OLD if self._age_ns() > self._max_age_ns else 0
 
-    def _make_chunk(self, seen: Seen, info: Outcome) -> None:
+    def _make_chunk(self, seen: Seen, words: Numbers, info: Outcome) -> None:
         chunk, total = self.contract.chunk, self.contract.plan_steps
         if self._plan_step < 0 or self._step + chunk > self._plan_step + total:
             info["flags"] |= abi.PLANNER_RAN
             info["planned"] = True
-            assert self.words is not None
-            self.fault = self.engines.plan(seen, self.words)
+            self.fault = self.engines.plan(seen, words)
             if self.fault:
                 return
             self._plan_step = self._step
