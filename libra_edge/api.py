@@ -15,7 +15,7 @@ from libra_edge.paths import StrPath
 if TYPE_CHECKING:
     from libra_edge.bundle.verify import Release
     from libra_edge.compiler.pipeline import Compiled
-    from libra_edge.verification.verify import Verification
+    from libra_edge.verification.result import Verification
 
 
 def compile_checkpoint(

@@ -47,8 +47,9 @@ def odd_pictures(seen: Images) -> Iterator[tuple[str, Images]]:
         one[:, :, :, channel] = 255
         yield name, one
     rows, columns = np.indices(seen.shape[1:3])
-    chequered = ((rows + columns) % 2 * 255).astype(np.uint8)
-    yield "chequered", np.broadcast_to(chequered[None, :, :, None], seen.shape).copy()
+    chequered = np.zeros_like(seen)
+    chequered[:, (rows + columns) % 2 == 1] = 255
+    yield "chequered", chequered
     for camera in range(len(seen)):
         alone = np.zeros_like(seen)
         alone[camera] = seen[camera]
