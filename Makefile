@@ -140,3 +140,7 @@ bench-runtime: $(VENV)/.dev ## measure the runtime's tick, overhead and latency,
 .PHONY: bench-train-memory
 bench-train-memory: $(VENV)/.dev ## memory of training on 20,000 frames of two 640 x 480 cameras, write docs/measurements
 	$(BIN)/python benchmarks/train_memory.py
+
+.PHONY: gpu-check
+gpu-check: $(VENV)/.dev ## what an NVIDIA GPU makes of our policies, with parity; write docs/measurements
+	$(BIN)/python benchmarks/gpu_check.py --kit out/gpu-kit --export

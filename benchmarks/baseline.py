@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from libra_edge.compiler.cache import tool_versions
-from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.split import Graph
 from libra_edge.engines.session import EnginePair, Session
 from libra_edge.parity.samples import Sample
@@ -42,6 +40,9 @@ class NaiveStep(nn.Module):
 
 def naive_export(policy: LibraVLA, sample: Sample) -> bytes:
     """The forward pass exported as it stands."""
+    # Not at the top: a machine that only measures has no exporter.
+    from libra_edge.compiler.graphs.export import export, to_bytes
+
     intent = np.zeros((policy.config.chunk, policy.config.action_dim), np.int32)
     arguments = tuple(
         torch.from_numpy(np.ascontiguousarray(a))[None]
@@ -67,6 +68,8 @@ def host_loop(policy: LibraVLA, predict: Callable[..., Any], sample: Sample, int
 
 def conditions(loaded: Checkpoint, load_before: tuple[float, ...]) -> list[str]:
     """What the figures hold for."""
+    from libra_edge.compiler.cache import tool_versions
+
     policy, config = loaded.policy, loaded.config
     counts = [
         sum(p.numel() for p in module.parameters()) / 1e6

@@ -119,6 +119,11 @@ def verify_release(
     allow_loose: bool = False,
     calibrate: StrPath | None = None,
     cache: StrPath | None = None,
+    expect_recipe: str | None = None,
+    expect_target: str | None = None,
+    expect_checkpoint: str | None = None,
+    max_latency_ms: float | None = None,
+    time_limit_s: float = 120.0,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Measure whether a release is still the policy; `checkpoint` needs the extra `compile`.
@@ -135,6 +140,11 @@ def verify_release(
         allow_loose: take limits that are looser than the recipe's.
         calibrate: what a quantised release was calibrated on, to compile its stages again.
         cache: the compiler's cache; None takes the user's.
+        expect_recipe: what the release has to be, by name; None takes any.
+        expect_target: the same of its target.
+        expect_checkpoint: the sha256 of what it has to be compiled from, or its first 8 digits.
+        max_latency_ms: longest median of a chunk, the planner's share included, in milliseconds.
+        time_limit_s: of each answer of the release's code, in seconds.
         on_stage: called with each comparison's name before it is made.
 
     Returns:
@@ -159,6 +169,11 @@ def verify_release(
         allow_loose=allow_loose,
         calibrate=_path(calibrate),
         cache=_path(cache),
+        expect_recipe=expect_recipe,
+        expect_target=expect_target,
+        expect_checkpoint=expect_checkpoint,
+        max_latency_ms=max_latency_ms,
+        time_limit_s=time_limit_s,
     )
     return verify_request(request, on_stage)
 

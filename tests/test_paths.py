@@ -15,11 +15,11 @@ import pytest
 
 from libra_edge.binding.policy import Policy
 from libra_edge.bundle.pack import pack_release, unpack_release
-from libra_edge.bundle.verify import is_release, open_release, verify_release
+from libra_edge.bundle.verify import is_release, open_release, verify_integrity
 from libra_edge.compiler.request import Request
 from libra_edge.paths import StrPath
 from libra_edge.runtime.build import onnxruntime_library
-from libra_edge.verification.recompile import Sources
+from libra_edge.verification.request import Request as Verify
 
 KEPT = Path(__file__).parent / "golden/0.1.0/fp32"
 PUBLIC = (
@@ -31,7 +31,7 @@ PUBLIC = (
     "bundle.pack.unpack_release",
     "bundle.verify.is_release",
     "bundle.verify.open_release",
-    "bundle.verify.verify_release",
+    "bundle.verify.verify_integrity",
     "data.collect.collect",
     "data.lerobot.Dataset",
     "deploy.provision.provision",
@@ -41,8 +41,8 @@ PUBLIC = (
     "policy.config.read_config",
     "policy.tokenizer.Tokenizer",
     "training.run.prepare",
-    "verification.bisect.release_culprits",
-    "verification.verify.verify_release",
+    "api.compile_checkpoint",
+    "api.verify_release",
 )
 
 
@@ -66,7 +66,8 @@ def test_requests_turn_text_into_paths() -> None:
     request = Request("checkpoint", data="data", out="out")  # type: ignore[arg-type]
     assert (request.checkpoint, request.data) == (Path("checkpoint"), Path("data"))
     assert (request.out, request.cache) == (Path("out"), None)
-    assert Sources("a", cache="b").cache == Path("b")  # type: ignore[arg-type]
+    again = Verify("release", cache="b")  # type: ignore[arg-type]
+    assert (again.release, again.cache) == (Path("release"), Path("b"))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the kept release is for x86-64")
@@ -80,7 +81,7 @@ def test_releases_open_from_text_and_from_one_file(
     packed = str(tmp_path / "one.libra")
     manifest = pack_release(str(release), packed)
     assert is_release(packed)
-    assert verify_release(packed) == manifest == open_release(str(release)).manifest
+    assert verify_integrity(packed) == manifest == open_release(str(release)).manifest
     unpack_release(packed, str(tmp_path / "again"))
     ids = set()
     for path in (str(release), release, packed, Path(packed), str(tmp_path / "again")):

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from libra_edge.atomic import new_directory
@@ -46,20 +47,32 @@ def fetch_onnxruntime(target: Target, cache: Path | None = None) -> Path:
     return onnxruntime_library(folder / "onnxruntime")
 
 
+def fetched_onnxruntime(version: str, cache: Path | None = None) -> list[Path]:
+    """The libraries of a version that were fetched before, of every package and platform."""
+    folders = sorted((cache or cache_folder("wheels")).glob(f"*-{version}-*"))
+    return [onnxruntime_library(folder / "onnxruntime") for folder in folders]
+
+
 def _download(package: str, version: str, wheel_platform: str, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
     command += ["--only-binary=:all:", "--platform", wheel_platform]
     command += [f"--python-version={sys.version_info.major}.{sys.version_info.minor}"]
-    run = subprocess.run(
-        [*command, f"{package}=={version}"], capture_output=True, text=True, timeout=_TIMEOUT_S
-    )
+    try:
+        run = subprocess.run(
+            [*command, f"{package}=={version}"], capture_output=True, text=True, timeout=_TIMEOUT_S
+        )
+        failed = run.returncode != 0
+        said = (run.stderr.strip().splitlines() or ["nothing came"])[-1]
+    except subprocess.TimeoutExpired:
+        failed, said = True, f"nothing came within {_TIMEOUT_S} s"
     wheels = sorted(folder.glob("*.whl"))
-    if run.returncode != 0 or len(wheels) != 1:
-        last = (run.stderr.strip().splitlines() or ["nothing came"])[-1]
+    if failed or len(wheels) != 1:
         raise LibraError(
             "onnxruntime-not-fetched",
-            f"The wheel of {package} {version} for {wheel_platform} was not downloaded: {last}.",
-            "Connect to a package index once; the wheel is kept in the cache.",
+            f"The wheel of {package} {version} for {wheel_platform} was not downloaded: {said}.",
+            "Install pip into this environment (python -m ensurepip) and run the command again."
+            if find_spec("pip") is None
+            else "Connect to a package index once; the wheel is kept in the cache.",
         )
     # Only the libraries: a path in a wheel that leads elsewhere is passed over by name.
     with zipfile.ZipFile(wheels[0]) as archive:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_file
-from libra_edge.errors import IntegrityError
+from libra_edge.errors import InputError, IntegrityError
 from libra_edge.runtime.build import SOURCE_ROOT, OnProgress, build_library, source_hash
 from libra_edge.user_cache import cache_folder, make_writable
 
@@ -65,6 +65,18 @@ def native_library(
 def is_shipped() -> bool:
     """Whether this installation came with libraries, so that a first compile needs none built."""
     return (SHIPPED / INDEX).is_file()
+
+
+def library_cache(other: Path) -> Path:
+    """The user's own cache of libraries, which serves every command, or one below `other`.
+
+    Raises:
+        InputError: neither can be written to.
+    """
+    try:
+        return make_writable(cache_folder("native"))
+    except InputError:
+        return make_writable(other / "native", "--cache")
 
 
 def write_shipped(folder: Path, targets: set[tuple[str, str]], on_progress: OnProgress) -> None:

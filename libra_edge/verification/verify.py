@@ -23,6 +23,7 @@ from libra_edge.verification.claims.examine import examine_claims, read_shown_he
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
 from libra_edge.verification.inputs.examine import examine_inputs
+from libra_edge.verification.native.conformance import native_checks
 from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import Trained, read_checkpoint
 from libra_edge.verification.request import Request
@@ -30,6 +31,15 @@ from libra_edge.verification.result import Verification, power_of
 from libra_edge.verification.subject import OnStage, Subject
 
 Examination = Callable[[Subject], Sequence[Check]]
+
+
+def examine_native(subject: Subject) -> Sequence[Check]:
+    """The release's own library: its bytes, and what it does."""
+    if subject.request.quick:
+        return ()
+    return native_checks(subject.release, subject.request.cache, subject.on_stage)
+
+
 # Of every release; and of one that more is asked of than its bytes and golden vectors.
 ALWAYS: dict[str, Examination] = {
     "claims of the manifest": examine_claims,
@@ -39,11 +49,15 @@ FULL: dict[str, Examination] = {
     "stages": examine_stages,
     "graphs compiled again": examine_compiled_again,
     "steps": examine_steps,
+    "native library": examine_native,
     "inputs": examine_inputs,
     "speed": examine_speed,
 }
 # What `--quick` does not ask for, besides the stages that would have to be compiled again.
-NOT_QUICK = ("trajectories of executed actions", "error by denoising step", "latency")
+NOT_QUICK = (
+    *("trajectories of executed actions", "error by denoising step", "latency"),
+    *("native members", "what the native library does"),
+)
 
 
 def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Verification:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import clang_format
@@ -16,6 +18,21 @@ from tests.runtime.native_build import C_SOURCES
 from tests.runtime.test_header import SNAPSHOT
 
 
+@pytest.fixture
+def other_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Another name, home, language, day and umask."""
+    for name, value in {
+        **{"USER": "somebody", "LOGNAME": "somebody", "HOME": str(tmp_path / "home")},
+        **{"TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "SOURCE_DATE_EPOCH": "1"},
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(build.default_cache_dir().parents[1]))
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("other_user")
 def test_same_bytes_from_another_folder_and_other_rooms(library: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "a place with another name"
     shutil.copytree(build.SOURCE_ROOT, elsewhere, ignore=shutil.ignore_patterns("__pycache__"))

@@ -8,12 +8,10 @@ from pathlib import Path
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.request import Job
-from libra_edge.errors import InputError
 from libra_edge.policy.checkpoint import TOKENIZER
 from libra_edge.runtime.build import HEADER
 from libra_edge.runtime.fetch import fetch_onnxruntime
-from libra_edge.runtime.libraries import native_library
-from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.runtime.libraries import library_cache, native_library
 
 
 def release_members(
@@ -53,9 +51,5 @@ def _native_library(job: Job, on_stage: OnStage) -> bytes:
     def on_progress(done: int, total: int, what: str) -> None:
         on_stage("runtime", f"compiling C++ for {arch}, once per machine, {done} of {total} pieces")
 
-    # The user's own cache serves every compilation; --cache, where there is no other.
-    try:
-        cache = make_writable(cache_folder("native"))
-    except InputError:
-        cache = make_writable(job.cache.root / "native", "--cache")
+    cache = library_cache(job.cache.root)
     return native_library(arch, job.target.glibc, cache=cache, on_progress=on_progress)

@@ -12,7 +12,7 @@ from math import prod
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from libra_edge.catalog import LayerPrecision, Number
+from libra_edge.catalog import BITS, LayerPrecision, Number
 from libra_edge.compiler.engines.read_back import layer_names, shown_name
 from libra_edge.engines.base import Product
 from libra_edge.verification.unrolled_graphs import trips, unrolled
@@ -28,7 +28,6 @@ _FORMATS: dict[int, Number] = {
     TensorProto.FLOAT8E4M3FN: "fp8",
     TensorProto.FLOAT4E2M1: "nvfp4",
 }
-_BITS: dict[Number, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4, "fp8": 8, "nvfp4": 4}
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Pad", "Slice")
 
@@ -219,7 +218,7 @@ def _add_product(reader: _Reader, node: NodeProto, facts: GraphFacts) -> None:
         raise NotReadable(f"{stored.name} is stored or multiplied in a format we never write")
     precision = LayerPrecision(weights=weights, activations=activations)
     product = Product(stored.name, node.op_type, "", 0, 1)
-    size = prod(stored.dims) * _BITS[weights] // 8
+    size = prod(stored.dims) * BITS[weights] // 8
     own = Weight(size, precision, node.op_type == "Conv")
     facts.weights.setdefault(shown_name(product), own).runs += 1
     names = layer_names(product)

@@ -47,9 +47,8 @@ def odd_pictures(seen: Images) -> Iterator[tuple[str, Images]]:
         one[:, :, :, channel] = 255
         yield name, one
     rows, columns = np.indices(seen.shape[1:3])
-    chequered = np.zeros_like(seen)
-    chequered[:, (rows + columns) % 2 == 1] = 255
-    yield "chequered", chequered
+    chequered = np.asarray((rows + columns) % 2 * 255, dtype=np.uint8)[None, :, :, None]
+    yield "chequered", np.broadcast_to(chequered, seen.shape).copy()
     for camera in range(len(seen)):
         alone = np.zeros_like(seen)
         alone[camera] = seen[camera]

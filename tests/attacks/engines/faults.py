@@ -15,6 +15,7 @@ import numpy as np
 from onnx import ModelProto
 
 from libra_edge.bundle.manifest import Manifest
+from tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
 
 
 @dataclass
@@ -111,40 +112,11 @@ def vocabulary_in_another_order(case: Case) -> None:
 # The native runtime: its engines may be right and be used wrongly.
 
 
-@fault
-def noise_counted_from_one(case: Case) -> None:
-    case.sources["policy.cc"] = (
-        "chunk_noise(seed_, chunks_made_,",
-        "chunk_noise(seed_, 1 + chunks_made_,",
-    )
+def _of_the_runtime(file: str, right: str, wrong: str) -> Fault:
+    def apply(case: Case) -> None:
+        case.sources[file] = (right, wrong)
+
+    return apply
 
 
-@fault
-def the_same_noise_for_every_chunk(case: Case) -> None:
-    case.sources["policy.cc"] = ("chunk_noise(seed_, chunks_made_,", "chunk_noise(seed_, 0,")
-
-
-@fault
-def half_of_the_seed_lost(case: Case) -> None:
-    case.sources["noise.cc"] = ("static_cast<uint32_t>(seed >> 32)", "0")
-
-
-@fault
-def every_chunk_gets_the_first_intents(case: Case) -> None:
-    case.sources["policy.cc"] = ("sizes.plan_steps - intents_left_}", "0}")
-
-
-@fault
-def plans_thrown_away_after_one_chunk(case: Case) -> None:
-    case.sources["policy.cc"] = (
-        "intents_left_ = sizes.plan_steps;",
-        "intents_left_ = sizes.chunk;",
-    )
-
-
-@fault
-def chunk_played_backwards(case: Case) -> None:
-    case.sources["policy.cc"] = (
-        "uint64_t{sizes.chunk - actions_left_}",
-        "uint64_t{actions_left_ - 1}",
-    )
+FAULTS |= {name: _of_the_runtime(*line) for name, line in RUNTIME_FAULTS.items()}

@@ -30,6 +30,7 @@ from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.catalogue import FAULTS, Case
+from tests.remembered_runs import remember
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -62,6 +63,7 @@ class Workshop:
         data: Path | None = None,
         samples: int = 12,
     ) -> None:
+        remember()
         self.folder, self.cache = folder, folder / "cache"
         self.data, self.count = data, samples
         self.checkpoint = checkpoint or write_tiny_checkpoint(folder / "checkpoint")
@@ -118,19 +120,28 @@ class Workshop:
         }
         files |= golden_members(EnginePair(*sessions), self.samples) | case.members
         if case.sources:
-            files["lib/liblibra_edge.so"] = self._library(case.sources, out.parent / "native")
+            files["lib/liblibra_edge.so"] = self.library(case.sources)
         fields = {name: getattr(self.manifest, name) for name in ReleaseFacts.model_fields}
         write_release(out, ReleaseFacts(**(fields | case.facts)), files)
         return out
 
-    def _library(self, sources: dict[str, tuple[str, str]], folder: Path) -> Path:
-        root = folder / "runtime"
-        shutil.copytree(SOURCE_ROOT, root)
+    def library(self, sources: dict[str, tuple[str, str]]) -> bytes:
+        """The runtime with other text in its sources, by file below `src`.
+
+        Always in the same folder, so that the compiler takes unchanged files from its cache.
+        """
+        root = self.folder / "runtime"
+        if not root.exists():
+            shutil.copytree(SOURCE_ROOT, root)
+        before = {name: (root / "src" / name).read_text() for name in sources}
         for name, (right, wrong) in sources.items():
-            text = (root / "src" / name).read_text()
-            assert text.count(right) == 1, f"{name}: {right}"
-            (root / "src" / name).write_text(text.replace(right, wrong))
-        return build_library(folder, source_root=root)
+            assert before[name].count(right) == 1, f"{name}: {right}"
+            (root / "src" / name).write_text(before[name].replace(right, wrong))
+        try:
+            return build_library(self.folder / "native", source_root=root).read_bytes()
+        finally:
+            for name, text in before.items():
+                (root / "src" / name).write_text(text)
 
     def verify(self, release: Path, **options: object) -> Verification:
         settings = {

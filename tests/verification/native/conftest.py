@@ -1,0 +1,3 @@
+from tests.runtime.conftest import library, release
+
+__all__ = ["library", "release"]
