@@ -166,17 +166,21 @@ def actions_through_sixteen_bits(case: Case) -> None:
 
 
 @fault
-def margins_through_sixteen_bits(case: Case) -> None:
-    _through_half(case.planner, "margin")
+def margins_rounded_to_a_hundredth(case: Case) -> None:
+    _in_steps(case.planner, "margin", 100.0)
+
+
+def _in_steps(model: ModelProto, output: str, steps: float) -> None:
+    graph, inner = model.graph, rename_output(model, output)
+    number = constant(graph, "harm.steps", steps, np.float32)
+    graph.node.append(helper.make_node("Mul", [inner, number], ["harm.scaled"]))
+    graph.node.append(helper.make_node("Round", ["harm.scaled"], ["harm.whole"]))
+    graph.node.append(helper.make_node("Div", ["harm.whole", number], [output]))
 
 
 @fault
 def actions_rounded_to_a_hundredth(case: Case) -> None:
-    graph, inner = case.refiner.graph, rename_output(case.refiner, "actions")
-    steps = constant(graph, "harm.steps", 100.0, np.float32)
-    graph.node.append(helper.make_node("Mul", [inner, steps], ["harm.scaled"]))
-    graph.node.append(helper.make_node("Round", ["harm.scaled"], ["harm.whole"]))
-    graph.node.append(helper.make_node("Div", ["harm.whole", steps], ["actions"]))
+    _in_steps(case.refiner, "actions", 100.0)
 
 
 @fault
