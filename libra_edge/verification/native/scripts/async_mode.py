@@ -302,8 +302,8 @@ def _anything(rng: np.random.Generator, loop: Loop) -> None:
     pair = loop.pair
     if rng.random() < 0.7:
         loop.observe(loop.see.any(), int(rng.integers(-2, 4) * loop.period_ns // 2))
-    for _ in range(int(rng.integers(0, 8))):
-        pair.work(int(rng.choice(PIECES[:4])))
+    for _ in range(int(rng.integers(0, 12))):
+        pair.work(int(rng.choice(PIECES)))
     chance = rng.random()
     if chance < 0.03:
         pair.set_instruction(pair.subject.words[int(rng.integers(len(pair.subject.words)))])
