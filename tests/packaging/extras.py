@@ -23,6 +23,7 @@ from libra_edge.runtime.build import onnxruntime_library
 from tests.packaging.built_wheel import ROOT, build_wheel
 
 KEPT = ROOT / "tests/golden/0.1.0"
+DEMO = ROOT / "examples/metaworld/checkpoint"
 CHECKPOINT, DATASET = KEPT / "checkpoint", KEPT / "calibration"
 EXTRAS = ("field", "compile", "train", "sim", "rtx")
 RECIPE = """
@@ -59,10 +60,10 @@ FIELD = (
     Step("verify unpacked --golden-only", says="0 failed"),
     Step("provision unpacked"),
     Step("inspect {checkpoint}"),
-    Step("estimate {checkpoint} --target cpu-x86_64"),
-    Step("simulate {release}", 2, "pip install 'libra-edge[sim]'"),
+    Step("estimate {checkpoint} --target cpu-x86_64", 2, "pip install 'libra-edge[compile]'"),
+    Step("simulate {release}", 4, "the policy is for tiny, the simulator has metaworld-sawyer"),
     Step("simulate {release} --replay {dataset}", 2, "pip install 'libra-edge["),
-    Step("simulate {checkpoint}", 2, "pip install 'libra-edge["),
+    Step("simulate {demo}", 2, "pip install 'libra-edge["),
     Step("compile {checkpoint}", 2, "pip install 'libra-edge[compile]'"),
     Step("collect --out demonstrations", 2, "pip install 'libra-edge[sim]'"),
     Step("train {dataset} --out run", 2, "pip install 'libra-edge[train]'"),
@@ -90,7 +91,8 @@ SIM = (
     Step("doctor --extra sim"),
     Step("collect --out demonstrations --task faucet-open --episodes 1", says="1 episodes"),
     Step("simulate {release} --replay {dataset}"),
-    Step("simulate {release} --episodes 1", 2, "metaworld-sawyer"),
+    Step("simulate {release} --episodes 1", 4, "metaworld-sawyer"),
+    Step("simulate {demo} --episodes 1", 2, "pip install 'libra-edge[compile]'"),
 )
 RTX = (Step("doctor --extra rtx"),)
 STEPS = {"field": FIELD, "compile": COMPILE, "train": TRAIN, "sim": SIM, "rtx": RTX}
@@ -161,7 +163,7 @@ def run(
     """Run the commands in order, in a folder where nothing of the source tree is found."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     own |= {"XDG_CACHE_HOME": str(work / "cache"), "OMP_NUM_THREADS": "1"}
-    places = {"release": release, "checkpoint": CHECKPOINT, "dataset": DATASET}
+    places = {"release": release, "checkpoint": CHECKPOINT, "dataset": DATASET, "demo": DEMO}
     wrong = []
     for step in steps:
         words = [word.format(**places) for word in step.words.split()]
