@@ -14,7 +14,10 @@ from libra_edge.cli import app as program
 from libra_edge.errors import ExitCode, LibraError
 from tests.attacks.engines.catalogue import FAULTS, PLACES
 from tests.attacks.engines.rebuilds import REBUILDS
+from tests.attacks.engines.runtime_faults import RUNTIME_FAULTS
 from tests.attacks.engines.workshop import Workshop
+
+_LONG = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,15 @@ def test_the_catalogue_is_long_enough() -> None:
     assert set(PLACES) <= set(FAULTS)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+def some_now() -> list[object]:
+    """Every sixth fault; the others, and those that build the runtime, take minutes."""
+    return [
+        pytest.param(name, marks=[] if at % 6 == 0 and name not in RUNTIME_FAULTS else _LONG)
+        for at, name in enumerate(FAULTS)
+    ]
+
+
+@pytest.mark.parametrize("name", some_now())
 def test_caught(workshop: Workshop, tmp_path: Path, name: str) -> None:
     release = workshop.faulty(name, tmp_path / "release")
     # What the quick verification finds needs no other.
