@@ -14,7 +14,11 @@ def unrolled(model: ModelProto) -> ModelProto:
     result.CopyFrom(model)
     del result.graph.node[:]
     for node in model.graph.node:
-        if node.op_type == "Loop":
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            stored = result.graph.initializer.add()
+            stored.CopyFrom(node.attribute[0].t)
+            stored.name = node.output[0]
+        elif node.op_type == "Loop":
             result.graph.node.extend(_written_out(node, result.graph))
         else:
             result.graph.node.append(node)
