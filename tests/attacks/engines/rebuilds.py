@@ -39,19 +39,6 @@ def _write_out(graph: GraphProto) -> None:
         graph.node.extend(helper.make_node(op, inputs, [out], out) for op, inputs, out in steps)
 
 
-def constants_as_operators(case: Case) -> None:
-    """Small constants, no layer's weights, as `Constant` operators in place of stored tensors."""
-    for model in case.both:
-        graph = model.graph
-        small = [t for t in graph.initializer if len(t.dims) <= 1 and "." not in t.name]
-        made = [helper.make_node("Constant", [], [t.name], value=t) for t in small]
-        for tensor in small:
-            graph.initializer.remove(tensor)
-        nodes = [*made, *graph.node]
-        del graph.node[:]
-        graph.node.extend(nodes)
-
-
 def operators_in_another_order(case: Case) -> None:
     """Sums with their terms the other way round."""
     for model in case.both:
@@ -76,7 +63,6 @@ def values_renamed(case: Case) -> None:
 
 REBUILDS: dict[str, Callable[[Case], None]] = {
     "Erf written out": erf_written_out,
-    "constants as operators": constants_as_operators,
     "terms in another order": operators_in_another_order,
     "values renamed": values_renamed,
 }
