@@ -58,10 +58,13 @@ class LibraWarning(UserWarning):
     """
 
     def __init__(self, code: str, fact: str, remedy: str = "") -> None:
-        super().__init__(f"{code}: {fact} {remedy}".rstrip())
+        super().__init__(code, fact, remedy)
         self.code = code
         self.fact = fact
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.fact} {self.remedy}".rstrip()
 
 
 class InputError(LibraError):

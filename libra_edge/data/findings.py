@@ -51,9 +51,14 @@ class Finding:
 class DatasetDoubt(LibraWarning):
     """The warning for a finding that does not stop; `--strict` makes it an error."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.code, finding.fact, finding.remedy)
-        self.finding = finding
+    finding: Finding
+
+    @classmethod
+    def of(cls, finding: Finding) -> DatasetDoubt:
+        """The warning of a finding."""
+        warning = cls(finding.code, finding.fact, finding.remedy)
+        warning.finding = finding
+        return warning
 
 
 def error(code: str, fact: str, remedy: str, **where: Any) -> Finding:

@@ -149,6 +149,7 @@ def test_every_option_reaches_every_compilation(
         "--engines-on-device",
         "--random-weights",
         "--force",
+        "--strict",
     ]
     own = {"--target", "--recipe", "--out", "--jobs", "--memory-gib", "--json", "--help"}
     command = program.load_command("compile")

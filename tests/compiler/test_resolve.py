@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from libra_edge.catalog import Recipe, list_recipes, load_recipe, load_target
 from libra_edge.cli import app as program
-from libra_edge.compiler import request
+from libra_edge.compiler import resolve
 from libra_edge.compiler.quantization.assign import choose_precisions, quantizable_layers
 from libra_edge.compiler.search import sensitivity
 from libra_edge.compiler.work.estimate import estimate
@@ -139,7 +139,7 @@ def test_the_commands_refuse_it_before_any_work(
         raise AssertionError("this is work")
 
     load: Callable[[str], Recipe] = lambda name: keeping(TYPO, name=name)  # noqa: E731
-    for module in (request, sensitivity):
+    for module in (resolve, sensitivity):
         monkeypatch.setattr(module, "load_recipe", load)
         monkeypatch.setattr(module, "load_checkpoint", work)
         monkeypatch.setattr(module, "open_calibration_data", work)

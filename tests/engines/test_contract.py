@@ -132,8 +132,9 @@ def test_options_of_tensorrt_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert plain["timing_cache"].endswith("tensorrt/10.3.0.timing")
     made = request({"version_compatible": "true", "hardware_compatibility": "ampere_plus"})
     assert (made["version_compatible"], made["hardware_compatibility"]) == (True, "ampere_plus")
+    wrong = orin.engines[0].model_copy(update={"options": {"version_compatibel": "true"}})
     with pytest.raises(InputError, match="Did you mean 'version_compatible'"):
-        request({"version_compatibel": "true"})
+        tensorrt.ENGINE.require_known_options(wrong, orin)
 
 
 def test_the_worker_of_tensorrt_runs_with_the_api_that_both_compilers_share(

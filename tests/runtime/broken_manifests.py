@@ -63,11 +63,18 @@ def bodies() -> Iterator[dict[str, Any]]:
     yield full
 
 
+def _items(schema: dict[str, Any], value: list[Any]) -> list[dict[str, Any]]:
+    """The schema of each item of a list, or of a tuple."""
+    return schema.get("prefixItems") or [schema["items"]] * len(value)
+
+
 def _filled(value: Any, schema: dict[str, Any]) -> Any:
     """The value with a sample for each key that its schema knows and it lacks."""
     schema = _resolved(schema)
     if isinstance(value, list):
-        return [_filled(item, schema["items"]) for item in value]
+        return [
+            _filled(item, inner) for item, inner in zip(value, _items(schema, value), strict=True)
+        ]
     if not isinstance(value, dict) or "properties" not in schema:
         return value
     known = schema["properties"]
@@ -89,8 +96,8 @@ def _places(value: Any, schema: dict[str, Any], path: Path = ()) -> Iterator[tup
     schema = _resolved(schema)
     yield path, value, schema
     if isinstance(value, list):
-        for index, item in enumerate(value[:2]):
-            yield from _places(item, schema["items"], (*path, index))
+        for index, (item, inner) in enumerate(zip(value[:2], _items(schema, value), strict=False)):
+            yield from _places(item, inner, (*path, index))
     elif isinstance(value, dict):
         (other,) = schema.get(
             "patternProperties", {"": schema.get("additionalProperties")}
@@ -128,7 +135,7 @@ def _values(value: Any, schema: dict[str, Any]) -> Iterator[Any]:
     elif kind == "array":
         for bound in ("minItems", "maxItems"):
             if bound in schema and schema[bound] <= 1024:
-                one = value[0] if value else sample(schema["items"])
+                one = value[0] if value else sample(_items(schema, [None])[0])
                 yield from ([one] * schema[bound], [one] * (schema[bound] + 1))
     elif kind == "object":
         yield value | {"surprise": 0}

@@ -23,7 +23,7 @@ def test_no_release_at_all(library: Path, tmp_path: Path) -> None:
         status, found = try_open(tmp_path / name, library)
         assert status == abi.INVALID_ARGUMENT
         assert text in found
-        with pytest.raises(InputError, match="libra-edge unpack"):
+        with pytest.raises(IntegrityError, match="container-invalid"):
             Policy(tmp_path / name)
     with pytest.raises(InputError) as caught:
         Policy(tmp_path)

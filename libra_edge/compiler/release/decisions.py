@@ -27,7 +27,7 @@ def decisions(job: Job, candidate: Candidate, built: Built) -> tuple[Decision, .
         *_build(job.target, built),
         *(_calibration(job.calibration) if job.calibration else ()),
         *(_search(found) if found else ()),
-        *(_simulation(job.plan) if quantized else ()),
+        *(simulation_decisions(job.plan) if quantized else ()),
         *(_layers(job.recipe, quantized, built) if quantized else ()),
     )
 
@@ -95,7 +95,7 @@ def _search(found: Found) -> tuple[Decision, ...]:
     )
 
 
-def _simulation(plan: EnginePlan) -> tuple[Decision, ...]:
+def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
     """That a quantised policy was judged without its engine, where this machine cannot run it."""
     if plan.measurable:
         return ()

@@ -147,7 +147,7 @@ def open_dataset(path: StrPath, robot: Embodiment, tokenizer: Tokenizer | None =
     found = _examined_once(path, _state_of(path), robot, tokenizer)
     for finding in found.findings:
         if finding.level == "doubt":
-            warnings.warn(DatasetDoubt(finding), stacklevel=2)
+            warnings.warn(DatasetDoubt.of(finding), stacklevel=2)
     found.require()
     return Dataset(path, robot)
 

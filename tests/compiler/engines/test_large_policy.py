@@ -224,7 +224,9 @@ def test_verify_says_that_nothing_of_it_runs_here(compiled: Compiled) -> None:
         check.verdict
         for check in verify_release(VerifyRequest(compiled.path, golden_only=True)).checks
     ]
-    assert verdicts == ["pass", "not measured"]
+    assert verdicts[0] == "pass"
+    assert "not measured" in verdicts
+    assert "fail" not in verdicts
 
 
 @pytest.mark.parametrize("name", ["engines/planner.engine", "engines/refiner.engine"])

@@ -21,7 +21,7 @@ from libra_edge.compiler.graphs.export import export, from_bytes
 from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.quantization.assign import quantizable_layers
-from libra_edge.compiler.release.facts import simulation_decisions
+from libra_edge.compiler.release.decisions import simulation_decisions
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint
 
