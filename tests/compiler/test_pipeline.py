@@ -111,7 +111,7 @@ def test_a_second_run_takes_every_stage_from_the_cache(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(front_module, "export", fail)

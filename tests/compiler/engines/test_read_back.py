@@ -105,7 +105,7 @@ def test_inspect_needs_neither_pytorch_nor_onnx(compiled: Compiled) -> None:
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime')))\n"
         "from libra_edge.cli.app import main; main()"
     )
-    command = [sys.executable, "-c", script, "inspect", str(compiled.path)]
+    command = [sys.executable, "-c", script, "inspect", str(compiled.path), "--layers"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "refiner.blocks.1.mlp.0" in result.stdout
