@@ -117,7 +117,7 @@ def test_a_second_run_takes_every_stage_from_the_cache(
     monkeypatch.setattr(front_module, "export", fail)
     monkeypatch.setattr(front_module, "fuse", fail)
     monkeypatch.setattr("libra_edge.compiler.engines.build._measure", fail)
-    monkeypatch.setattr("libra_edge.compiler.release.files.native_library", fail)
+    monkeypatch.setattr("libra_edge.runtime.libraries.build_library", fail)
     request = Request(checkpoint, out=tmp_path / "again", cache=work / "cache", name="tiny-demo")
     again = compile_checkpoint(request)
     assert again.manifest == compiled.manifest

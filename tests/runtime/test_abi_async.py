@@ -12,10 +12,10 @@ from libra_edge.binding import abi
 from tests.runtime import test_abi
 from tests.runtime import tiny_release as tiny
 from tests.runtime.test_abi import CANARY, Change, Opened
+from tests.runtime.tiny_release import D
 
 # The fixture, by its name.
 opened = test_abi.opened
-from tests.runtime.tiny_release import D
 
 
 def start(opened: Opened, **changes: Any) -> int:
