@@ -48,7 +48,7 @@ FIELD_COMMANDS = ("doctor", "diff", "inspect", "pack", "provision", "targets", "
 HEAVY = ("torch", "onnx", "onnxruntime", "pyarrow", "av", "safetensors")
 LONGEST_FILE, MOST_FILES = 350, 12
 # What is left to mend, which may only fall: lower the number when it does.
-ASSERTS = 37
+ASSERTS = 36
 
 
 def modules() -> dict[str, Path]:
