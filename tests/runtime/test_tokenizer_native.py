@@ -191,7 +191,7 @@ BROKEN += [f'{{"model": {{"vocab": {v}}}}}' for v in [*VOCABULARIES, "[[]]", '[[
 def test_a_tokenizer_that_is_none(copy: Copy, library: Path, content: str) -> None:
     release = with_tokenizer(copy(), content)
     status, text = try_open(release, library)
-    assert status == abi.MALFORMED
+    assert status == abi.MALFORMED, text
     assert "tokenizer.json" in text
     with pytest.raises(LibraError):
         Policy(release)
