@@ -45,7 +45,7 @@ def test_the_release_is_the_policy_on_200_held_out_observations(release: Path) -
     assert result.exit_code == 0, [c for c in result.checks if c.verdict != "pass"]
     end_to_end = [c for c in result.checks if "end to end" in c.stage]
     assert {c.metric for c in end_to_end} >= {"tokens equal", "action error / range"}
-    assert all(c.samples == 200 for c in end_to_end)
+    assert all(c.samples >= 200 for c in end_to_end)
 
 
 def test_a_c_program_replays_the_golden_vectors(release: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def resolve(request: Request) -> Job:
         )
     if request.out is not None:
         _require_free(request.out, replace=request.force)
+    cache = StageCache(request.cache or default_cache())
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
     recipe.require_layers(quantizable_layers(outline(config)))
@@ -69,7 +70,6 @@ def resolve(request: Request) -> Job:
     if request.calibrate is not None and recipe.quantizes:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
-    cache = StageCache(request.cache or default_cache())
     return Job(
         request,
         name,

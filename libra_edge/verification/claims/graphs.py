@@ -154,7 +154,11 @@ class _Reader:
         return constant
 
     def stored(self, name: str) -> TensorProto | None:
-        """The largest initialiser that a constant is made of."""
+        """The initialiser that the weights of a product come from.
+
+        Scales and tables of all steps may hold more numbers than the weights they are applied to,
+        so those of the weights' own size come first, and of these the one that is least rounded.
+        """
         found, waiting, seen = [], [name], set[str]()
         while waiting:
             each = waiting.pop()
@@ -163,8 +167,12 @@ class _Reader:
             seen.add(each)
             if each in self.initializers:
                 found.append(self.initializers[each])
-            elif each in self.makers:
-                waiting += self.makers[each].input
+            elif (node := self.makers.get(each)) is not None:
+                waiting += node.input[:1] if node.op_type == "DequantizeLinear" else node.input
+        size = self.size(name)
+        alike = [tensor for tensor in found if prod(tensor.dims) == size]
+        if alike:
+            return max(alike, key=lambda tensor: BITS[_FORMATS.get(tensor.data_type, "fp32")])
         return max(found, key=lambda tensor: prod(tensor.dims), default=None)
 
     def given(self, name: str) -> int:
