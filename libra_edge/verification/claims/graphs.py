@@ -172,7 +172,8 @@ class _Reader:
         size = self.size(name)
         alike = [tensor for tensor in found if prod(tensor.dims) == size]
         if alike:
-            return max(alike, key=lambda tensor: BITS[_FORMATS.get(tensor.data_type, "fp32")])
+            alike.sort(key=lambda tensor: BITS[_FORMATS.get(tensor.data_type, "fp32")])
+            return alike[-1]
         return max(found, key=lambda tensor: prod(tensor.dims), default=None)
 
     def given(self, name: str) -> int:
