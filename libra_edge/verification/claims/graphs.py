@@ -159,7 +159,8 @@ class _Reader:
         Scales and tables of all steps may hold more numbers than the weights they are applied to,
         so those of the weights' own size come first, and of these the one that is least rounded.
         """
-        found, waiting, seen = [], [name], set[str]()
+        found: list[TensorProto] = []
+        waiting, seen = [name], set[str]()
         while waiting:
             each = waiting.pop()
             if each in seen or not each:
