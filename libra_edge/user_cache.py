@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from libra_edge.errors import InputError
@@ -51,3 +52,16 @@ def make_writable(folder: Path, option: str = "") -> Path:
             f"Set {VARIABLE} to a folder that you may write to{also}.",
         )
     return folder
+
+
+def require_writable(folder: Path, option: str = "") -> None:
+    """Make sure that a cache folder could be made and written to; leave nothing behind.
+
+    Raises:
+        InputError: as `make_writable`.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_writable(folder, option)
+    with suppress(OSError):  # somebody else keeps something there by now
+        for path in missing:
+            path.rmdir()

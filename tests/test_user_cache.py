@@ -9,7 +9,7 @@ import pytest
 from libra_edge.compiler.request import Request
 from libra_edge.compiler.resolve import resolve
 from libra_edge.errors import InputError
-from libra_edge.user_cache import cache_folder, make_writable
+from libra_edge.user_cache import cache_folder, make_writable, require_writable
 
 # None of them can be made or written to, whoever asks; a root user passes permission bits.
 IMPOSSIBLE = ("/dev/null/cache", "/proc/cache", "/sys/cache")
@@ -48,6 +48,15 @@ def test_what_cannot_be_written_to_is_named(place: str) -> None:
 def test_a_folder_is_made(tmp_path: Path) -> None:
     assert make_writable(tmp_path / "a/b") == tmp_path / "a/b"
     assert make_writable(tmp_path / "a/b").is_dir()
+
+
+def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    require_writable(tmp_path / "a/b/c")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    (tmp_path / "a/b/c/kept").mkdir(parents=True)
+    require_writable(tmp_path / "a/b/c")
+    assert (tmp_path / "a/b/c/kept").is_dir()
 
 
 @pytest.mark.parametrize("place", IMPOSSIBLE)

@@ -24,6 +24,7 @@ from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
 from libra_edge.policy.config import read_config
+from libra_edge.user_cache import require_writable
 
 GATE_SAMPLES = 32
 # A gate on a percentile needs more to stand on.
@@ -47,7 +48,8 @@ def resolve(request: Request) -> Job:
         )
     if request.out is not None:
         _require_free(request.out, replace=request.force)
-    cache = StageCache(request.cache or default_cache())
+    cache_folder = request.cache or default_cache()
+    require_writable(cache_folder, "--cache")
     torch.set_num_threads(1)
     config = read_config(request.checkpoint / CONFIG)
     recipe.require_layers(quantizable_layers(outline(config)))
@@ -79,7 +81,7 @@ def resolve(request: Request) -> Job:
         plan,
         recipe,
         samples,
-        cache,
+        StageCache(cache_folder),
         calibration,
         gates,
         large,
