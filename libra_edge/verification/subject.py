@@ -49,7 +49,8 @@ class Subject:
     """One release, its limits and its observations.
 
     shown: what its graphs are, None where nothing here reads them; samples: of the dataset where
-    there is one, then made-up ones; behind, left_out, unchecked: collected by the examinations.
+    there is one, then made-up ones; made_up: those that are judged by themselves; behind,
+    left_out, unchecked: collected by the examinations.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class Subject:
     trained: Trained
     on_stage: OnStage
     samples: Sequence[Sample] = ()
+    made_up: Sequence[Sample] = ()
     recordings: Sequence[Recording] | None = None
     behind: Behind = field(default_factory=Behind)
     left_out: list[str] = field(default_factory=list)
@@ -159,7 +161,12 @@ class Subject:
         count, seed, data = request.count, request.seed, request.data
         found = choose_samples(self.body, policy, tokenizer, count, seed, data)
         if data is not None:
-            found += synthetic_samples(self.body, policy, tokenizer, MADE_UP, seed)
+            made_up = synthetic_samples(self.body, policy, tokenizer, MADE_UP, seed)
+            # Where rounding is meant, its gates hold for what it was calibrated on.
+            if rounds(self.limits):
+                self.made_up = made_up
+            else:
+                found += made_up
             if self.truth is not None and not request.quick:
                 self.recordings = read_recordings(data, self.body, tokenizer, seed)
         self.samples = found
@@ -167,3 +174,8 @@ class Subject:
     def close(self) -> None:
         """End the release's processes."""
         self._stack.close()
+
+
+def rounds(limits: Limits) -> bool:
+    """Whether these are limits of a recipe that means to round: tokens bounded by a percentile."""
+    return limits.margin_percentile is not None

@@ -18,12 +18,14 @@ from libra_edge.parity.samples import Sample, edge_samples
 from libra_edge.policy.executor import Engines
 from libra_edge.verification.comparison import GRAPHS
 from libra_edge.verification.inputs.words import left_over, word_inputs
-from libra_edge.verification.subject import Subject
+from libra_edge.verification.subject import Subject, rounds
 
 # Inputs up to ten standard deviations away are ten times as large as those that gates are made
 # for, and rounding is relative to what is rounded.
 FARTHEST = 10.0
-EDGES, WORDS = "edge inputs", "every word"
+# Instructions without a meaning, over pictures as they should be.
+NONSENSE = 2.0
+EDGES, MADE_UP, WORDS = "edge inputs", "made-up observations", "every word"
 
 
 def examine_inputs(subject: Subject) -> list[Check]:
@@ -43,10 +45,13 @@ def examine_inputs(subject: Subject) -> list[Check]:
 
     reference = TorchEngines(truth.policy)
     pairs = {
-        WORDS: (word_inputs(truth.tokenizer, subject.samples, seed), subject.limits),
+        WORDS: (word_inputs(truth.tokenizer, subject.samples, seed), word_limits(subject.limits)),
+        MADE_UP: (subject.made_up, far_limits(subject.limits)),
         EDGES: (edge_inputs(truth, subject.samples[0]), far_limits(subject.limits)),
     }
     for what, (samples, limits) in pairs.items():
+        if not samples:
+            continue
         stage = f"{name} vs {POLICY}, {what}"
         subject.on_stage(stage)
         checks += _compared(stage, reference, engines, samples, limits, subject)
@@ -57,14 +62,25 @@ def examine_inputs(subject: Subject) -> list[Check]:
 
 def far_limits(limits: Limits) -> Limits:
     """The limits far from where the policy was trained."""
-    far = FARTHEST
+    return _wider(limits, FARTHEST)
+
+
+def word_limits(limits: Limits) -> Limits:
+    """The limits for random words: wider where rounding is meant, which calibration fits to data.
+
+    A policy is less sure of nonsense, so the margins that bound its tokens are smaller.
+    """
+    return _wider(limits, NONSENSE) if rounds(limits) else limits
+
+
+def _wider(limits: Limits, times: float) -> Limits:
     percentile = limits.margin_percentile
     return Limits(
-        tokens=max(1 - far * (1 - limits.tokens), 0.5),
-        action=min(far * limits.action, 1.0),
+        tokens=max(1 - times * (1 - limits.tokens), 0.5),
+        action=min(times * limits.action, 1.0),
         action_percentile=limits.action_percentile,
-        margin=None if limits.margin is None else far * limits.margin,
-        margin_percentile=None if percentile is None else min(far * percentile, 100.0),
+        margin=None if limits.margin is None else times * limits.margin,
+        margin_percentile=None if percentile is None else min(times * percentile, 100.0),
     )
 
 
