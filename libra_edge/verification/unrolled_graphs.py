@@ -8,17 +8,53 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 
-def unrolled(model: ModelProto) -> ModelProto:
-    """The graph with its loops written out; values of step k are called `k/…`."""
+def with_stored_constants(model: ModelProto) -> ModelProto:
+    """The same graph with every constant stored, also those that an operator makes, in bodies too.
+
+    Raises:
+        ValueError: a constant is neither a tensor nor plain numbers.
+    """
     result = ModelProto()
     result.CopyFrom(model)
+    _store(result.graph)
+    return result
+
+
+def _store(graph: GraphProto) -> None:
+    rest = list(graph.node)
+    del graph.node[:]
+    for node in rest:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            graph.initializer.append(_constant(node))
+            continue
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _store(attribute.g)
+        graph.node.append(node)
+
+
+def _constant(node: NodeProto) -> TensorProto:
+    form, name = node.attribute[0], node.output[0]
+    stored = TensorProto()
+    if form.name == "value":
+        stored.CopyFrom(form.t)
+        stored.name = name
+        return stored
+    dtypes = {"float": np.float32, "floats": np.float32, "int": np.int64, "ints": np.int64}
+    kind = form.name.removeprefix("value_")
+    if kind not in dtypes:
+        raise ValueError(f"constant {name!r} is given as {form.name}")
+    value = np.array(helper.get_attribute_value(form), dtypes[kind])
+    return numpy_helper.from_array(value, name)
+
+
+def unrolled(model: ModelProto) -> ModelProto:
+    """The graph with its loops written out; values of step k are called `k/…`."""
+    result = with_stored_constants(model)
+    rest = list(result.graph.node)
     del result.graph.node[:]
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            stored = result.graph.initializer.add()
-            stored.CopyFrom(node.attribute[0].t)
-            stored.name = node.output[0]
-        elif node.op_type == "Loop":
+    for node in rest:
+        if node.op_type == "Loop":
             result.graph.node.extend(_written_out(node, result.graph))
         else:
             result.graph.node.append(node)
@@ -39,7 +75,7 @@ def _written_out(loop: NodeProto, graph: GraphProto) -> Iterator[NodeProto]:
         for node in body.node:
             copy = NodeProto()
             copy.CopyFrom(node)
-            copy.name = f"{k}/{node.name}"
+            copy.name = f"{k}/{node.name}" if node.name else ""
             copy.input[:] = [names.get(each, each) for each in node.input]
             copy.output[:] = [names.get(each, each) for each in node.output]
             yield copy

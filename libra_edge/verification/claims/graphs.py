@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from libra_edge.catalog import BITS, LayerPrecision, Number
 from libra_edge.compiler.engines.read_back import layer_names, shown_name
 from libra_edge.engines.base import Product
-from libra_edge.verification.unrolled_graphs import trips, unrolled
+from libra_edge.verification.unrolled_graphs import trips, unrolled, with_stored_constants
 
 # No policy denoises as often; a graph that says so is not written out.
 MOST_TRIPS = 1_000
@@ -79,6 +79,10 @@ def read_graph(content: bytes) -> GraphFacts:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf raises what it likes
         raise NotReadable(f"it is no ONNX: {error}") from None
+    try:
+        model = with_stored_constants(model)
+    except ValueError as error:
+        raise NotReadable(str(error)) from None
     facts = GraphFacts(loops=list(_loops(model.graph)))
     flat = unrolled(model)
     _require_plain(flat.graph)

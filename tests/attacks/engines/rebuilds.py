@@ -61,8 +61,55 @@ def values_renamed(case: Case) -> None:
                 node.output[:] = [names.get(name, name) for name in node.output]
 
 
+def small_constants_as_operators(case: Case) -> None:
+    """Numbers and short vectors made by a Constant each, in the bodies of loops too."""
+    for model in case.both:
+        for graph in bodies(model.graph):
+            small = [t for t in graph.initializer if np.prod(t.dims) <= 16]
+            kept = [t for t in graph.initializer if np.prod(t.dims) > 16]
+            del graph.initializer[:]
+            graph.initializer.extend(kept)
+            nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in small]
+            rest = list(graph.node)
+            del graph.node[:]
+            graph.node.extend([*nodes, *rest])
+
+
+def every_weight_as_an_operator(case: Case) -> None:
+    """No initialiser is left at all."""
+    for model in case.both:
+        for graph in bodies(model.graph):
+            nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in graph.initializer]
+            rest = list(graph.node)
+            del graph.initializer[:]
+            del graph.node[:]
+            graph.node.extend([*nodes, *rest])
+
+
+def products_with_nothing_added(case: Case) -> None:
+    """Every Gemm as MatMul and Add."""
+    for model in case.both:
+        for graph in bodies(model.graph):
+            rest = list(graph.node)
+            del graph.node[:]
+            for node in rest:
+                turned = any(a.name in ("transA", "transB") and a.i for a in node.attribute)
+                if node.op_type != "Gemm" or turned or len(node.input) < 3:
+                    graph.node.append(node)
+                    continue
+                left, right, bias = node.input
+                made = node.output[0]
+                graph.node.append(
+                    helper.make_node("MatMul", [left, right], [f"{made}/product"], node.name)
+                )
+                graph.node.append(helper.make_node("Add", [f"{made}/product", bias], [made]))
+
+
 REBUILDS: dict[str, Callable[[Case], None]] = {
     "Erf written out": erf_written_out,
     "terms in another order": operators_in_another_order,
     "values renamed": values_renamed,
+    "small constants as operators": small_constants_as_operators,
+    "every weight as an operator": every_weight_as_an_operator,
+    "sums apart from products": products_with_nothing_added,
 }
