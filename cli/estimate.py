@@ -70,20 +70,21 @@ def _row(row: Estimate) -> tuple[object, ...]:
     memory = f"{row.memory_bytes / 2**30:.2f} GiB"
     if row.bound is None:
         return row.target.name, row.recipe.name, "–", "–", "–", memory, row.why
-    planner, refiner = row.bound.planner, row.bound.refiner
-    times = (f"{ms:.3g}" for ms in (planner.ms, refiner.ms, row.bound.average_ms))
-    limits = f"{planner.limit}/{refiner.limit}"
+    both = [bound for bound in (row.bound.planner, row.bound.refiner) if bound is not None]
+    times = (f"{ms:.3g}" for ms in (*(bound.ms for bound in both), row.bound.average_ms))
+    limits = "/".join(bound.limit for bound in both)
     return row.target.name, row.recipe.name, *times, memory, limits
 
 
 def _json(row: Estimate) -> dict[str, Any]:
     bound = row.bound
+    planner = bound and bound.planner
     return {
         "target": row.target.name,
         "recipe": row.recipe.name,
         "memory_bytes": row.memory_bytes,
-        "planner_ms": bound and bound.planner.ms,
-        "planner_limit": bound and bound.planner.limit,
+        "planner_ms": planner and planner.ms,
+        "planner_limit": planner and planner.limit,
         "refiner_ms": bound and bound.refiner.ms,
         "refiner_limit": bound and bound.refiner.limit,
         "average_ms": bound and bound.average_ms,

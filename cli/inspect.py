@@ -92,11 +92,15 @@ def _bounds(output: Output, manifest: Manifest, measured: Mapping[str, float]) -
     least = release_bound(engines, chunks, target) if target else None
     planner, refiner = measured.get("planner"), measured.get(engines.refiner.form)
     average = None if planner is None or refiner is None else planner / chunks + refiner
-    rows = [
-        ("planner", least.planner.ms if least else None, planner),
-        ("refiner", least.refiner.ms if least else None, refiner),
-        (f"average of {chunks} chunks per plan", least.average_ms if least else None, average),
-    ]
+    slow = least.planner if least else None
+    rows = [("refiner", least.refiner.ms if least else None, refiner)]
+    if manifest.policy.plans:
+        mean = f"average of {chunks} chunks per plan"
+        rows = [
+            ("planner", slow.ms if slow else None, planner),
+            *rows,
+            (mean, least.average_ms if least else None, average),
+        ]
     output.text("")
     output.table(
         ("latency", f"bound on {manifest.target}, ms", "measured where compiled, ms"),
@@ -121,13 +125,13 @@ def _measured(path: Path, release_id: str) -> dict[str, float]:
 def _release_tables(
     output: Output, manifest: Manifest, measured: Mapping[str, float], *, every_layer: bool
 ) -> None:
-    planner, refiner = manifest.engines.planner, manifest.engines.refiner
+    engines, forms = manifest.engines.by_name, {"refiner": manifest.engines.refiner.form}
     output.text("")
     output.table(
         ("engine", "kind", "provider", "form", "compiled by"),
         [
-            ("planner", planner.kind, planner.provider, "one pass", _compiler(planner)),
-            ("refiner", refiner.kind, refiner.provider, refiner.form, _compiler(refiner)),
+            (name, one.kind, one.provider, forms.get(name, "one pass"), _compiler(one))
+            for name, one in engines.items()
         ],
     )
     if every_layer:

@@ -111,7 +111,8 @@ class PolicyInfo(_Sized):
         "f64: control_hz",
         "text: name target recipe arch onnxruntime_version",
         "u8: manifest_sha256[32]",
-        "u64: reserved[2]",
+        "u32: predicted observation_steps",
+        "u64: noise_count",
         "u32: flags vocabulary pad_token unknown_token",
     )
 
@@ -210,6 +211,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_open": (c_int32, (POINTER(OpenOptions), POINTER(c_void_p), *_ERROR)),
     "le_info": (c_int32, (c_void_p, POINTER(PolicyInfo))),
     "le_camera_name": (c_char_p, (c_void_p, c_uint32)),
+    "le_camera_size": (c_int32, (c_void_p, c_uint32, POINTER(c_uint32), POINTER(c_uint32))),
     "le_state_dim": (c_int32, (c_void_p, c_uint32, POINTER(DimInfo))),
     "le_action_dim": (c_int32, (c_void_p, c_uint32, POINTER(DimInfo))),
     "le_tokenize": (c_int32, (c_void_p, c_char_p, *_TOKENS, *_ERROR)),
@@ -241,6 +243,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 ADDED_LATER = frozenset(
     {
         "le_camera_name",
+        "le_camera_size",
         "le_state_dim",
         "le_action_dim",
         "le_tokenize",

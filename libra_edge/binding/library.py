@@ -79,8 +79,11 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 def load_release_library(
     release_dir: Path, *, allow_failed: bool = False, allow_random_weights: bool = False
-) -> ctypes.CDLL:
+) -> tuple[ctypes.CDLL, Manifest]:
     """Load a release's own library, after checking its SHA-256 against the manifest.
+
+    Returns:
+        The library, and the manifest.
 
     Raises:
         InputError: the folder is not a release.
@@ -107,7 +110,7 @@ def load_release_library(
             f"{LIBRARY_MEMBER} of {release_dir} is not the file its manifest names.",
             "Copy the release again; do not run this one.",
         )
-    return load_library(library)
+    return load_library(library), manifest
 
 
 def _read_manifest(release_dir: Path) -> Manifest:

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libra_edge.binding import abi, library, stats, values
-from libra_edge.binding.closing import Closing
+from libra_edge.binding import abi, stats, values
+from libra_edge.binding.handle import Handle
 from libra_edge.binding.values import (
     Floats,
     Images,
     Instruction,
-    PolicyInfo,
     RunOptions,
     StepInfo,
     TickInfo,
     Tokens,
 )
-from libra_edge.bundle.verify import open_release
 from libra_edge.errors import IncompatibleError, InputError, LibraError
-from libra_edge.paths import StrPath
 from libra_edge.policy.executor import State
-from libra_edge.policy.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from libra_edge.data.types import Observation
 
 
-class Policy(Closing):
+class Policy(Handle):
     """An open release; a context manager, and a `Controller` for closed loops.
 
     Args:
@@ -44,49 +39,6 @@ class Policy(Closing):
     Raises:
         LibraError: the release is not whole, not proven, or not for this machine.
     """
-
-    def __init__(
-        self,
-        release_dir: StrPath,
-        *,
-        seed: int = 0,
-        threads: int = 1,
-        allow_failed: bool = False,
-        allow_random_weights: bool = False,
-        max_observation_age_s: float | None = None,
-    ) -> None:
-        release_dir = Path(release_dir)
-        if release_dir.is_file():
-            release_dir = open_release(release_dir).path
-        self._handle = ctypes.c_void_p()
-        self._error = ctypes.create_string_buffer(abi.ERROR_SIZE)
-        self._library = library.load_release_library(
-            release_dir, allow_failed=allow_failed, allow_random_weights=allow_random_weights
-        )
-        options = values.open_options(release_dir, seed, threads)
-        # A library from before these were there refuses them.
-        if hasattr(self._library, "le_tokenize"):
-            values.set_limits(options, allow_failed, allow_random_weights, max_observation_age_s)
-        self._check(
-            self._library.le_open(
-                ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments
-            )
-        )
-        self._instruction: str | None = None
-        self.step_info: StepInfo | None = None
-        try:
-            self.info = self._read_info()
-            tokenizer = release_dir / "tokenizer.json"
-            self._tokenizer = Tokenizer(tokenizer, self.info.instruction_length)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Release the engines; harmless when repeated."""
-        if self._handle:
-            self._library.le_destroy(self._handle)
-            self._handle = ctypes.c_void_p()
 
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode: step 0, nothing planned, no fault.
@@ -125,8 +77,12 @@ class Policy(Closing):
         return action
 
     def tell(self, instruction: str) -> None:
-        """Set the instruction in words; the next plan follows it."""
-        self.set_instruction(self._tokenizer.encode(instruction))
+        """Set the instruction in words; the next plan follows it.
+
+        A policy that takes no instruction does the one thing that it was trained for.
+        """
+        if self._tokenizer is not None:
+            self.set_instruction(self._tokenizer.encode(instruction))
         self._instruction = instruction
 
     def set_instruction(self, tokens: Instruction) -> None:
@@ -140,7 +96,10 @@ class Policy(Closing):
         )
 
     def observe(self, images: Images, state: Floats, timestamp_ns: int = 0) -> None:
-        """Hand over an observation: images uint8 [V, h, w, 3], state float32 [P]."""
+        """Hand over an observation: images uint8 [V, h, w, 3], state float32 [P].
+
+        Where cameras differ in size, images [bytes] holds them one after another.
+        """
         observation = self._observation(images, state, timestamp_ns)
         self._check(
             self._library.le_observe(
@@ -259,7 +218,12 @@ class Policy(Closing):
     def plan(
         self, images: Images, instruction: Instruction, state: Floats
     ) -> tuple[Tokens, Floats]:
-        """Run the planner alone: intent int32 [L, D] and margin float32 [L, D]."""
+        """Run the planner alone: intent int32 [L, D] and margin float32 [L, D].
+
+        Without a planner both are [0, D].
+        """
+        if self.info.bins == 0:
+            return np.empty(self._shapes["plan"], np.int32), np.empty(self._shapes["plan"], "f4")
         observation = self._observation(images, state, 0)
         tokens = values.array("instruction", instruction, np.int64, self._shapes["instruction"])
         intent = np.empty(self._shapes["plan"], dtype=np.int32)
@@ -278,18 +242,32 @@ class Policy(Closing):
         )
         return intent, margin
 
-    def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
-        """Run the refiner alone: intent int32 and noise float32 [H, D] to actions [H, D]."""
-        observation = self._observation(images, state, 0)
-        intent = values.array("intent", intent, np.int32, self._shapes["chunk"])
-        noise = values.array("noise", noise, np.float32, self._shapes["chunk"])
-        actions = np.empty(self._shapes["chunk"], dtype=np.float32)
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: Instruction | None = None,
+    ) -> Floats:
+        """Run the refiner alone: intent int32 and noise float32 [H, D] to actions [H, D].
+
+        Without a planner: images [S, ...] and state [S, P] of the last S control steps (no such
+        axis where S = 1), intent [0, D], noise in its own shape, and the instruction int64 [T] if
+        there is one, which is then the policy's.
+        """
+        if self.info.bins == 0 and self.info.instruction_length and instruction is not None:
+            self.set_instruction(instruction)
+        observation = self._observation(images, state, 0, "seen ")
+        intent = values.array("intent", intent, np.int32, self._shapes["intent"])
+        noise = values.array("noise", noise, np.float32, self._shapes["noise"])
+        actions = np.empty(self._shapes["actions"], dtype=np.float32)
         self._check(
             self._library.le_refine(
                 self._open_handle,
                 ctypes.byref(observation),
-                intent.ctypes.data,
-                noise.ctypes.data,
+                intent.ctypes.data if intent.size else None,
+                noise.ctypes.data if noise.size else None,
                 actions.ctypes.data,
                 actions.size,
                 *self._error_arguments,
@@ -299,14 +277,16 @@ class Policy(Closing):
 
     def noise(self, seed: int, chunk: int) -> Floats:
         """The noise [H, D] that a step after `reset(seed, …)` uses for this chunk."""
-        noise = np.empty(self._shapes["chunk"], dtype=np.float32)
+        noise = np.empty(self._shapes["noise"], dtype=np.float32)
         seed, chunk = values.unsigned("seed", seed, 64), values.unsigned("chunk", chunk, 64)
         self._check(self._library.le_noise(seed, chunk, noise.ctypes.data, noise.size))
         return noise
 
-    def _observation(self, images: Images, state: Floats, timestamp_ns: int) -> abi.Observation:
-        images = values.array("images", images, np.uint8, self._shapes["images"])
-        state = values.array("state", state, np.float32, self._shapes["state"])
+    def _observation(
+        self, images: Images, state: Floats, timestamp_ns: int, which: str = ""
+    ) -> abi.Observation:
+        images = values.array("images", images, np.uint8, self._shapes[f"{which}images"])
+        state = values.array("state", state, np.float32, self._shapes[f"{which}state"])
         observation = abi.Observation(
             state_count=state.size,
             images=images.ctypes.data,
@@ -317,29 +297,3 @@ class Policy(Closing):
         # ctypes keeps addresses only; the arrays have to live as long as the structure.
         observation.keep_alive = (images, state)
         return observation
-
-    def _read_info(self) -> PolicyInfo:
-        raw = abi.PolicyInfo()
-        self._check(self._library.le_info(self._handle, ctypes.byref(raw)))
-        info = values.policy_info(raw, self._library.le_version_string().decode())
-        self._shapes = values.shapes(info)
-        return info
-
-    @property
-    def _open_handle(self) -> ctypes.c_void_p:
-        if not self._handle:
-            raise ValueError("this policy is closed")
-        return self._handle
-
-    @property
-    def _error_arguments(self) -> tuple[Any, int]:
-        return self._error, abi.ERROR_SIZE
-
-    @property
-    def _error_text(self) -> str:
-        return self._error.value.decode(errors="replace")
-
-    def _check(self, status: int) -> None:
-        if status != abi.OK:
-            name = self._library.le_status_name(status).decode()
-            library.raise_status(status, name, self._error_text)

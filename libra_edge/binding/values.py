@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libra_edge.binding import abi
+from libra_edge.bundle.manifest import Manifest
 from libra_edge.errors import InputError
 from libra_edge.policy.executor import State
 
@@ -51,6 +52,9 @@ class PolicyInfo:
     instruction_length: int
     threads: int
     control_hz: float
+    predicted: int
+    observation_steps: int
+    noise_count: int
     vocabulary: int
     parity_failed: bool
     parity_not_measured: bool
@@ -149,14 +153,26 @@ def set_limits(
     options.max_observation_age_ns = unsigned("max_observation_age_s", age_ns, 63)
 
 
-def shapes(info: PolicyInfo) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays that a policy takes and gives, by name."""
+def shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that a policy takes and gives, by name.
+
+    images, state: of one observation; seen images, seen state: what an engine looks at; without a
+    planner, plan and intent are [0, D].
+    """
+    policy, robot = manifest.policy, manifest.embodiment
+    dims, steps = len(robot.actions), policy.observation_steps
+    back = (steps,) if steps > 1 else ()
+    noise = [spec.shape for spec in manifest.engines.refiner.inputs if spec.name == "noise"]
     return {
-        "images": (info.cameras, info.image_height, info.image_width, 3),
-        "state": (info.state_dim,),
-        "instruction": (info.instruction_length,),
-        "plan": (info.plan_steps, info.action_dim),
-        "chunk": (info.chunk, info.action_dim),
+        "images": robot.image_shape,
+        "state": (len(robot.state),),
+        "seen images": (*back, *robot.image_shape),
+        "seen state": (*back, len(robot.state)),
+        "instruction": (policy.instruction_length,),
+        "plan": (policy.plan_steps if policy.plans else 0, dims),
+        "intent": (policy.chunk if policy.plans else 0, dims),
+        "noise": noise[0] if noise else (0,),
+        "actions": (policy.rows, dims),
     }
 
 

@@ -68,8 +68,8 @@ class Mismatch:
 
 def needs_of(manifest: Manifest | ReleaseFacts) -> Needs:
     """What a release's native code and engines need; plain graphs on a CPU need no accelerator."""
-    runtime, engines = manifest.runtime, (manifest.engines.planner, manifest.engines.refiner)
-    providers = frozenset(engine.provider for engine in engines)
+    runtime = manifest.runtime
+    providers = frozenset(engine.provider for engine in manifest.engines.by_name.values())
     device = manifest.device if providers != {CPU} else None
     return Needs(
         manifest.name,

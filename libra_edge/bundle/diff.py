@@ -116,7 +116,7 @@ def _policy(manifest: Manifest) -> Pairs:
 def _graph(manifest: Manifest) -> Pairs:
     engines = manifest.engines
     facts: dict[str, object] = {"refiner form": engines.refiner.form}
-    for name, engine in (("planner", engines.planner), ("refiner", engines.refiner)):
+    for name, engine in engines.by_name.items():
         facts[name] = f"{engine.kind}, {engine.provider}"
         kernels = Counter(
             layer.kernel
@@ -137,8 +137,8 @@ def _graph(manifest: Manifest) -> Pairs:
 
 def _work(manifest: Manifest) -> dict[str, float]:
     figures: dict[str, float] = {}
-    engines = manifest.engines
-    for name, work in (("planner", engines.planner.work), ("refiner", engines.refiner.work)):
+    for name, engine in manifest.engines.by_name.items():
+        work = engine.work
         if work is None:
             continue
         for number, tera in work.tera_operations.items():

@@ -1,30 +1,18 @@
-"""What a manifest says of the two engines."""
+"""What a manifest says of the engines."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from libra_edge.models import Strict
+from libra_edge.models import Grown, Strict
 from libra_edge.policy.config import Name
 from libra_edge.session_options import SessionOption
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=4096)]
 Bytes = Annotated[int, Field(ge=0, le=2**53 - 1)]
-
-
-class Grown(Strict):
-    """A model with keys that came later: unset they are left out, so old bytes stay the same."""
-
-    later: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        unset = [n for n in self.later if getattr(self, n) == type(self).model_fields[n].default]
-        return {name: value for name, value in content.items() if name not in unset}
 
 
 class TensorSpec(Strict):
@@ -82,14 +70,25 @@ class PlannerEngine(Engine):
 
 
 class RefinerEngine(Engine):
-    """The refiner: images, state, intent, noise to actions, its K steps fused in one graph."""
+    """The refiner: images, state, intent, noise to actions, its K steps fused in one graph.
+
+    Without a planner it takes the instruction, and no intents.
+    """
 
     member: Literal["engines/refiner.onnx", "engines/refiner.engine.onnx"]
     form: Literal["loop", "unrolled"]
 
 
-class Engines(Strict):
-    """The two graphs of a policy."""
+class Engines(Grown):
+    """The graphs of a policy; `planner` is absent where the policy has none."""
 
-    planner: PlannerEngine
+    later: ClassVar[tuple[str, ...]] = ("planner",)
+
+    planner: PlannerEngine | None = None
     refiner: RefinerEngine
+
+    @property
+    def by_name(self) -> dict[str, PlannerEngine | RefinerEngine]:
+        """Those that there are, in the order the data flows."""
+        planner = {} if self.planner is None else {"planner": self.planner}
+        return {**planner, "refiner": self.refiner}

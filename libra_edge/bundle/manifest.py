@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from libra_edge.bundle.engine_facts import Bytes, Count, Engines, Grown, Text
+from libra_edge.bundle.engine_facts import Bytes, Count, Engines, Text
 from libra_edge.bundle.members import (
     APART,
     COMPILED,
@@ -27,19 +28,12 @@ from libra_edge.bundle.members import (
     MAX_PLAN_NUMBERS,
     MEMBERS,
     OPTIONAL,
+    required_members,
 )
 from libra_edge.errors import IncompatibleError, IntegrityError
 from libra_edge.limits import ChangedLimit, Verdict, overall
-from libra_edge.models import Strict
-from libra_edge.policy.config import (
-    Bins,
-    Embodiment,
-    InstructionLength,
-    Name,
-    PredictionType,
-    Scheduler,
-    Steps,
-)
+from libra_edge.models import Grown, Strict
+from libra_edge.policy.config import Embodiment, Name, Steps
 
 SCHEMA_VERSION = 1
 
@@ -47,24 +41,58 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class PolicyFacts(Strict):
-    """The checkpoint a release was compiled from, and its time structure (N, H, M, L, K, T)."""
+class PolicyFacts(Grown):
+    """The checkpoint a release was compiled from, and its time structure (N, H, M, L, K, T).
 
-    type: Literal["libra_vla"]
+    Zero says that there is none: no intents and no planner (`bins`), no instruction
+    (`instruction_length`), no denoising and no noise (`denoise_steps`). Without a planner the
+    refiner may give more control steps than are executed (`predicted`, else H) and may look back
+    (`observation_steps`).
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("observation_steps", "predicted")
+
+    type: Name
     checkpoint_sha256: Sha256
-    bins: Bins
+    bins: Annotated[int, Field(ge=0, le=1_000)]
     chunk: Steps
     chunks_per_plan: Steps
     plan_steps: Annotated[int, Field(ge=1, le=1_000_000)]
-    denoise_steps: Steps
-    prediction_type: PredictionType
-    scheduler: Scheduler
-    instruction_length: InstructionLength
+    denoise_steps: Annotated[int, Field(ge=0, le=1_000)]
+    prediction_type: Literal["epsilon", "none", "sample", "velocity"]
+    scheduler: Literal["ddim", "dpm_solver_pp", "flow_euler", "none"]
+    instruction_length: Annotated[int, Field(ge=0, le=4_096)]
+    predicted: Steps | None = None
+    observation_steps: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @property
+    def plans(self) -> bool:
+        """Whether there is a planner."""
+        return self.bins > 0
+
+    @property
+    def rows(self) -> int:
+        """Control steps that one refiner call gives."""
+        return self.predicted or self.chunk
 
     @model_validator(mode="after")
     def _plan_is_whole_chunks(self) -> PolicyFacts:
         if self.plan_steps != self.chunk * self.chunks_per_plan:
             raise ValueError("plan_steps is not chunk * chunks_per_plan")
+        return self
+
+    @model_validator(mode="after")
+    def _only_without_a_planner(self) -> PolicyFacts:
+        fixed = (self.denoise_steps == 0, self.prediction_type == "none", self.scheduler == "none")
+        if len(set(fixed)) != 1:
+            raise ValueError("denoise_steps, prediction_type and scheduler do not fit together")
+        if self.bins == 1 or (self.bins == 0 and self.chunks_per_plan != 1):
+            raise ValueError("bins and chunks_per_plan do not fit together")
+        if self.predicted is not None and self.predicted <= self.chunk:
+            raise ValueError("predicted is not more than chunk")
+        other = self.predicted is not None or self.observation_steps != 1
+        if self.plans and (other or self.denoise_steps == 0 or self.instruction_length == 0):
+            raise ValueError("a policy with a planner has noise, words and one observation")
         return self
 
 
@@ -222,16 +250,29 @@ class Manifest(ReleaseFacts):
     def _exactly_the_known_members(cls, members: dict[str, Member]) -> dict[str, Member]:
         if unknown := sorted(set(members) - MEMBERS - OPTIONAL):
             raise ValueError(f"unknown member {unknown[0]!r}")
-        if missing := sorted(MEMBERS - set(members)):
-            raise ValueError(f"no member {missing[0]!r}")
         for name, member in members.items():
             if member.size_bytes > MAX_BYTES[name]:
                 raise ValueError(f"member {name!r} exceeds {MAX_BYTES[name]} bytes")
         return members
 
     @model_validator(mode="after")
+    def _has_what_its_policy_needs(self) -> Manifest:
+        if self.policy.plans != (self.engines.planner is not None):
+            raise ValueError("the planner engine does not fit the bins")
+        needed = required_members(
+            plans=self.policy.plans,
+            words=self.policy.instruction_length > 0,
+            noise=self.policy.denoise_steps > 0,
+        )
+        if missing := sorted(needed - set(self.members)):
+            raise ValueError(f"no member {missing[0]!r}")
+        if other := sorted(set(self.members) - needed - OPTIONAL):
+            raise ValueError(f"member {other[0]!r} is of no use to this policy")
+        return self
+
+    @model_validator(mode="after")
     def _engines_are_members(self) -> Manifest:
-        loaded = {self.engines.planner.member, self.engines.refiner.member}
+        loaded = {engine.member for engine in self.engines.by_name.values()}
         if loaded & COMPILED != self.members.keys() & COMPILED:
             raise ValueError("the compiled engines are not those that the engines name")
         for name in self.members.keys() & APART.keys():
@@ -242,8 +283,8 @@ class Manifest(ReleaseFacts):
     @model_validator(mode="after")
     def _tensors_are_bounded(self) -> Manifest:
         robot, policy = self.embodiment, self.policy
-        image_bytes = len(robot.cameras) * robot.image_height * robot.image_width * 3
-        plan_numbers = policy.plan_steps * len(robot.actions)
+        image_bytes = policy.observation_steps * prod(robot.image_shape)
+        plan_numbers = max(policy.plan_steps, policy.rows) * len(robot.actions)
         if image_bytes > MAX_IMAGE_BYTES or plan_numbers > MAX_PLAN_NUMBERS:
             raise ValueError("the images or the plan are larger than a runtime takes")
         return self

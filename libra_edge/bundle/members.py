@@ -50,4 +50,15 @@ APART = {
 }
 OPTIONAL = COMPILED | APART.keys()
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
+# Members that only some policies have: with a planner, with an instruction, with noise.
+OF_PLANS = frozenset({"engines/planner.onnx", "golden/intent.npy", "golden/margin.npy"})
+OF_WORDS = frozenset({"golden/instruction.npy", "tokenizer.json"})
+OF_NOISE = frozenset({"golden/noise.npy"})
+ALWAYS = MEMBERS - OF_PLANS - OF_WORDS - OF_NOISE
 FOLDERS = frozenset(name.split("/")[0] for name in MEMBERS if "/" in name)
+
+
+def required_members(*, plans: bool, words: bool, noise: bool) -> frozenset[str]:
+    """What the release of a policy must hold besides its manifest."""
+    wanted = (OF_PLANS, plans), (OF_WORDS, words), (OF_NOISE, noise)
+    return ALWAYS.union(*(names for names, there in wanted if there))

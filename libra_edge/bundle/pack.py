@@ -10,7 +10,7 @@ from pathlib import Path
 from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, OPTIONAL
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, OPTIONAL, required_members
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.paths import StrPath
@@ -36,7 +36,13 @@ def write_release(
         LibraError: the disk is full.
         ValueError: `files` is not exactly the members of a release.
     """
-    if wrong := (set(files) - OPTIONAL) ^ MEMBERS:
+    policy = facts.policy
+    needed = required_members(
+        plans=policy.plans,
+        words=policy.instruction_length > 0,
+        noise=policy.denoise_steps > 0,
+    )
+    if wrong := (set(files) - OPTIONAL - needed) | (needed - set(files)):
         raise ValueError(f"not the members of a release: {sorted(wrong)}")
     members = {name: _measure(name, source) for name, source in files.items()}
     manifest = Manifest(**dict(facts), members=members)

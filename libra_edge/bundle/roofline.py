@@ -24,9 +24,12 @@ class Bound:
 
 @dataclass(frozen=True)
 class PolicyBound:
-    """Bounds of a policy; average_ms: of one chunk, the planner's share and the refiner."""
+    """Bounds of a policy; average_ms: of one chunk, the planner's share and the refiner.
 
-    planner: Bound
+    planner: None where there is none.
+    """
+
+    planner: Bound | None
     refiner: Bound
     average_ms: float
 
@@ -45,18 +48,21 @@ def bound(work: Work, target: Target) -> Bound | None:
 
 
 def policy_bound(
-    planner: Work, refiner: Work, chunks_per_plan: int, target: Target
+    planner: Work | None, refiner: Work, chunks_per_plan: int, target: Target
 ) -> PolicyBound | None:
-    """The bounds of both graphs; None where the target's profile does not give them."""
-    pair = bound(planner, target), bound(refiner, target)
-    if pair[0] is None or pair[1] is None:
+    """The bounds of the graphs there are; None where the target's profile does not give them."""
+    fast = bound(refiner, target)
+    slow = None if planner is None else bound(planner, target)
+    if fast is None or (planner is not None and slow is None):
         return None
-    return PolicyBound(pair[0], pair[1], pair[0].ms / chunks_per_plan + pair[1].ms)
+    share = 0.0 if slow is None else slow.ms / chunks_per_plan
+    return PolicyBound(slow, fast, share + fast.ms)
 
 
 def release_bound(engines: Engines, chunks_per_plan: int, target: Target) -> PolicyBound | None:
     """The bounds of a release; None where it does not say its work, or the target its rates."""
-    planner, refiner = engines.planner.work, engines.refiner.work
-    if planner is None or refiner is None:
+    works = {name: engine.work for name, engine in engines.by_name.items()}
+    refiner = works["refiner"]
+    if refiner is None or None in works.values():
         return None
-    return policy_bound(planner, refiner, chunks_per_plan, target)
+    return policy_bound(works.get("planner"), refiner, chunks_per_plan, target)

@@ -11,7 +11,7 @@ from pathlib import Path
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.container import broken, copy_checked, read_container
 from libra_edge.bundle.manifest import Manifest, parse_manifest
-from libra_edge.bundle.members import FOLDERS, MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.bundle.members import ALWAYS, FOLDERS, MANIFEST, MAX_BYTES
 from libra_edge.errors import InputError, IntegrityError
 from libra_edge.paths import StrPath
 from libra_edge.user_cache import cache_folder, make_writable
@@ -120,6 +120,6 @@ def _require_names(path: Path) -> set[str]:
             if name not in MAX_BYTES or not regular:
                 raise broken("member-unexpected", f"The release holds {name!r}, which it must not")
             found.add(name)
-    if missing := sorted(MEMBERS - found):
+    if missing := sorted(ALWAYS - found):
         raise broken("member-missing", f"The release has no {missing[0]}")
     return found

@@ -76,20 +76,42 @@ class OnnxRuntimeSession(Session):
 
 
 class EnginePair:
-    """The planner and refiner sessions of a policy, as `libra_edge.policy.executor.Engines`."""
+    """The sessions of a policy, as `libra_edge.policy.executor.Engines`.
 
-    def __init__(self, planner: Session, refiner: Session) -> None:
+    Args:
+        planner: None where the policy has none.
+        refiner: or the one engine.
+    """
+
+    def __init__(self, planner: Session | None, refiner: Session) -> None:
         self._planner = planner
         self._refiner = refiner
 
     def plan(self, images: Array, instruction: Array, state: Array) -> tuple[Array, Array]:
         """See `libra_edge.policy.executor.Engines.plan`."""
+        if self._planner is None:
+            nothing = (0, self._refiner.outputs[0].shape[1])
+            return np.empty(nothing, np.int32), np.empty(nothing, np.float32)
         result = self._planner.run({"images": images, "instruction": instruction, "state": state})
         return result["intent"], result["margin"]
 
-    def refine(self, images: Array, state: Array, intent: Array, noise: Array) -> Array:
+    def refine(
+        self,
+        images: Array,
+        state: Array,
+        intent: Array,
+        noise: Array,
+        instruction: Array | None = None,
+    ) -> Array:
         """See `libra_edge.policy.executor.Engines.refine`."""
         feeds = {"images": images, "state": state, "intent": intent, "noise": noise}
+        if instruction is not None:
+            feeds["instruction"] = instruction
+        if self._planner is None:
+            taken = {spec.name for spec in self._refiner.inputs}
+            feeds = {name: value for name, value in feeds.items() if name in taken}
+        else:
+            feeds.pop("instruction", None)
         return self._refiner.run(feeds)["actions"]
 
 

@@ -31,7 +31,14 @@ class TorchEngines:
         return intent[0].numpy(), margin[0].numpy()
 
     @torch.inference_mode()
-    def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: Instruction | None = None,
+    ) -> Floats:
         """See `libra_edge.policy.executor.Engines.refine`."""
         batch = (torch.from_numpy(a)[None] for a in (images, state, intent, noise))
         actions: Floats = self._policy.refine(*batch)[0].numpy()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
 from libra_edge.errors import IntegrityError
 from libra_edge.limits import Limits
@@ -21,12 +22,13 @@ from libra_edge.policy.executor import Engines
 Array = npt.NDArray[Any]
 GOLDEN = "C ABI vs golden vectors"
 GOLDEN_SAMPLES = 8
-GOLDEN_INPUTS = ("images", "instruction", "state", "noise")
-GOLDEN_OUTPUTS = ("intent", "margin", "actions")
 
 
 def golden_members(policy: Engines, samples: Sequence[Sample]) -> dict[str, bytes]:
-    """The `golden/…` members of a release; actions are made from the plan's first chunk."""
+    """The `golden/…` members of a release; actions are made from the plan's first chunk.
+
+    What a policy has not (words, noise, intents) has no file.
+    """
     first = [replace(sample, part=0) for sample in samples[:GOLDEN_SAMPLES]]
     return members_of(first, run_engines(policy, first))
 
@@ -42,7 +44,7 @@ def members_of(first: Sequence[Sample], outputs: Outputs) -> dict[str, bytes]:
         "margin": outputs.margin,
         "actions": outputs.actions,
     }
-    return {f"golden/{name}.npy": _npy(array) for name, array in arrays.items()}
+    return {f"golden/{name}.npy": _npy(array) for name, array in arrays.items() if array.size}
 
 
 def _npy(array: Array) -> bytes:
@@ -56,11 +58,10 @@ def compare_golden(
 ) -> list[Check]:
     """Replay the golden vectors through a release's engines, as `stage`."""
     arrays = read_golden(release)
+    inputs = zip(*(arrays[n] for n in ("images", "instruction", "state", "noise")), strict=True)
     samples = [
         Sample(images, instruction, state, noise, part=0)
-        for images, instruction, state, noise in zip(
-            *(arrays[name] for name in GOLDEN_INPUTS), strict=True
-        )
+        for images, instruction, state, noise in inputs
     ]
     chunk = release.manifest.policy.chunk
     used = arrays["intent"][:, :chunk]
@@ -75,24 +76,44 @@ def read_golden(release: Release) -> dict[str, Array]:
     Raises:
         IntegrityError: one is not an array file, or not of the shape that the engines declare.
     """
-    planner, refiner = release.manifest.engines.planner, release.manifest.engines.refiner
-    # The planner's outputs last: `intent` is stored as the whole plan, not as a refiner's input.
-    tensors = (*planner.inputs, *refiner.inputs, *refiner.outputs, *planner.outputs)
-    specs = {spec.name: (spec.dtype, spec.shape) for spec in tensors}
     arrays: dict[str, Array] = {}
-    for name in (*GOLDEN_INPUTS, *GOLDEN_OUTPUTS):
+    for name, (dtype, shape) in _specs(release.manifest).items():
+        if 0 in shape:
+            continue
         try:
             # Mapped: a header that claims more than the file holds is found without allocating.
             array = np.lib.format.open_memmap(release.member(f"golden/{name}.npy"), mode="r")
         except ValueError as error:
             raise _golden_invalid(name, str(error)) from None
-        if (array.dtype.name, array.shape[1:]) != specs[name]:
+        if (array.dtype.name, array.shape[1:]) != (dtype, shape):
             found = f"{array.dtype.name} {list(array.shape)}"
-            raise _golden_invalid(name, f"it is {found}, the engines declare {specs[name]}")
+            raise _golden_invalid(name, f"it is {found}, the engines declare {(dtype, shape)}")
         if len(array) == 0 or len(array) != len(arrays.get("images", array)):
             raise _golden_invalid(name, f"it holds {len(array)} samples")
         arrays[name] = np.asarray(array)
+    for name, (dtype, shape) in _specs(release.manifest).items():
+        arrays.setdefault(name, np.empty((len(arrays["images"]), *shape), dtype))
     return arrays
+
+
+def _specs(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Element type and shape of each golden array, empty where the policy has none of it."""
+    engines, dims = manifest.engines.by_name.values(), len(manifest.embodiment.actions)
+    inputs = {spec.name: spec for engine in engines for spec in engine.inputs}
+    outputs = {spec.name: spec for engine in engines for spec in engine.outputs}
+    nothing = {
+        "instruction": ("int64", (0,)),
+        "noise": ("float32", (0,)),
+        "intent": ("int32", (0, dims)),
+        "margin": ("float32", (0, dims)),
+    }
+    found = {
+        name: (spec.dtype, spec.shape)
+        # The outputs last: `intent` is stored as the whole plan, not as a refiner's input.
+        for name, spec in (inputs | outputs).items()
+    }
+    order = ("images", "instruction", "state", "noise", "intent", "margin", "actions")
+    return {name: {**nothing, **found}[name] for name in order}
 
 
 def _golden_invalid(name: str, reason: str) -> IntegrityError:

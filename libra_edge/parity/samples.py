@@ -11,8 +11,8 @@ import numpy as np
 from libra_edge.data.extras import needs_extra
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import Floats, Images, Instruction
-from libra_edge.policy.noise import chunk_noise
 from libra_edge.policy.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -6,26 +6,25 @@ L = M*H = `plan_steps`, K = `schedule.denoise_steps`.
 
 from __future__ import annotations
 
-import json
 from ctypes import c_float
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from libra_edge.errors import InputError, did_you_mean
-from libra_edge.models import Strict
+from libra_edge.models import Grown, Strict
 from libra_edge.paths import StrPath
+from libra_edge.policy.other_policies import other_policy
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Size = Annotated[int, Field(ge=1, le=65_536)]
+ImageSize = tuple[Size, Size]
 # Printable: a C caller is handed it as text.
 Unit = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,64}$")]
 Bins = Annotated[int, Field(ge=2, le=1_000)]
@@ -47,7 +46,7 @@ class StateDim(Strict):
     unit: Unit
 
 
-class ActionDim(Strict):
+class ActionDim(Grown):
     """One dimension of the action, with its limits in physical units.
 
     `kind` fixes the hold action: `absolute` and `gripper` keep the last command, `delta` is zero.
@@ -67,16 +66,6 @@ class ActionDim(Strict):
     max_step_change: ChangeLimit | None = None
     max_acceleration: ChangeLimit | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys added after the first release are left out where unset: old bytes stay the same."""
-        content: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        for name in self.later:
-            if content[name] == fields[name].default:
-                del content[name]
-        return content
-
     @model_validator(mode="after")
     def _ordered(self) -> ActionDim:
         if c_float(self.lower).value >= c_float(self.upper).value:
@@ -84,8 +73,14 @@ class ActionDim(Strict):
         return self
 
 
-class Embodiment(Strict):
-    """The robot as the policy sees it: cameras, state, actions, control rate."""
+class Embodiment(Grown):
+    """The robot as the policy sees it: cameras, state, actions, control rate.
+
+    `camera_sizes`, [height, width] of each camera, is there where they differ; `image_height` and
+    `image_width` are the largest then.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("camera_sizes",)
 
     name: Name
     control_hz: Annotated[float, Field(gt=0, le=10_000)]
@@ -94,6 +89,32 @@ class Embodiment(Strict):
     image_width: Size
     state: Annotated[tuple[StateDim, ...], Field(min_length=1, max_length=1024)]
     actions: Annotated[tuple[ActionDim, ...], Field(min_length=1, max_length=1024)]
+    camera_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1, max_length=16)] | None = None
+
+    @property
+    def sizes(self) -> tuple[ImageSize, ...]:
+        """Height and width of each camera's image, in pixels."""
+        one = (self.image_height, self.image_width)
+        return self.camera_sizes or (one,) * len(self.cameras)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of all images of one moment, uint8: [V, h, w, 3], or [bytes] where sizes differ."""
+        if self.camera_sizes is None:
+            return (len(self.cameras), self.image_height, self.image_width, 3)
+        return (sum(height * width * 3 for height, width in self.camera_sizes),)
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Embodiment:
+        sizes = self.camera_sizes
+        if sizes is None:
+            return self
+        if len(sizes) != len(self.cameras) or len(set(sizes)) == 1:
+            raise ValueError("camera_sizes is for cameras of different sizes, one of each camera")
+        largest = tuple(max(side) for side in zip(*sizes, strict=True))
+        if largest != (self.image_height, self.image_width):
+            raise ValueError("image_height and image_width are not the largest of camera_sizes")
+        return self
 
     @model_validator(mode="after")
     def _unique_names(self) -> Embodiment:
@@ -209,10 +230,23 @@ class PolicyConfig(Strict):
     refiner: RefinerConfig | None = RefinerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 
+    plans: ClassVar[bool] = True
+    observation_steps: ClassVar[int] = 1
+
     @property
     def plan_steps(self) -> int:
         """L = M*H, the control steps one plan covers."""
         return self.chunk * self.chunks_per_plan
+
+    @property
+    def rows(self) -> int:
+        """Control steps that one refiner call gives."""
+        return self.chunk
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Of the noise that one refiner call takes."""
+        return self.chunk, self.action_dim
 
     @property
     def num_cameras(self) -> int:
@@ -262,42 +296,6 @@ def _explain(error: ValidationError, path: Path) -> InputError:
     )
 
 
-_OTHER_POLICIES = {
-    "act": "Action Chunking Transformer",
-    "diffusion": "Diffusion Policy",
-    "groot": "NVIDIA GR00T",
-    "pi0": "π0",
-    "pi0_fast": "π0-FAST",
-    "pi05": "π0.5",
-    "smolvla": "SmolVLA",
-    "tdmpc": "TD-MPC",
-    "vqbet": "VQ-BeT",
-    "xvla": "X-VLA",
-}
-
-
-def _other_policy(text: str, path: Path) -> InputError | None:
-    """The error for a folder that holds a policy, but none that is compiled here."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(content, dict):
-        return None
-    own = PolicyConfig.model_fields["type"].default
-    kind = content.get("type", content.get("model_type"))
-    if not isinstance(kind, str) or kind == own:
-        return None
-    name = _OTHER_POLICIES.get(kind)
-    whose = "a transformers model" if "type" not in content else "a LeRobot policy"
-    return InputError(
-        "checkpoint-other-policy",
-        f"{path.parent} holds {whose} of the type {kind!r}" + (f" ({name})." if name else "."),
-        f"Policies of the type {own!r} are compiled here: train one on the same dataset with "
-        "`libra-edge train DATASET`, or run this one with the program that trained it.",
-    )
-
-
 def read_config(path: StrPath) -> PolicyConfig:
     """Read a checkpoint's `config.json`.
 
@@ -324,7 +322,7 @@ def read_config(path: StrPath) -> PolicyConfig:
         raise InputError(
             "config-invalid", f"{path} is not UTF-8 text.", "Name a checkpoint folder."
         ) from None
-    if other := _other_policy(text, path):
+    if other := other_policy(text, path, str(PolicyConfig.model_fields["type"].default)):
         raise other
     try:
         return PolicyConfig.model_validate_json(text)

@@ -6,6 +6,7 @@ give these actions for these observations.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Literal, Protocol
@@ -13,10 +14,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from libra_edge.policy.command import Command
-from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.intent_buffer import IntentBuffer
-from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.execution.chunks import Blend, Chunk, Row, lay
+from libra_edge.policy.execution.command import Command
+from libra_edge.policy.execution.intent_buffer import IntentBuffer
+from libra_edge.policy.execution.noise import chunk_noise
+from libra_edge.policy.time_structure import TimeStructure
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -25,13 +27,24 @@ Instruction = npt.NDArray[np.int64]
 
 
 class Engines(Protocol):
-    """Anything that runs the two graphs: PyTorch, ONNX Runtime, the C ABI."""
+    """Anything that runs the graphs of a policy: PyTorch, ONNX Runtime, the C ABI.
+
+    Without a planner `plan` gives [0, D] twice, and `refine` takes the instruction; images, state
+    and noise have the engine's own shapes, noise [0] where there is none.
+    """
 
     def plan(self, images: Images, instruction: Instruction, state: Floats) -> tuple[Tokens, Any]:
         """Images uint8 [V, h, w, 3], int64 [T], float32 [P] → intent int32 [L, D], margin."""
         ...
 
-    def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: Instruction | None = None,
+    ) -> Floats:
         """Images, state, intent int32 [H, D], noise float32 [H, D] → actions float32 [H, D]."""
         ...
 
@@ -58,37 +71,6 @@ class ExecutedStep:
     slowed: bool = False
 
 
-@dataclass(frozen=True)
-class Blend:
-    """How a new chunk takes over from the one before (async only): `le_run_options.blend`.
-
-    The two share `steps` control steps. The first `frozen` of them keep the old action, and so do
-    those that are past when the chunk arrives; over the rest the old action fades into the new one.
-    """
-
-    steps: int = 0
-    frozen: int = 0
-
-
-@dataclass(frozen=True)
-class _Row:
-    """An action [D] for one step, and the observation step of the oldest plan in it."""
-
-    action: Floats
-    plan_step: int
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on."""
-
-    began: int
-    ready: int
-    first: int
-    plan_step: int
-    actions: Floats
-
-
 class Executor:
     """Runs the two engines step by step.
 
@@ -111,7 +93,7 @@ class Executor:
     def __init__(
         self,
         engines: Engines,
-        config: PolicyConfig,
+        config: TimeStructure,
         mode: Literal["sync", "async"] = "sync",
         *,
         planner_delay_steps: int = 0,
@@ -130,9 +112,13 @@ class Executor:
         self._refiner_delay = refiner_delay_steps
         self._refill_steps = refill_at * config.chunk
         self._refine_ahead = refine_ahead_steps
-        self._max_age = config.plan_steps if max_plan_age_steps is None else max_plan_age_steps
-        self._plan_steps = (chunks_per_plan or config.chunks_per_plan) * config.chunk
         self._blend = blend or Blend()
+        longest = config.plan_steps if config.plans else 2 * (config.chunk + config.rows)
+        self._max_age = longest if max_plan_age_steps is None else max_plan_age_steps
+        self._plan_steps = (chunks_per_plan or config.chunks_per_plan) * config.chunk
+        # Of what is predicted, the steps that are executed, and those that are blended.
+        overlap = 0 if config.plans or mode == "sync" else self._blend.steps
+        self._rows = min(config.rows, config.chunk + overlap)
         self._max_observation_age_ns = round(max_observation_age_s * 1e9)
         self._command = Command(config.embodiment.actions)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
@@ -149,19 +135,21 @@ class Executor:
         # Public: another instruction may be set between steps; the next plan follows it.
         self._seed, self.instruction = seed, instruction
         self._step, self._chunk = 0, 0
-        self._buffer = IntentBuffer(self._config.action_dim)
+        self._buffer = IntentBuffer(len(self._config.embodiment.actions))
         self._planning: tuple[int, int, Tokens] | None = None
-        self._refining: _Chunk | None = None
+        self._refining: Chunk | None = None
         self._refine_steps, self._refined_step = (0, 0), 0
-        self._queue: dict[int, _Row] = {}
+        self._queue: dict[int, Row] = {}
         self._fault = ""
         self._seen: tuple[int, Images, Floats] | None = None
+        self._past: deque[tuple[Images, Floats]] = deque(maxlen=self._config.observation_steps)
 
     def step(self, images: Images | None, state: Floats | None) -> tuple[Floats, ExecutedStep]:
         """One control step on the newest observation.
 
         Args:
-            images: uint8 [V, h, w, 3]; None, like `state`, where nothing new was seen (sync only).
+            images: uint8 [V, h, w, 3], or [bytes] where sizes differ; None, like `state`, where
+                nothing new was seen (sync only).
             state: physical units, float32 [P].
 
         Returns:
@@ -170,6 +158,8 @@ class Executor:
         info = ExecutedStep(self._step)
         if images is not None and state is not None:
             self._seen = (self._step, images, state)
+        if self._seen is not None:
+            self._look(*self._seen[1:])
         waits = self._waits()
         if not self._fault and not waits and self._seen is not None:
             info = self._run(info, *self._seen[1:])
@@ -178,6 +168,11 @@ class Executor:
             info = replace(info, plan_age_steps=self._step - self._buffer.plan_step)
         self._step += 1
         return action, info
+
+    def _look(self, images: Images, state: Floats) -> None:
+        """One observation of each step, at the start the first for all before it."""
+        for _ in range(1 if self._past else self._config.observation_steps):
+            self._past.append((images, state))
 
     def _waits(self) -> str:
         """Why the newest observation is none to act on, or nothing."""
@@ -204,6 +199,7 @@ class Executor:
             info = replace(info, state=State.FAULT, reason=self._fault)
         else:
             planned = bool(self._queue) or self._buffer.left(self._step) >= self._config.chunk
+            planned = planned or not self._config.plans
             late = planned or self._refining is not None
             reason = "action queue ran dry" if late else "no valid plan"
             info = replace(info, state=State.HOLD, reason=waits or reason)
@@ -215,7 +211,8 @@ class Executor:
             return info
         if self._mode == "sync":
             return self._run_in_step(info, images, state)
-        info = self._plan_ahead(info, images, state)
+        if self._config.plans:
+            info = self._plan_ahead(info, images, state)
         self._deliver_chunk()
         while not self._fault and self._begin_chunk(images, state):
             info = replace(info, refiner_ran=True)
@@ -225,7 +222,7 @@ class Executor:
     def _run_in_step(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         if self._queue:
             return info
-        if self._buffer.left(self._step) < self._config.chunk:
+        if self._config.plans and self._buffer.left(self._step) < self._config.chunk:
             intents = self._plan(images, state)
             self._buffer.replace(self._step, intents, self._step)
             info = replace(info, planner_ran=True)
@@ -264,17 +261,38 @@ class Executor:
         due = self._refine_ahead if self._mode == "async" else 0
         if self._refining is not None or queued > due:
             return False
-        first, plan_step = self._first_step(end), self._buffer.plan_step
+        first = self._first_step(end)
+        part = self._part(first)
+        if part is None:
+            return False
+        plan_step, intents = part
+        noise = chunk_noise(self._seed, self._chunk, self._config.noise_shape)
+        if not self._config.plans:
+            images, state = self._looked_back()
+        told = () if self._config.plans else (self.instruction,)
+        actions = np.asarray(self._engines.refine(images, state, intents, noise, *told))
+        delay = self._refiner_delay if self._mode == "async" else 0
+        rows = actions[: self._rows]
+        self._refining = Chunk(self._step, self._step + delay, first, plan_step, rows)
+        return True
+
+    def _part(self, first: int) -> tuple[int, Tokens] | None:
+        """The step of the plan, and its intents from `first` on; None where they are not there."""
+        if not self._config.plans:
+            seen = self._step if self._seen is None else self._seen[0]
+            return seen, np.empty((0, len(self._config.embodiment.actions)), np.int32)
+        plan_step = self._buffer.plan_step
         intents = self._buffer.take(first, self._config.chunk)
         if intents is None or plan_step is None:
-            return False
-        if max(first, self._step) - plan_step > self._max_age:
-            return False
-        noise = chunk_noise(self._seed, self._chunk, (len(intents), self._config.action_dim))
-        actions = np.asarray(self._engines.refine(images, state, intents, noise))
-        delay = self._refiner_delay if self._mode == "async" else 0
-        self._refining = _Chunk(self._step, self._step + delay, first, plan_step, actions)
-        return True
+            return None
+        return None if max(first, self._step) - plan_step > self._max_age else (plan_step, intents)
+
+    def _looked_back(self) -> tuple[Images, Floats]:
+        """What the engine looks at: the last S steps, the newest last."""
+        if self._config.observation_steps == 1:
+            return self._past[-1]
+        images, states = zip(*self._past, strict=True)
+        return np.stack(images), np.stack(states)
 
     def _first_step(self, end: int) -> int:
         """Where the next chunk begins: where the queue ends, but not before the refiner is back.
@@ -285,6 +303,8 @@ class Executor:
         queued, planned = end - self._step, self._buffer.end
         joins = end - self._blend.steps if queued > self._blend.steps else self._step
         back = self._step + self._refiner_lead()
+        if not self._config.plans:
+            return max(joins, back)
         first, last = max(joins, back), planned - self._config.chunk
         gives_up_nothing = queued == 0 or last >= joins
         return last if last < first and planned > back and gives_up_nothing else first
@@ -309,15 +329,4 @@ class Executor:
         if not np.isfinite(chunk.actions).all():
             self._fault = "refiner output is not finite"
             return
-        common = max(self._queue, default=chunk.first - 1) + 1 - chunk.first
-        frozen = min(common, max(self._step - chunk.first, self._blend.frozen))
-        for i, action in enumerate(chunk.actions):
-            before = self._queue.get(chunk.first + i)
-            row = _Row(action, chunk.plan_step)
-            if before is not None:
-                new = max(0, i - frozen + 1)
-                weight = np.float32(new) / np.float32(common - frozen + 1)
-                blended = before.action + weight * (action - before.action)
-                row = _Row(blended, min(before.plan_step, chunk.plan_step))
-            if chunk.first + i >= self._step:
-                self._queue[chunk.first + i] = row
+        lay(self._queue, chunk, self._step, self._blend)

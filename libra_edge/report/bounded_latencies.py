@@ -29,19 +29,26 @@ class BoundedLatency(Strict):
 def bounded_latencies(
     manifest: Manifest, latencies: Sequence[Latency]
 ) -> tuple[BoundedLatency, ...]:
-    """Planner, refiner, and what a chunk costs when one plan serves M of them."""
+    """Planner, refiner, and what a chunk costs when one plan serves M of them.
+
+    Without a planner the refiner alone.
+    """
     target, chunks = list_targets().get(manifest.target), manifest.policy.chunks_per_plan
     bounds = release_bound(manifest.engines, chunks, target) if target else None
     medians = {each.name: statistics.median(each.calls_ms) for each in latencies}
     planner, refiner = medians.get("planner"), medians.get("refiner")
-    average = None if planner is None or refiner is None else planner / chunks + refiner
-    rows = [
-        ("planner", bounds.planner.ms if bounds else None, planner),
-        ("refiner", bounds.refiner.ms if bounds else None, refiner),
-        (f"planner / {chunks} + refiner", bounds.average_ms if bounds else None, average),
-    ]
-    limits = [bounds.planner.limit, bounds.refiner.limit, None] if bounds else [None] * 3
+    least = {"planner": bounds.planner, "refiner": bounds.refiner} if bounds else {}
+    rows: list[tuple[str, float | None, str | None, float | None]] = []
+    for name, measured in (("planner", planner), ("refiner", refiner)):
+        bound = least.get(name)
+        if name in manifest.engines.by_name:
+            at_least = (bound.ms, bound.limit) if bound else (None, None)
+            rows.append((name, *at_least, measured))
+    if len(rows) > 1:
+        average = None if planner is None or refiner is None else planner / chunks + refiner
+        mean = bounds.average_ms if bounds else None
+        rows.append((f"planner / {chunks} + refiner", mean, None, average))
     return tuple(
         BoundedLatency(what=what, bound_ms=bound_ms, limit=limit, measured_ms=measured_ms)
-        for (what, bound_ms, measured_ms), limit in zip(rows, limits, strict=True)
+        for what, bound_ms, limit, measured_ms in rows
     )

@@ -82,9 +82,10 @@ def _headline(report: Report, manifest: Manifest) -> list[Figure]:
     average = report.roofline[-1]
     if average.measured_ms is not None:
         found.append(Figure(average.what, f"{average.measured_ms:.3g} ms", "median, one thread"))
-    engines = manifest.engines.planner.member, manifest.engines.refiner.member
-    weight = sum(manifest.members[name].size_bytes for name in engines)
-    found.append(Figure("engines", figures.size(weight), f"{manifest.recipe}, both"))
+    engines = manifest.engines.by_name
+    weight = sum(manifest.members[one.member].size_bytes for one in engines.values())
+    both = f"{manifest.recipe}, {'both' if len(engines) == 2 else 'one'}"
+    found.append(Figure("engines", figures.size(weight), both))
     return found
 
 

@@ -147,7 +147,7 @@ def header() -> str:
     optional = members.COMPILED | members.APART.keys()
     files = [
         f"{{{_quoted(name)}, {members.MAX_BYTES[name]}, "
-        f"{'true' if name in optional else 'false'}, {_beside(name)}}}"
+        f"{'true' if name in optional else 'false'}, {_beside(name)}, {_needed_by(name)}}}"
         for name in sorted(members.MAX_BYTES.keys() - {members.MANIFEST})
     ]
     parts = [
@@ -227,6 +227,11 @@ def _place(rows: list[str], new: list[str]) -> int:
 
 def _beside(name: str) -> str:
     return _quoted(members.APART[name]) if name in members.APART else "nullptr"
+
+
+def _needed_by(name: str) -> str:
+    groups = {"kPlans": members.OF_PLANS, "kWords": members.OF_WORDS, "kNoise": members.OF_NOISE}
+    return f"Needs::{next((need for need, names in groups.items() if name in names), 'kAll')}"
 
 
 def _quoted(text: str) -> str:

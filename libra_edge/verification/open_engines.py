@@ -14,7 +14,7 @@ from libra_edge.policy.executor import Engines
 
 def engines_run_here(release: Release) -> bool:
     """Whether this machine has what runs the release's engines from Python."""
-    facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
+    facts = release.manifest.engines.by_name.values()
     known = find_spec("onnxruntime") is not None and {fact.kind for fact in facts} <= set(kinds())
     return known and all(engine(fact.kind).is_available(fact.provider) for fact in facts)
 
@@ -32,15 +32,13 @@ def load_engines(release: Release) -> Engines | None:
     """The release's engines as Python's ONNX Runtime runs them; None where it is not there."""
     if not engines_run_here(release):
         return None
-    facts = (release.manifest.engines.planner, release.manifest.engines.refiner)
-    return EnginePair(
-        *(
-            engine(fact.kind).load(
-                release.member(fact.member).read_bytes(), fact.provider, fact.session_options
-            )
-            for fact in facts
+    loaded = {
+        name: engine(fact.kind).load(
+            release.member(fact.member).read_bytes(), fact.provider, fact.session_options
         )
-    )
+        for name, fact in release.manifest.engines.by_name.items()
+    }
+    return EnginePair(loaded.get("planner"), loaded["refiner"])
 
 
 def load_graphs(release: Release) -> Engines | None:
@@ -48,11 +46,13 @@ def load_graphs(release: Release) -> Engines | None:
     if not graphs_run_here(release):
         return None
     kind = engine("onnxruntime")
-    planner, refiner = (release.member(f"engines/{n}.onnx") for n in ("planner", "refiner"))
-    return EnginePair(
-        kind.load(planner.read_bytes(), CPU, {}, optimize=False),
-        kind.load(refiner.read_bytes(), CPU, {}, optimize=False),
-    )
+    loaded = {
+        name: kind.load(
+            release.member(f"engines/{name}.onnx").read_bytes(), CPU, {}, optimize=False
+        )
+        for name in release.manifest.engines.by_name
+    }
+    return EnginePair(loaded.get("planner"), loaded["refiner"])
 
 
 def elsewhere(release: Release) -> str:

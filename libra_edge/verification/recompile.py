@@ -150,7 +150,7 @@ def _quantized_again(
     from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
 
-    form = engine((manifest.provision or manifest.engines.planner).kind).qdq
+    form = engine((manifest.provision or manifest.engines.refiner).kind).qdq
     if not recipe.quantizes:
         return as_the_recipe_says(checkpoint, recipe, None, form, cache)
     recorded = _recorded(manifest)

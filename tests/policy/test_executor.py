@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import Blend, Executor, IntentBuffer, State
-from libra_edge.policy.noise import chunk_noise
 from tests.tiny import tiny_config
 
 # Scripted plans name their step, which a policy of ten bins would refuse.

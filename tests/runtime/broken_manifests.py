@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from libra_edge.bundle.manifest import canonical_json, json_schema
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, required_members
 from tests.bundle.examples import facts_body
 
 SCHEMA = json_schema()
@@ -52,15 +52,31 @@ def sample(schema: dict[str, Any]) -> Any:
 
 
 def bodies() -> Iterator[dict[str, Any]]:
-    """Manifests that are right: one with the keys that must be there, one with all there are."""
+    """Manifests that are right: the keys that must be there, no planner, all with a planner."""
     member = {"sha256": "ab" * 32, "size_bytes": 7}
     plain = facts_body() | {"members": {name: dict(member) for name in MEMBERS}}
     yield plain
+    yield without_planner(plain, member)
     full = _filled(plain, SCHEMA)
+    del full["policy"]["predicted"], full["policy"]["observation_steps"]
+    del full["embodiment"]["camera_sizes"]
     full["engines"]["planner"]["member"] = "engines/planner.engine.onnx"
     full["engines"]["refiner"]["member"] = "engines/refiner.engine.onnx"
     full["members"] = {n: dict(member) for n in MAX_BYTES if n != MANIFEST}
     yield full
+
+
+def without_planner(plain: dict[str, Any], member: dict[str, Any]) -> dict[str, Any]:
+    """The same of a policy with one engine, cameras of two sizes, and a look back."""
+    body = copy.deepcopy(plain)
+    size = body["policy"]["chunk"]
+    body["policy"] |= {"bins": 0, "chunks_per_plan": 1, "plan_steps": size, "predicted": size + 1}
+    body["policy"] |= {"observation_steps": 2}
+    body["embodiment"] |= {"cameras": ["one", "two"], "image_height": 8, "image_width": 6}
+    body["embodiment"]["camera_sizes"] = [[8, 4], [4, 6]]
+    del body["engines"]["planner"]
+    needed = required_members(plans=False, words=True, noise=True)
+    return body | {"members": {name: dict(member) for name in needed}}
 
 
 def _items(schema: dict[str, Any], value: list[Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from libra_edge.binding import abi
 from libra_edge.binding.library import load_library
-from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.execution.noise import chunk_noise
 
 WORD = st.integers(0, 2**64 - 1)
 

@@ -137,7 +137,7 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
     (("runtime",), None, abi.MALFORMED, "runtime"),
     (("name",), "a\u0000b", abi.MALFORMED, "name"),
     (("name",), "x" * 300, abi.MALFORMED, "name"),
-    ((POLICY, "type"), "other", abi.MALFORMED, "other"),
+    ((POLICY, "type"), "no name", abi.MALFORMED, "type"),
     ((POLICY, "bins"), 1, abi.MALFORMED, "bins"),
     ((POLICY, "bins"), 10.0, abi.MALFORMED, "bins"),
     ((POLICY, "chunk"), -3, abi.MALFORMED, "chunk"),

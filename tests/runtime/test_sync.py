@@ -12,8 +12,8 @@ import pytest
 from libra_edge.binding.policy import Policy
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import Executor, State
-from libra_edge.policy.noise import chunk_noise
 from tests.runtime import tiny_release as tiny
 from tests.runtime.tiny_release import BAD_ACTION, BAD_INTENT, BAD_MARGIN, D, H, L, T
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.tokenizer import word_tokenizer
 from libra_edge.runtime import build
 

@@ -38,7 +38,14 @@ class StagedEngines:
         result = self._parts["planner"](feeds)
         return result["intent"], result["margin"]
 
-    def refine(self, images: Array, state: Array, intent: Array, noise: Array) -> Array:
+    def refine(
+        self,
+        images: Array,
+        state: Array,
+        intent: Array,
+        noise: Array,
+        instruction: Array | None = None,
+    ) -> Array:
         """See `libra_edge.policy.executor.Engines.refine`."""
         observed = {"images": images, "state": state, "intent": intent}
         if self._tables is None:

@@ -20,7 +20,7 @@ from libra_edge.paths import StrPath
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.execution.noise import chunk_noise
 
 if TYPE_CHECKING:
     from libra_edge.data.lerobot import Dataset

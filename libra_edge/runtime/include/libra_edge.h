@@ -58,6 +58,17 @@
  * (averaging over areas where it shrinks), without changing colours or brightness. Everything
  * else, normalisation included, is inside the engines.
  *
+ * Cameras may differ in size: le_camera_size tells that of each, and image_height and image_width
+ * are the largest. The views lie one after another all the same, each in its own size.
+ *
+ * POLICIES WITHOUT A PLANNER have N = 0, M = 1 and one engine. Each refiner call looks at the
+ * newest observation itself and gives R = predicted control steps, of which H are executed; the
+ * rest serve to blend successive chunks (le_run_options). `plan` in a name means that observation
+ * then: a plan step is its step. Where S = observation_steps is more than 1 the engine looks at the
+ * last S control steps: this library keeps them, and where a step had no observation of its own the
+ * one before it counts, at the start the first. T = 0 says that there are no instructions, and K =
+ * 0 that there is no noise.
+ *
  * STATE AND ACTIONS. le_state_dim and le_action_dim tell name and unit of every number, in order.
  * Both are physical values; normalisation is inside the engines. A state may be any finite
  * number. An action dimension is of one kind:
@@ -228,7 +239,9 @@ typedef struct le_policy_info {
   const char *arch;            /* architecture of this library, for example x86_64-linux-gnu */
   const char *onnxruntime_version;
   uint8_t manifest_sha256[32]; /* names the release: SHA-256 of its manifest.json */
-  uint64_t reserved[2];        /* out: 0 */
+  uint32_t predicted;          /* R, control steps: rows of a refiner call's actions */
+  uint32_t observation_steps;  /* S: see POLICIES WITHOUT A PLANNER; 0: an older library */
+  uint64_t noise_count;        /* numbers of noise that one refiner call takes */
   uint32_t flags;              /* LE_INFO_... */
   uint32_t vocabulary;         /* tokens that there are; 0 from a library that does not tell */
   uint32_t pad_token;          /* fills an instruction up to T */
@@ -264,7 +277,7 @@ typedef struct le_observation {
   uint32_t struct_size;  /* sizeof(le_observation) */
   uint32_t state_count;  /* numbers in `state`: P */
   const uint8_t *images; /* [V, image_height, image_width, 3], RGB, 0 to 255 */
-  uint64_t image_bytes;  /* bytes in `images`: V * image_height * image_width * 3 */
+  uint64_t image_bytes;  /* bytes in `images`: 3 * height * width of all V */
   const float *state;    /* [P], physical units of the embodiment, finite */
   uint64_t timestamp_ns; /* when it was taken: see TIME */
   uint64_t reserved[4];  /* 0 */
@@ -313,9 +326,9 @@ typedef struct le_run_options {
   uint32_t chunks_per_plan;    /* [M] chunks to use of each plan, at most M */
   uint32_t refill_at;          /* [1] chunks left at which the planner is asked again */
   uint32_t refine_ahead_steps; /* [H] actions left at which the next chunk is begun */
-  uint32_t max_plan_age_steps; /* [L] an action of an older plan is not sent; below L - 1: holds */
+  uint32_t max_plan_age_steps; /* [L; without a planner 2 * (H + R)] older actions are not sent */
   uint32_t blend;              /* LE_BLEND_... */
-  uint32_t blend_steps;        /* steps that successive chunks share, below H */
+  uint32_t blend_steps;        /* steps that successive chunks share, below H (or R) */
   uint32_t frozen_steps;       /* of them, steps that stay as they were (LE_BLEND_FREEZE) */
   uint32_t planner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
   uint32_t refiner_priority;   /* 0: of the calling thread; else SCHED_FIFO priority, 1 to 99 */
@@ -430,6 +443,11 @@ LE_API le_status le_info(const le_policy *policy, le_policy_info *info);
  * `policy` is NULL. The string belongs to the policy. [thread-safe] [rt-safe] */
 LE_API const char *le_camera_name(const le_policy *policy, uint32_t camera);
 
+/* Height and width, in pixels, of the views of a camera, from 0 to V - 1.
+ * LE_INVALID_ARGUMENT. [thread-safe] [rt-safe] */
+LE_API le_status le_camera_size(const le_policy *policy, uint32_t camera, uint32_t *height,
+                                uint32_t *width);
+
 /* Describe number `dim` of the state, from 0 to P - 1. `info->struct_size` must be set.
  * LE_INVALID_ARGUMENT. [thread-safe] [rt-safe] */
 LE_API le_status le_state_dim(const le_policy *policy, uint32_t dim, le_dim_info *info);
@@ -517,6 +535,10 @@ LE_API le_status le_plan(le_policy *policy, const le_observation *observation,
  * Leaves the control state as it is. `intent` [H, D], each in [0, N); `noise` [H, D];
  * `actions` [H, D], physical units, as the engine gave them: not clamped.
  * `chunk_count` is the number of elements in each: H * D.
+ *
+ * Without a planner: `intent` must be NULL; `noise` holds noise_count numbers, NULL where that is
+ * 0; `actions` [R, D], and `chunk_count` is R * D; the observation holds S of them, oldest first,
+ * in `images` and in `state`; the instruction is that of le_set_instruction.
  *
  * LE_INVALID_ARGUMENT, LE_NOT_FINITE (state, noise or actions), LE_ENGINE.
  */

@@ -5,7 +5,9 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "control/noise.h"
 #include "control/policy.h"
@@ -103,8 +105,11 @@ le_policy *open_policy(const le_open_options *from) {
     fail(LE_INVALID_ARGUMENT, "flags is %u; it has a flag that is unknown.", options.flags);
   }
   const le::Release release = le::read_release(options.release_dir, options.flags);
-  return new le_policy(release.manifest,
-                       le::Tokenizer(release.tokenizer.data(), release.tokenizer.size()),
+  std::optional<le::Tokenizer> tokenizer;
+  if (release.manifest.sizes.instruction_length > 0) {
+    tokenizer.emplace(release.tokenizer.data(), release.tokenizer.size());
+  }
+  return new le_policy(release.manifest, std::move(tokenizer),
                        std::make_unique<le::OrtEngines>(release, options.threads), options);
 }
 
@@ -163,6 +168,19 @@ le_status le_info(const le_policy *policy, le_policy_info *info) {
 
 const char *le_camera_name(const le_policy *policy, uint32_t camera) {
   return policy == nullptr ? nullptr : policy->camera_name(camera);
+}
+
+le_status le_camera_size(const le_policy *policy, uint32_t camera, uint32_t *height,
+                         uint32_t *width) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    require(height, "height");
+    require(width, "width");
+    if (!policy->camera_size(camera, height, width)) {
+      fail(LE_INVALID_ARGUMENT, "There is no camera %u.", camera);
+    }
+    return {};
+  });
 }
 
 le_status le_state_dim(const le_policy *policy, uint32_t dim, le_dim_info *info) {

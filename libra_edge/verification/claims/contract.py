@@ -86,7 +86,7 @@ def _work(claims: Claims, manifest: Manifest, shown: Shown, truth: Checkpoint) -
     from libra_edge.compiler.work.count import count
 
     recipe = shown.best(manifest.recipe)
-    kind = (manifest.provision or manifest.engines.planner).kind
+    kind = (manifest.provision or manifest.engines.refiner).kind
     form = engine(kind).qdq if kind in kinds() else QdqForm()
     precisions = {name: p or HIGH for name, p in shown.precisions.items()}
     counted = count(truth.config, load_recipe(recipe.name), form, precisions)

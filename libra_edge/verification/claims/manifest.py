@@ -164,7 +164,7 @@ def _layers(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     names = {name for product in products for name in layer_names(product)}
     absent = sorted(names - shown.precisions.keys())
     claims.judge("layers exist", not absent, f"the graphs have no {', '.join(absent[:6])}")
-    if manifest.engines.planner.kind != _CPU_ENTRY:
+    if manifest.engines.refiner.kind != _CPU_ENTRY:
         claims.leave("kernels and formats of the compiled engines' layers")
         return
     missing = sorted(weights.keys() - told)
@@ -197,7 +197,7 @@ def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Ite
 def _decisions(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     """Decisions about what is there, with what came of it."""
     wanted = {
-        ("build", "engine kind"): (manifest.provision or manifest.engines.planner).kind,
+        ("build", "engine kind"): (manifest.provision or manifest.engines.refiner).kind,
         ("build", "refiner form"): "loop" if shown.graphs["refiner"].loops else "unrolled",
         **{("quantise", n): str(p) for n, p in shown.precisions.items() if p is not None},
     }

@@ -29,9 +29,17 @@ class RemoteEngines:
         _, (intent, margin) = self.child.call("plan", images, instruction, state)
         return intent, margin
 
-    def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: Instruction | None = None,
+    ) -> Floats:
         """See `libra_edge.policy.executor.Engines.refine`."""
-        _, (actions,) = self.child.call("refine", images, state, intent, noise)
+        told = () if instruction is None else (instruction,)
+        _, (actions,) = self.child.call("refine", images, state, intent, noise, *told)
         return actions
 
     def time_calls(
@@ -93,7 +101,7 @@ def open_engines(release: Release, time_limit_s: float, *, written: bool = False
         CrashedError: they took their process down, or ONNX Runtime does not take them.
     """
     args = {"release": str(release.path), "written": written}
-    engines = (release.manifest.engines.planner, release.manifest.engines.refiner)
+    engines = release.manifest.engines.by_name.values()
     on_cpu = written or {fact.provider for fact in engines} == {CPU}
     return RemoteEngines(
         Child(

@@ -43,9 +43,16 @@ class EnginesService:
         """Intent and margin."""
         return {}, list(self._engines.plan(images, instruction, state))
 
-    def refine(self, images: Array, state: Array, intent: Array, noise: Array) -> Answer:
+    def refine(
+        self,
+        images: Array,
+        state: Array,
+        intent: Array,
+        noise: Array,
+        instruction: Array | None = None,
+    ) -> Answer:
         """Actions."""
-        return {}, [self._engines.refine(images, state, intent, noise)]
+        return {}, [self._engines.refine(images, state, intent, noise, instruction)]
 
     def time_calls(
         self, images: Array, instruction: Array, state: Array, intent: Array, noise: Array

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from libra_edge.binding import abi
+from libra_edge.policy.execution.intent_buffer import IntentBuffer
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import State
-from libra_edge.policy.intent_buffer import IntentBuffer
-from libra_edge.policy.noise import chunk_noise
 from libra_edge.verification.native import reference
 from libra_edge.verification.native.async_parts import Chunk, Job, Options
 from libra_edge.verification.native.counters import Counters

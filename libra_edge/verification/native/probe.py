@@ -165,7 +165,14 @@ class Probe:
             intent[here] = c.special_intents[code]
         return intent.astype(np.int32), margin
 
-    def refine(self, images: Images, state: Floats, intent: Tokens, noise: Floats) -> Floats:
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: object = None,
+    ) -> Floats:
         """Actions float32 [H, D]; raises EngineFailure on command."""
         c, (code, size, place) = self.constants, self._command(images)
         if code == REFINER_FAILS:

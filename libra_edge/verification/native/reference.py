@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from libra_edge.binding import abi
-from libra_edge.policy.command import Command, Limited
+from libra_edge.policy.execution.command import Command, Limited
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import State
-from libra_edge.policy.noise import chunk_noise
 from libra_edge.verification.native.probe import (
     EngineFailure,
     Floats,

@@ -120,6 +120,9 @@ struct Simulation {
     sizes.chunks_per_plan = random.between(1, 5);
     sizes.plan_steps = sizes.chunk * sizes.chunks_per_plan;
     sizes.action_dim = random.between(3, 6);
+    sizes.predicted = sizes.chunk;
+    sizes.observation_steps = 1;
+    sizes.noise_shape = {sizes.chunk, sizes.action_dim};
     sizes.state_dim = 2;
     sizes.cameras = sizes.image_height = sizes.image_width = 1;
     sizes.instruction_length = 2;

@@ -61,7 +61,7 @@ le::Manifest manifest() {
   le::Manifest m = {};
   m.name = "stress";
   m.control_hz = 1000;
-  m.sizes = {256, kChunk, 4, 4 * kChunk, 1, kDims, 2, 1, 64, 64, 3};
+  m.sizes = {256, kChunk, 4, 4 * kChunk, 1, kDims, 2, 1, 64, 64, 3, kChunk, 1, {}, {kChunk, kDims}};
   const float free = std::numeric_limits<float>::infinity();
   m.limits.assign(kDims, {false, false, 0, 255, free, free});
   return m;

@@ -9,14 +9,20 @@
 namespace le {
 namespace {
 
-// New chunks begin at most refine_ahead steps from now and H - overlap steps apart.
-size_t queue_capacity(const le_run_options &options, const Sizes &sizes) {
-  const uint32_t apart = sizes.chunk - options.blend_steps;
+// Steps of a chunk that are queued: those executed and, where more are predicted, those that the
+// next chunk is blended with.
+uint32_t queued_rows(const le_run_options &options, const Sizes &sizes) {
+  return std::min(sizes.predicted, sizes.plans() ? sizes.chunk : sizes.chunk + options.blend_steps);
+}
+
+// New chunks begin at most refine_ahead steps from now and rows - overlap steps apart.
+size_t queue_capacity(const le_run_options &options, uint32_t rows) {
+  const uint32_t apart = rows - options.blend_steps;
   return std::bit_ceil(size_t{options.refine_ahead_steps} / apart + 4);
 }
 
 Seen nothing(const Sizes &sizes) {
-  return {std::vector<uint8_t>(sizes.image_bytes()), std::vector<float>(sizes.state_dim), 0, 0};
+  return {std::vector<uint8_t>(sizes.seen_bytes()), std::vector<float>(sizes.seen_numbers()), 0, 0};
 }
 
 }  // namespace
@@ -25,6 +31,7 @@ Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &o
              uint64_t seed, Command &command)
     : sizes_(sizes),
       options_(options),
+      rows_(queued_rows(options, sizes)),
       command_(command),
       seen_(nothing(sizes)),
       instruction_(std::vector<int64_t>(sizes.instruction_length)),
@@ -32,20 +39,27 @@ Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &o
       intents_(sizes.plan_steps, sizes.action_dim),
       planner_(engines),
       refiner_(engines),
-      queue_(queue_capacity(options, sizes), sizes.chunk, sizes.action_dim),
+      queue_(queue_capacity(options, rows_), rows_, sizes.action_dim),
       chunks_per_plan_(options.chunks_per_plan),
       scale_(counter_scale()) {
-  last_chunk_.plan_steps.resize(sizes.chunk);
-  last_chunk_.actions.resize(sizes.chunk_count());
+  last_chunk_.plan_steps.resize(rows_);
+  last_chunk_.actions.resize(size_t{rows_} * sizes.action_dim);
+  instructed_ = sizes.instruction_length == 0;
 }
 
 // ---- observer and instructor --------------------------------------------------------------------
 
 void Async::observe(const le_observation &observation) {
   Seen &slot = seen_.writable();
-  std::copy_n(observation.images, slot.images.size(), slot.images.begin());
-  std::copy_n(observation.state, slot.state.size(), slot.state.begin());
+  const Seen &before = seen_.newest();
+  const bool first = observation_.load(std::memory_order_relaxed) == 0;
   slot.step = step_.load(std::memory_order_acquire);
+  const uint64_t gap = slot.step - before.step;
+  const uint32_t steps = sizes_.observation_steps;
+  look(before.images.data(), first, gap, steps, sizes_.image_bytes(), observation.images,
+       slot.images.data());
+  look(before.state.data(), first, gap, steps, sizes_.state_dim, observation.state,
+       slot.state.data());
   slot.number = ++observations_;
   const uint64_t number = slot.number;
   seen_.publish();
@@ -69,8 +83,11 @@ bool Async::observed(Job &job, size_t reader) {
   seen_.read(reader, [&](const Seen &seen) {
     fresh = seen.number > known;
     if (!fresh) return;
-    std::copy(seen.images.begin(), seen.images.end(), io.images.begin());
-    std::copy(seen.state.begin(), seen.state.end(), io.state.begin());
+    const uint64_t now = step_.load(), gap = now > seen.step ? now - seen.step : 0;
+    const uint32_t steps = sizes_.observation_steps;
+    look_back(seen.images.data(), gap, steps, sizes_.image_bytes(), io.images.data());
+    look_back(seen.state.data(), gap, steps, sizes_.state_dim, io.state.data());
+    if (!sizes_.plans()) job.plan_step = static_cast<int64_t>(seen.step);
     if (reader != kPlannerReads) return;
     job.step = seen.step;
     asked_observation_ = seen.number;
@@ -84,7 +101,7 @@ bool Async::ready() const {
 }
 
 bool Async::begin_plan() {
-  if (planner_.active) return false;
+  if (!sizes_.plans() || planner_.active) return false;
   {
     const std::scoped_lock locked(lock_);
     if (!ready()) return false;

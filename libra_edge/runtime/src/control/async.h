@@ -16,6 +16,7 @@
 #include "control/histogram.h"
 #include "control/intents.h"
 #include "control/latest.h"
+#include "control/look_back.h"
 #include "control/run_options.h"
 #include "engine/engines.h"
 #include "libra_edge.h"
@@ -31,7 +32,7 @@ inline void bump(std::atomic<uint64_t> &number) {
   number.store(number.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
-// What was seen, and at which step.
+// What was seen up to a step, the newest last.
 struct Seen {
   std::vector<uint8_t> images;
   std::vector<float> state;
@@ -90,6 +91,7 @@ class Async {
   le_reason fault() const { return fault_.load(); }
   std::string fault_text();
   void set_realtime(uint32_t asked, uint32_t got) { asked_ = asked, got_ = got; }
+  bool plans() const { return sizes_.plans(); }
 
  private:
   friend struct Simulation;  // a test that delivers plans twice and out of order
@@ -106,11 +108,13 @@ class Async {
   bool ready() const;
   bool observed(Job &job, size_t reader);
   uint64_t refiner_lead(uint64_t now) const;
+  uint64_t joins(uint64_t now, uint64_t queued) const;
   bool take_intents(uint64_t now, uint64_t queued);
   void blend(Chunk &chunk, uint64_t now) const;
 
   const Sizes sizes_;
   const le_run_options options_;
+  const uint32_t rows_;  // of a chunk, as it is queued
   Command &command_;
   uint32_t asked_ = 0, got_ = 0;
 

@@ -16,12 +16,21 @@ uint64_t Async::refiner_lead(uint64_t now) const {
                                                   : 0;
 }
 
+// Where a chunk joins the queue: where that ends, or where the two are blended.
+uint64_t Async::joins(uint64_t now, uint64_t queued) const {
+  return queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
+}
+
 // The next chunk begins where the queue ends, but not before the refiner can be back. Where fewer
 // steps are planned it has the last H of them, if one is left by then; but no queued action is
 // given up for that.
 bool Async::take_intents(uint64_t now, uint64_t queued) {
-  const uint64_t joins = queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
   const uint64_t back = now + refiner_lead(now);
+  const uint64_t joins = this->joins(now, queued);
+  if (!sizes_.plans()) {
+    refiner_.step = std::max(joins, back);
+    return true;
+  }
   const uint64_t planned = intents_.end();
   const uint64_t last = planned - std::min<uint64_t>(planned, sizes_.chunk);
   uint64_t first = std::max(joins, back);
@@ -48,6 +57,11 @@ bool Async::begin_chunk() {
     refiner_.plan_step = intents_.plan_step();
   }
   observed(refiner_, kRefinerReads);
+  if (!sizes_.plans()) {
+    instruction_.read(0, [&](const std::vector<int64_t> &tokens) {
+      std::copy(tokens.begin(), tokens.end(), refiner_.session->io.instruction.begin());
+    });
+  }
   refiner_.active = true;
   refiner_.ran = false;
   refiner_.since.store(elapsed_ns_.load() + 1);
@@ -79,12 +93,12 @@ bool Async::finish_chunk() {
   refine_steps_ = {now - refiner_.began, refine_steps_[0]};
   refined_step_ = now;
   Chunk *chunk = queue_.back();
-  if (chunk == nullptr || refiner_.step + sizes_.chunk <= now) {
+  if (chunk == nullptr || refiner_.step + rows_ <= now) {
     return bump(dropped_chunks_), true;
   }
   chunk->number = number;
   chunk->first = refiner_.step;
-  chunk->actions = refiner_.session->io.actions;
+  std::copy_n(refiner_.session->io.actions.begin(), chunk->actions.size(), chunk->actions.begin());
   std::fill(chunk->plan_steps.begin(), chunk->plan_steps.end(), refiner_.plan_step);
   blend(*chunk, now);
   last_chunk_ = *chunk;

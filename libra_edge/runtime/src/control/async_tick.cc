@@ -51,7 +51,7 @@ le_reason Async::hold_reason(uint64_t observation_age_ns) const {
 le_reason Async::out_of_actions(uint64_t step, uint64_t queue_end) const {
   const uint64_t end = plan_end_.load(std::memory_order_acquire);
   const bool refining = refiner_.since.load(std::memory_order_acquire) != 0;
-  const bool planned = queue_end > step || end >= step + sizes_.chunk;
+  const bool planned = !sizes_.plans() || queue_end > step || end >= step + sizes_.chunk;
   return refining || planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN;
 }
 

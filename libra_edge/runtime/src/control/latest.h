@@ -25,6 +25,8 @@ class Latest {
     return slots_[writing_];
   }
   void publish() { newest_.store(writing_); }
+  // For the writer: what it published last.
+  const T &newest() const { return slots_[newest_.load()]; }
 
   // For reader `r`: `use` sees a slot that nobody changes meanwhile. A retry needs the writer to
   // have published in between.

@@ -6,7 +6,8 @@
 #include <cstddef>
 
 // Bit equality with NumPy holds only while every product is rounded before it is added: build with
-// -ffp-contract=off, and change no order of operations here without libra_edge/policy/noise.py.
+// -ffp-contract=off, and change no order of operations here without
+// libra_edge/policy/execution/noise.py.
 
 namespace le {
 namespace {

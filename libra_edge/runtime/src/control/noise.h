@@ -1,4 +1,4 @@
-// Counter-based standard normal noise, bit for bit that of libra_edge/policy/noise.py.
+// Counter-based standard normal noise, bit for bit that of libra_edge/policy/execution/noise.py.
 #pragma once
 
 #include <cstdint>

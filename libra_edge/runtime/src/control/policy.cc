@@ -27,7 +27,7 @@ void check_count(const char *what, uint64_t found, uint64_t expected) {
 
 }  // namespace
 
-le_policy::le_policy(le::Manifest manifest, le::Tokenizer tokenizer,
+le_policy::le_policy(le::Manifest manifest, std::optional<le::Tokenizer> tokenizer,
                      std::unique_ptr<const le::Engines> engines, const le_open_options &options)
     : manifest_(std::move(manifest)),
       tokenizer_(std::move(tokenizer)),
@@ -39,22 +39,27 @@ le_policy::le_policy(le::Manifest manifest, le::Tokenizer tokenizer,
       command_(manifest_.limits),
       seed_(options.seed) {}
 
-void le_policy::check_observation(const le_observation &observation) const {
-  check_count("image_bytes", observation.image_bytes, manifest_.sizes.image_bytes());
-  check_count("state_count", observation.state_count, manifest_.sizes.state_dim);
+void le_policy::check_observation(const le_observation &observation, uint32_t steps) const {
+  check_count("image_bytes", observation.image_bytes, steps * manifest_.sizes.image_bytes());
+  check_count("state_count", observation.state_count, steps * manifest_.sizes.state_dim);
   if (observation.images == nullptr || observation.state == nullptr) {
     fail(LE_INVALID_ARGUMENT, "The observation has no images or no state.");
   }
 }
 
+void le_policy::check_planner() const {
+  if (!manifest_.sizes.plans()) fail(LE_INVALID_ARGUMENT, "This policy has no planner.");
+}
+
 void le_policy::check_tokens(const int64_t *tokens, uint32_t count) const {
+  if (!has_words()) fail(LE_INVALID_ARGUMENT, "This policy takes no instruction.");
   check_count("token_count", count, manifest_.sizes.instruction_length);
   if (tokens == nullptr) fail(LE_INVALID_ARGUMENT, "tokens is NULL.");
-  const auto known = [this](int64_t token) { return tokenizer_.knows(token); };
+  const auto known = [this](int64_t token) { return tokenizer_->knows(token); };
   const int64_t *unknown = std::find_if_not(tokens, tokens + count, known);
   if (unknown != tokens + count) {
     fail(LE_INVALID_ARGUMENT, "%lld is no token of this release's vocabulary of %u.",
-         static_cast<long long>(*unknown), tokenizer_.vocabulary());
+         static_cast<long long>(*unknown), tokenizer_->vocabulary());
   }
 }
 
@@ -75,7 +80,7 @@ void le_policy::set_instruction(const int64_t *tokens, uint32_t count) {
 }
 
 void le_policy::observe(const le_observation &observation) {
-  check_observation(observation);
+  check_observation(observation, 1);
   if (!le::all_finite(observation.state, observation.state_count)) {
     if (async_ != nullptr) {
       async_->latch(LE_REASON_STATE_NOT_FINITE);
@@ -85,9 +90,15 @@ void le_policy::observe(const le_observation &observation) {
     fail(LE_NOT_FINITE, "The observed state is not finite.");
   }
   if (async_ != nullptr) return async_->observe(observation);
-  load(control_->io, observation);
+  const le::Sizes &sizes = manifest_.sizes;
+  le::Io &io = control_->io;
+  const uint64_t gap = step_ - seen_step_;
+  le::look(io.images.data(), !has_observation_, gap, sizes.observation_steps, sizes.image_bytes(),
+           observation.images, io.images.data());
+  le::look(io.state.data(), !has_observation_, gap, sizes.observation_steps, sizes.state_dim,
+           observation.state, io.state.data());
   timestamp_ns_ = observation.timestamp_ns;
-  observed_step_ = step_;
+  observed_step_ = seen_step_ = step_;
   has_observation_ = true;
 }
 
@@ -100,7 +111,7 @@ uint64_t le_policy::observation_age_ns() const {
 
 le_reason le_policy::waits_for() const {
   if (!has_observation_) return LE_REASON_NO_OBSERVATION;
-  if (!has_instruction_) return LE_REASON_NO_INSTRUCTION;
+  if (has_words() && !has_instruction_) return LE_REASON_NO_INSTRUCTION;
   const bool old = observation_age_ns() > max_observation_age_ns_;
   return old ? LE_REASON_OBSERVATION_TOO_OLD : LE_REASON_NONE;
 }
@@ -111,27 +122,42 @@ bool le_policy::has_action() const {
   return chunks_made_ > 0 && step_ < chunk_step_ + manifest_.sizes.chunk;
 }
 
+// Readies what the refiner takes besides noise, after a planner call where one is due.
+void le_policy::look_ahead(le_step_info *info) {
+  const le::Sizes &sizes = manifest_.sizes;
+  le::Io &io = control_->io;
+  if (!sizes.plans()) {
+    const uint64_t gap = step_ - seen_step_;
+    const uint32_t steps = sizes.observation_steps;
+    le::look_back(io.images.data(), gap, steps, sizes.image_bytes(), io.images.data());
+    le::look_back(io.state.data(), gap, steps, sizes.state_dim, io.state.data());
+    seen_step_ = step_;
+    plan_step_ = static_cast<int64_t>(observed_step_);
+    return;
+  }
+  const bool planned = plan_step_ >= 0 &&
+                       step_ + sizes.chunk <= static_cast<uint64_t>(plan_step_) + sizes.plan_steps;
+  if (!planned) {
+    const uint64_t start_ns = le::monotonic_ns();
+    info->flags |= LE_STEP_PLANNER_RAN;
+    fault_ = le::checked_plan(*control_, sizes.bins);
+    info->planner_duration_ns = le::monotonic_ns() - start_ns;
+    if (fault_ != LE_REASON_NONE) return;
+    plan_step_ = static_cast<int64_t>(step_);
+  }
+  const uint64_t used = (step_ - static_cast<uint64_t>(plan_step_)) * sizes.action_dim;
+  std::copy_n(io.plan_intent.begin() + static_cast<ptrdiff_t>(used), io.chunk_intent.size(),
+              io.chunk_intent.begin());
+}
+
 // Fills the action queue, or latches a fault and says why.
 std::string le_policy::make_chunk(le_step_info *info) {
-  const le::Sizes &sizes = manifest_.sizes;
   le::Io &io = control_->io;
   le_reason failure = LE_REASON_PLANNER_FAILED;
   try {
-    const uint64_t start_ns = le::monotonic_ns();
-    const bool planned =
-        plan_step_ >= 0 &&
-        step_ + sizes.chunk <= static_cast<uint64_t>(plan_step_) + sizes.plan_steps;
-    if (!planned) {
-      info->flags |= LE_STEP_PLANNER_RAN;
-      fault_ = le::checked_plan(*control_, sizes.bins);
-      info->planner_duration_ns = le::monotonic_ns() - start_ns;
-      if (fault_ != LE_REASON_NONE) return le::describe(fault_);
-      plan_step_ = static_cast<int64_t>(step_);
-    }
+    look_ahead(info);
+    if (fault_ != LE_REASON_NONE) return le::describe(fault_);
     failure = LE_REASON_REFINER_FAILED;
-    const uint64_t used = (step_ - static_cast<uint64_t>(plan_step_)) * sizes.action_dim;
-    std::copy_n(io.plan_intent.begin() + static_cast<ptrdiff_t>(used), io.chunk_intent.size(),
-                io.chunk_intent.begin());
     le::chunk_noise(seed_, chunks_made_, io.noise.data(), io.noise.size());
     info->flags |= LE_STEP_REFINER_RAN;
     const uint64_t refine_ns = le::monotonic_ns();
@@ -262,6 +288,7 @@ bool le_policy::work(uint32_t work) {
 }
 
 void le_policy::last_plan(int32_t *intent, uint64_t count) const {
+  check_planner();
   check_count("plan_count", count, manifest_.sizes.plan_count());
   if (intent == nullptr) fail(LE_INVALID_ARGUMENT, "intent is NULL.");
   const std::vector<int32_t> *plan = plan_step_ < 0 ? nullptr : &control_->io.plan_intent;
@@ -284,7 +311,8 @@ std::string le_policy::fault_text() {
 
 void le_policy::plan(const le_observation &observation, const int64_t *tokens, uint32_t token_count,
                      int32_t *intent, float *margin, uint64_t count) {
-  check_observation(observation);
+  check_planner();
+  check_observation(observation, 1);
   check_tokens(tokens, token_count);
   check_count("plan_count", count, manifest_.sizes.plan_count());
   if (intent == nullptr || margin == nullptr) fail(LE_INVALID_ARGUMENT, "An output is NULL.");
@@ -301,22 +329,29 @@ void le_policy::plan(const le_observation &observation, const int64_t *tokens, u
 
 void le_policy::refine(const le_observation &observation, const int32_t *intent, const float *noise,
                        float *actions, uint64_t count) {
-  check_observation(observation);
-  check_count("chunk_count", count, manifest_.sizes.chunk_count());
-  if (intent == nullptr || noise == nullptr || actions == nullptr) {
-    fail(LE_INVALID_ARGUMENT, "An argument is NULL.");
+  const le::Sizes &sizes = manifest_.sizes;
+  le::Io &io = direct_->io;
+  check_observation(observation, sizes.observation_steps);
+  check_count("chunk_count", count, sizes.chunk_count());
+  if ((intent == nullptr) == sizes.plans() || (noise == nullptr) != io.noise.empty() ||
+      actions == nullptr) {
+    fail(LE_INVALID_ARGUMENT,
+         "An argument is NULL that this policy needs, or is there that it does not take.");
   }
-  if (!le::all_in_range(intent, count, manifest_.sizes.bins)) {
-    fail(LE_INVALID_ARGUMENT, "An intent lies outside [0, %u).", manifest_.sizes.bins);
+  if (sizes.plans() && !le::all_in_range(intent, count, sizes.bins)) {
+    fail(LE_INVALID_ARGUMENT, "An intent lies outside [0, %u).", sizes.bins);
+  }
+  if (!sizes.plans() && has_words() && !has_instruction_) {
+    fail(LE_INVALID_ARGUMENT, "This policy needs an instruction first: le_set_instruction.");
   }
   if (!le::all_finite(observation.state, observation.state_count) ||
-      !le::all_finite(noise, count)) {
+      !le::all_finite(noise, io.noise.size())) {
     fail(LE_NOT_FINITE, "The observed state or the noise is not finite.");
   }
-  le::Io &io = direct_->io;
   load(io, observation);
-  std::copy_n(intent, count, io.chunk_intent.begin());
-  std::copy_n(noise, count, io.noise.begin());
+  std::copy_n(intent, io.chunk_intent.size(), io.chunk_intent.begin());
+  std::copy_n(noise, io.noise.size(), io.noise.begin());
+  if (!sizes.plans()) io.instruction = control_->io.instruction;
   check_result(le::checked_refine(*direct_));
   std::copy_n(io.actions.begin(), count, actions);
 }

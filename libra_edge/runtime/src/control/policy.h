@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@
 struct le_policy {
  public:
   // Throws le::Error.
-  le_policy(le::Manifest manifest, le::Tokenizer tokenizer,
+  le_policy(le::Manifest manifest, std::optional<le::Tokenizer> tokenizer,
             std::unique_ptr<const le::Engines> engines, const le_open_options &options);
   le_policy(const le_policy &) = delete;  // sessions point into it
   le_policy &operator=(const le_policy &) = delete;
@@ -25,6 +26,7 @@ struct le_policy {
   void info(le_policy_info *info) const;
   // nullptr for a camera or a dimension that there is not.
   const char *camera_name(uint32_t camera) const;
+  bool camera_size(uint32_t camera, uint32_t *height, uint32_t *width) const;
   bool state_dim(uint32_t dim, le_dim_info *info) const;
   bool action_dim(uint32_t dim, le_dim_info *info) const;
   void tokenize(const char *text, int64_t *tokens, uint32_t count) const;
@@ -49,18 +51,21 @@ struct le_policy {
   std::string fault_text();
 
  private:
-  void check_observation(const le_observation &observation) const;
+  bool has_words() const { return manifest_.sizes.instruction_length > 0; }
+  void check_observation(const le_observation &observation, uint32_t steps) const;
+  void check_planner() const;
   void check_tokens(const int64_t *tokens, uint32_t count) const;
   void check_async() const;
   void load(le::Io &io, const le_observation &observation) const;
   uint64_t observation_age_ns() const;
   le_reason waits_for() const;
   bool has_action() const;
+  void look_ahead(le_step_info *info);
   std::string make_chunk(le_step_info *info);
   std::string act(float *action, le_step_info *info);
 
   const le::Manifest manifest_;
-  const le::Tokenizer tokenizer_;
+  const std::optional<le::Tokenizer> tokenizer_;  // where there are instructions
   const std::unique_ptr<const le::Engines> engines_;
   const uint32_t threads_;
   const uint64_t max_observation_age_ns_;
@@ -71,6 +76,7 @@ struct le_policy {
   uint64_t seed_ = 0;
   bool has_observation_ = false;
   uint64_t observed_step_ = 0;  // the step that was next when it came
+  uint64_t seen_step_ = 0;      // up to which the control session's inputs look back
   uint64_t timestamp_ns_ = 0;
   le_reason fault_ = LE_REASON_NONE;
   std::string fault_text_;

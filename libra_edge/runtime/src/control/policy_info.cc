@@ -47,16 +47,29 @@ void le_policy::info(le_policy_info *info) const {
   info->arch = le::own_arch();
   info->onnxruntime_version = manifest_.onnxruntime_version.c_str();
   std::copy(manifest_.sha256.begin(), manifest_.sha256.end(), info->manifest_sha256);
+  info->predicted = sizes.predicted;
+  info->observation_steps = sizes.observation_steps;
+  info->noise_count = sizes.noise_count();
   info->flags = (manifest_.verdict == "fail" ? LE_INFO_PARITY_FAILED : 0) |
                 (manifest_.verdict == "not measured" ? LE_INFO_PARITY_NOT_MEASURED : 0) |
                 (manifest_.random_weights ? LE_INFO_RANDOM_WEIGHTS : 0);
-  info->vocabulary = tokenizer_.vocabulary();
-  info->pad_token = tokenizer_.pad();
-  info->unknown_token = tokenizer_.unknown();
+  if (!has_words()) return;
+  info->vocabulary = tokenizer_->vocabulary();
+  info->pad_token = tokenizer_->pad();
+  info->unknown_token = tokenizer_->unknown();
 }
 
 const char *le_policy::camera_name(uint32_t camera) const {
   return camera < manifest_.cameras.size() ? manifest_.cameras[camera].c_str() : nullptr;
+}
+
+bool le_policy::camera_size(uint32_t camera, uint32_t *height, uint32_t *width) const {
+  const le::Sizes &sizes = manifest_.sizes;
+  if (camera >= sizes.cameras) return false;
+  const bool alike = sizes.camera_sizes.empty();
+  *height = alike ? sizes.image_height : sizes.camera_sizes[camera].height;
+  *width = alike ? sizes.image_width : sizes.camera_sizes[camera].width;
+  return true;
 }
 
 bool le_policy::state_dim(uint32_t dim, le_dim_info *info) const {
@@ -81,14 +94,15 @@ bool le_policy::action_dim(uint32_t dim, le_dim_info *info) const {
 
 void le_policy::tokenize(const char *text, int64_t *tokens, uint32_t count) const {
   const uint32_t length = manifest_.sizes.instruction_length;
+  if (!has_words()) fail(LE_INVALID_ARGUMENT, "This policy takes no instruction.");
   if (text == nullptr || tokens == nullptr || count != length) {
     fail(LE_INVALID_ARGUMENT, "tokenize needs a text and room for %u tokens.", length);
   }
-  const std::vector<int64_t> found = tokenizer_.encode(text);
+  const std::vector<int64_t> found = tokenizer_->encode(text);
   if (found.size() > length) {
     fail(LE_INVALID_ARGUMENT, "The text has %zu tokens; this policy takes %u.", found.size(),
          length);
   }
   int64_t *end = std::copy(found.begin(), found.end(), tokens);
-  std::fill(end, tokens + length, tokenizer_.pad());
+  std::fill(end, tokens + length, tokenizer_->pad());
 }

@@ -36,7 +36,8 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   fill_default(&o.chunks_per_plan, sizes.chunks_per_plan);
   fill_default(&o.refill_at, 1u);
   fill_default(&o.refine_ahead_steps, sizes.chunk);
-  fill_default(&o.max_plan_age_steps, sizes.plan_steps);
+  fill_default(&o.max_plan_age_steps,
+               sizes.plans() ? sizes.plan_steps : 2 * (sizes.chunk + sizes.predicted));
   o.max_observation_age_ns = complete_age(o.max_observation_age_ns);
   fill_default(&o.engine_timeout_ns, 2 * kSecond);
   fill_default(&o.poll_ns, kSecond / 5000);
@@ -45,7 +46,7 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   check_range("refine_ahead_steps", o.refine_ahead_steps, 1, sizes.plan_steps);
   check_range("blend", o.blend, LE_BLEND_NONE, LE_BLEND_FREEZE);
   check_range("blend_steps", o.blend_steps, o.blend == LE_BLEND_NONE ? 0 : 1,
-              o.blend == LE_BLEND_NONE ? 0 : sizes.chunk - 1);
+              o.blend == LE_BLEND_NONE ? 0 : sizes.predicted - 1);
   check_range("frozen_steps", o.frozen_steps, 0, o.blend == LE_BLEND_FREEZE ? o.blend_steps : 0);
   check_range("planner_priority", o.planner_priority, 0, 99);
   check_range("refiner_priority", o.refiner_priority, 0, 99);

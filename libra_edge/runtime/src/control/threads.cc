@@ -54,10 +54,12 @@ Workers::Workers(Async &async, const le_run_options &options) : poll_ns_(options
       [] { return mlockall(MCL_CURRENT | MCL_FUTURE) == 0; });
   if ((options.flags & LE_RUN_MANUAL) == 0) {
     try {
-      planner_ = std::thread([this, &async] {
-        work([&] { return async.begin_plan(); }, [&] { async.run_plan(); },
-             [&] { async.finish_plan(); });
-      });
+      if (async.plans()) {
+        planner_ = std::thread([this, &async] {
+          work([&] { return async.begin_plan(); }, [&] { async.run_plan(); },
+               [&] { async.finish_plan(); });
+        });
+      }
       refiner_ = std::thread([this, &async] {
         work([&] { return async.begin_chunk(); }, [&] { async.run_chunk(); },
              [&] { async.finish_chunk(); });
@@ -67,11 +69,11 @@ Workers::Workers(Async &async, const le_run_options &options) : poll_ns_(options
       if (planner_.joinable()) planner_.join();
       fail(LE_NO_MEMORY, "A thread cannot be started: %s.", error.what());
     }
-    ask(options.planner_priority != 0, LE_REALTIME_PLANNER_PRIORITY,
+    ask(async.plans() && options.planner_priority != 0, LE_REALTIME_PLANNER_PRIORITY,
         [&] { return set_priority(planner_, options.planner_priority); });
     ask(options.refiner_priority != 0, LE_REALTIME_REFINER_PRIORITY,
         [&] { return set_priority(refiner_, options.refiner_priority); });
-    ask(options.planner_cpus != 0, LE_REALTIME_PLANNER_CPUS,
+    ask(async.plans() && options.planner_cpus != 0, LE_REALTIME_PLANNER_CPUS,
         [&] { return set_cpus(planner_, options.planner_cpus); });
     ask(options.refiner_cpus != 0, LE_REALTIME_REFINER_CPUS,
         [&] { return set_cpus(refiner_, options.refiner_cpus); });

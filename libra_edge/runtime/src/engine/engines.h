@@ -12,13 +12,13 @@ namespace le {
 // Inputs and outputs of both graphs for one caller at a time.
 struct Io {
   explicit Io(const Sizes &sizes)
-      : images(sizes.image_bytes()),
+      : images(sizes.seen_bytes()),
         instruction(sizes.instruction_length),
-        state(sizes.state_dim),
+        state(sizes.seen_numbers()),
         plan_intent(sizes.plan_count()),
         margin(sizes.plan_count()),
-        chunk_intent(sizes.chunk_count()),
-        noise(sizes.chunk_count()),
+        chunk_intent(sizes.intent_count()),
+        noise(sizes.noise_count()),
         actions(sizes.chunk_count()) {}
 
   std::vector<uint8_t> images;

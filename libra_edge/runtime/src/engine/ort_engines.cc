@@ -1,9 +1,12 @@
 #include "engine/ort_engines.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/library.h"
 
@@ -49,23 +52,41 @@ OrtHandle<OrtEnv> create_env(const Ort &ort) {
   return {env, ort.release_env};
 }
 
+std::vector<void *> refiner_inputs(Io &io, const Signature &signature) {
+  const std::pair<const char *, void *> buffers[] = {{"images", io.images.data()},
+                                                     {"instruction", io.instruction.data()},
+                                                     {"state", io.state.data()},
+                                                     {"intent", io.chunk_intent.data()},
+                                                     {"noise", io.noise.data()}};
+  std::vector<void *> found;
+  for (const TensorSpec &spec : signature.inputs) {
+    for (const auto &[name, data] : buffers) {
+      if (std::strcmp(name, spec.name) == 0) found.push_back(data);
+    }
+  }
+  return found;
+}
+
 class OrtSessions final : public Session {
  public:
-  OrtSessions(const Sizes &sizes, const Engine &planner, const Engine &refiner)
+  // `planner`: nullptr where the policy has none.
+  OrtSessions(const Sizes &sizes, const Engine *planner, const Engine &refiner)
       : Session(sizes),
         planner_(planner),
         refiner_(refiner),
-        plan_binding_(planner.bind({io.images.data(), io.instruction.data(), io.state.data()},
-                                   {io.plan_intent.data(), io.margin.data()})),
-        chunk_binding_(refiner.bind(
-            {io.images.data(), io.state.data(), io.chunk_intent.data(), io.noise.data()},
-            {io.actions.data()})) {}
+        chunk_binding_(
+            refiner.bind(refiner_inputs(io, refiner_signature(sizes)), {io.actions.data()})) {
+    if (planner == nullptr) return;
+    plan_binding_ = planner->bind({io.images.data(), io.instruction.data(), io.state.data()},
+                                  {io.plan_intent.data(), io.margin.data()});
+  }
 
-  void plan() override { planner_.run(plan_binding_); }
+  void plan() override { planner_->run(plan_binding_); }
   void refine() override { refiner_.run(chunk_binding_); }
 
  private:
-  const Engine &planner_, &refiner_;
+  const Engine *planner_;
+  const Engine &refiner_;
   Binding plan_binding_, chunk_binding_;
 };
 
@@ -76,13 +97,15 @@ OrtEngines::OrtEngines(const Release &release, uint32_t threads)
       ort_(load_library(release.onnxruntime, release.onnxruntime_sha256),
            release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
-      planner_(ort_, *env_, kPlannerMember, release.planner, planner_signature(sizes_),
-               release.manifest.planner_options, threads),
       refiner_(ort_, *env_, kRefinerMember, release.refiner, refiner_signature(sizes_),
-               release.manifest.refiner_options, threads) {}
+               release.manifest.refiner_options, threads) {
+  if (!sizes_.plans()) return;
+  planner_.emplace(ort_, *env_, kPlannerMember, release.planner, planner_signature(sizes_),
+                   release.manifest.planner_options, threads);
+}
 
 std::unique_ptr<Session> OrtEngines::session() const {
-  return std::make_unique<OrtSessions>(sizes_, planner_, refiner_);
+  return std::make_unique<OrtSessions>(sizes_, planner_ ? &*planner_ : nullptr, refiner_);
 }
 
 }  // namespace le

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "engine/engine.h"
 #include "engine/engines.h"
@@ -21,7 +22,8 @@ class OrtEngines final : public Engines {
   Sizes sizes_;
   Ort ort_;
   OrtHandle<OrtEnv> env_;
-  Engine planner_, refiner_;
+  Engine refiner_;
+  std::optional<Engine> planner_;  // where the policy has one
 };
 
 }  // namespace le

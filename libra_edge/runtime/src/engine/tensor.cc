@@ -4,7 +4,10 @@ namespace le {
 namespace {
 
 std::vector<int64_t> image_shape(const Sizes &s) {
-  return {s.cameras, s.image_height, s.image_width, 3};
+  std::vector<int64_t> shape = {s.cameras, s.image_height, s.image_width, 3};
+  if (!s.camera_sizes.empty()) shape = {static_cast<int64_t>(s.image_bytes())};
+  if (s.observation_steps > 1) shape.insert(shape.begin(), s.observation_steps);
+  return shape;
 }
 
 }  // namespace
@@ -46,12 +49,16 @@ Signature planner_signature(const Sizes &s) {
 }
 
 Signature refiner_signature(const Sizes &s) {
-  const std::vector<int64_t> chunk = {s.chunk, s.action_dim};
-  return {{{"images", ElementType::kUint8, image_shape(s)},
-           {"state", ElementType::kFloat32, {s.state_dim}},
-           {"intent", ElementType::kInt32, chunk},
-           {"noise", ElementType::kFloat32, chunk}},
-          {{"actions", ElementType::kFloat32, chunk}}};
+  std::vector<int64_t> state = {s.state_dim};
+  if (s.observation_steps > 1) state.insert(state.begin(), s.observation_steps);
+  std::vector<TensorSpec> inputs = {{"images", ElementType::kUint8, image_shape(s)}};
+  if (!s.plans() && s.instruction_length > 0) {
+    inputs.push_back({"instruction", ElementType::kInt64, {s.instruction_length}});
+  }
+  inputs.push_back({"state", ElementType::kFloat32, state});
+  if (s.plans()) inputs.push_back({"intent", ElementType::kInt32, {s.chunk, s.action_dim}});
+  if (s.noise_count() > 0) inputs.push_back({"noise", ElementType::kFloat32, s.noise_shape});
+  return {inputs, {{"actions", ElementType::kFloat32, {s.predicted, s.action_dim}}}};
 }
 
 }  // namespace le

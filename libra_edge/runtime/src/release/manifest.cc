@@ -56,16 +56,34 @@ std::vector<Member> parse_members(const Json &json) {
   return members;
 }
 
+bool needed(Needs needs, const Sizes &sizes) {
+  switch (needs) {
+    case Needs::kPlans:
+      return sizes.plans();
+    case Needs::kWords:
+      return sizes.instruction_length > 0;
+    case Needs::kNoise:
+      return sizes.denoise_steps > 0;
+    default:
+      return true;
+  }
+}
+
 // Every file that a release must hold, none without the one that it belongs to, and of compiled
 // engines just those that are run.
-void check_members(const std::vector<Member> &members, const Json &engines) {
-  const std::string planner = engines.at("planner").at("member").text();
+void check_members(const std::vector<Member> &members, const Json &engines, const Sizes &sizes) {
+  const std::string planner =
+      sizes.plans() ? engines.at("planner").at("member").text() : std::string();
   const std::string refiner = engines.at("refiner").at("member").text();
   for (const MemberRule &rule : kMemberRules) {
     const bool is_there = has_member(members, rule.name);
     const bool is_engine = rule.optional && rule.beside == nullptr;
-    if (!is_there && !rule.optional) {
+    const bool is_of_use = needed(rule.needs, sizes);
+    if (!is_there && is_of_use && !rule.optional) {
       fail(LE_MALFORMED, "manifest.json: members has no %s.", rule.name);
+    }
+    if (is_there && !is_of_use) {
+      fail(LE_MALFORMED, "manifest.json: %s is of no use to this policy.", rule.name);
     }
     if (is_engine && is_there != (planner == rule.name || refiner == rule.name)) {
       fail(LE_MALFORMED, "manifest.json: %s is not what the engines name.", rule.name);
@@ -100,6 +118,40 @@ void require_provider(const Json &json, const char *member) {
   }
 }
 
+std::vector<ImageSize> parse_camera_sizes(const Json &embodiment, const Sizes &s) {
+  std::vector<ImageSize> found;
+  ImageSize largest = {0, 0}, smallest = {UINT32_MAX, UINT32_MAX};
+  for (const Json &item : embodiment.at("camera_sizes").items()) {
+    const std::vector<Json> sides = item.items();
+    const ImageSize size = {static_cast<uint32_t>(sides[0].integer()),
+                            static_cast<uint32_t>(sides[1].integer())};
+    largest = {std::max(largest.height, size.height), std::max(largest.width, size.width)};
+    smallest = {std::min(smallest.height, size.height), std::min(smallest.width, size.width)};
+    found.push_back(size);
+  }
+  const bool alike = smallest.height == largest.height && smallest.width == largest.width;
+  if (found.size() != s.cameras || alike || largest.height != s.image_height ||
+      largest.width != s.image_width) {
+    fail(LE_MALFORMED, "manifest.json: camera_sizes does not fit the cameras.");
+  }
+  return found;
+}
+
+// What goes together with a planner, and without one.
+void check_policy(const Json &policy, const Sizes &s) {
+  const bool no_noise = s.denoise_steps == 0;
+  if ((policy.at("prediction_type").text() == "none") != no_noise ||
+      (policy.at("scheduler").text() == "none") != no_noise) {
+    fail(LE_MALFORMED, "manifest.json: denoise_steps, prediction_type and scheduler do not fit.");
+  }
+  const bool other = policy.has("predicted") || policy.has("observation_steps");
+  if (s.bins == 1 || (!s.plans() && s.chunks_per_plan != 1) ||
+      (s.plans() && (other || no_noise || s.instruction_length == 0)) ||
+      (policy.has("predicted") && s.predicted <= s.chunk)) {
+    fail(LE_MALFORMED, "manifest.json: bins and the other sizes of the policy do not fit.");
+  }
+}
+
 Sizes parse_sizes(const Json &policy, const Json &embodiment) {
   const auto size = [](const Json &from, const char *key) {
     return static_cast<uint32_t>(from.at(key).integer());
@@ -116,11 +168,16 @@ Sizes parse_sizes(const Json &policy, const Json &embodiment) {
   s.cameras = static_cast<uint32_t>(embodiment.at("cameras").items().size());
   s.state_dim = static_cast<uint32_t>(embodiment.at("state").items().size());
   s.action_dim = static_cast<uint32_t>(embodiment.at("actions").items().size());
+  s.predicted = policy.has("predicted") ? size(policy, "predicted") : s.chunk;
+  s.observation_steps = policy.has("observation_steps") ? size(policy, "observation_steps") : 1;
+  if (embodiment.has("camera_sizes")) s.camera_sizes = parse_camera_sizes(embodiment, s);
   if (s.plan_steps != s.chunk * s.chunks_per_plan) {
     fail(LE_MALFORMED, "manifest.json: plan_steps is %u, not chunk %u times chunks_per_plan %u.",
          s.plan_steps, s.chunk, s.chunks_per_plan);
   }
-  if (s.image_bytes() > kMostImageBytes || s.plan_count() > kMostPlanNumbers) {
+  check_policy(policy, s);
+  const uint64_t plan_numbers = uint64_t{std::max(s.plan_steps, s.predicted)} * s.action_dim;
+  if (s.seen_bytes() > kMostImageBytes || plan_numbers > kMostPlanNumbers) {
     fail(LE_MALFORMED, "manifest.json: the images or the plan are larger than this library takes.");
   }
   return s;
@@ -230,6 +287,28 @@ SessionOptions require_engine(const Json &engine, const char *member, const Sign
   return options;
 }
 
+// With a planner the noise has the shape of the actions; else the engine says which it has.
+std::vector<int64_t> parse_noise_shape(const Json &inputs, const Sizes &s) {
+  if (s.plans()) return {s.chunk, s.action_dim};
+  std::vector<int64_t> shape;
+  uint64_t count = 1;
+  for (const Json &input : inputs.items()) {
+    if (s.denoise_steps == 0 || input.at("name").text() != "noise") continue;
+    for (const Json &extent : input.at("shape").items()) {
+      shape.push_back(static_cast<int64_t>(extent.integer()));
+      count *= extent.integer();
+      if (count > kMostPlanNumbers) {
+        fail(LE_INCOMPATIBLE, "%s: the noise is larger than this library takes.",
+             input.path().c_str());
+      }
+    }
+  }
+  if (s.denoise_steps > 0 && shape.empty()) {
+    fail(LE_INCOMPATIBLE, "%s: a policy that denoises takes noise.", inputs.path().c_str());
+  }
+  return shape;
+}
+
 // Another schema may have other rules; so its number is read before all else.
 void require_schema(const Json &root) {
   const double schema = root.at("schema_version").whole();
@@ -266,7 +345,10 @@ Manifest read_valid(const Json &root, const Digest &sha256) {
   m.verdict = parse_verdict(root.at("parity"));
   m.random_weights = root.has("random_weights");
   m.members = parse_members(root.at("members"));
-  check_members(m.members, root.at("engines"));
+  if (root.at("engines").has("planner") != m.sizes.plans()) {
+    fail(LE_MALFORMED, "manifest.json: the planner engine does not fit the bins.");
+  }
+  check_members(m.members, root.at("engines"), m.sizes);
   return m;
 }
 
@@ -307,8 +389,11 @@ Manifest parse_manifest(const char *data, size_t size) {
     }
   }
   const Json engines = root.at("engines");
-  m.planner_options =
-      require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
+  if (m.sizes.plans()) {
+    m.planner_options =
+        require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
+  }
+  m.sizes.noise_shape = parse_noise_shape(engines.at("refiner").at("inputs"), m.sizes);
   m.refiner_options =
       require_engine(engines.at("refiner"), kRefinerMember, refiner_signature(m.sizes));
   return m;

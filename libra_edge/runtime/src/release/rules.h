@@ -47,12 +47,16 @@ struct Key {
   const char *unset;  // JSON of the value that is never written; nullptr: the key must be there
 };
 
+// The policies whose releases hold a member: those with a planner, an instruction or noise.
+enum class Needs : uint8_t { kAll, kPlans, kWords, kNoise };
+
 // One file that a release may hold besides its manifest.
 struct MemberRule {
   const char *name;
   uint64_t most_bytes;
   bool optional;
   const char *beside;  // the member that it belongs to; or nullptr
+  Needs needs;
 };
 
 // Throws LE_MALFORMED where the manifest breaks a rule.

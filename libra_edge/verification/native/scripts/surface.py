@@ -15,7 +15,7 @@ import numpy as np
 from libra_edge.binding import abi
 from libra_edge.errors import LibraError
 from libra_edge.policy.config import ActionDim, StateDim
-from libra_edge.policy.noise import chunk_noise
+from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.tokenizer import PAD, UNKNOWN, Tokenizer
 from libra_edge.verification.native import probe
 from libra_edge.verification.native.driver import observation

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from libra_edge.policy import noise
-from libra_edge.policy.noise import chunk_noise, philox4x32_10
+from libra_edge.policy.execution import noise
+from libra_edge.policy.execution.noise import chunk_noise, philox4x32_10
 
 WORD = st.integers(0, 2**64 - 1)
 ONES = 0xFFFFFFFF

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libra_edge.policy.command import Command, Floats
 from libra_edge.policy.config import ActionDim
+from libra_edge.policy.execution.command import Command, Floats
 
 
 def dim(**changes: Any) -> ActionDim:

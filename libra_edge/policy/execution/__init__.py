@@ -1,0 +1,1 @@
+"""The parts of execution: intents, noise, limits."""
