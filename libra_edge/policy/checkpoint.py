@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import torch
 from huggingface_hub import save_torch_state_dict
 
@@ -26,17 +24,10 @@ from libra_edge.policy.actions import affine_from_statistics, read_statistics
 from libra_edge.policy.config import PolicyConfig, read_config
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.policy.weights import read_tensors, weight_files
 from libra_edge.policy.wrapped import unwrapped
 
-CONFIG, WEIGHTS, STATISTICS, TOKENIZER = (
-    "config.json",
-    "model.safetensors",
-    "stats.json",
-    "tokenizer.json",
-)
-SHARD_INDEX = "model.safetensors.index.json"
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+CONFIG, STATISTICS, TOKENIZER = "config.json", "stats.json", "tokenizer.json"
 RANDOM_SEED = 0
 Statistics = dict[str, dict[str, list[float]]]
 
@@ -65,68 +56,17 @@ class Checkpoint:
         return checkpoint_sha256(self.path, random_weights=self.random_weights)
 
 
-def _weight_files(path: Path) -> list[Path]:
-    index = path / SHARD_INDEX
-    if not index.exists():
-        if not (path / WEIGHTS).is_file():
-            raise InputError(
-                "not-a-checkpoint",
-                f"{path} has neither {WEIGHTS} nor {SHARD_INDEX}.",
-                "Name a checkpoint folder; convert pickled weights to safetensors first.",
-            )
-        return [path / WEIGHTS]
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            "checkpoint-index-invalid",
-            f"{index} is not a safetensors shard index.",
-            "Save the checkpoint again.",
-        ) from None
-    for name in names:
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise InputError(
-                "checkpoint-index-invalid",
-                f"{index} names the shard {name!r}.",
-                "Shards are called model-00001-of-00002.safetensors and lie beside the index.",
-            )
-        if not (path / name).is_file():
-            raise InputError(
-                "checkpoint-shard-missing", f"{path / name} does not exist.", "Copy all shards."
-            )
-    return [path / name for name in names]
-
-
 def checkpoint_sha256(path: StrPath, *, random_weights: bool = False) -> str:
     """SHA-256 over the names and contents of the files that define a policy."""
     path = Path(path)
     digest = hashlib.sha256(b"random weights" if random_weights else b"")
-    weights = [] if random_weights else _weight_files(path)
+    weights = [] if random_weights else weight_files(path)
     files = [path / CONFIG, path / STATISTICS, path / TOKENIZER, *weights]
     for file in sorted(files):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{file.name} {content}\n".encode())
     return digest.hexdigest()
-
-
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    with file.open("rb") as stream:
-        if stream.read(4).startswith(_PICKLE_STARTS):
-            raise InputError(
-                "checkpoint-pickle",
-                f"{file} is a pickle, which can run code when it is read.",
-                "Convert it to safetensors where it was trained; Libra Edge never unpickles.",
-            )
-    try:
-        with safetensors.safe_open(file, framework="pt") as reader:
-            return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(
-            "checkpoint-unreadable",
-            f"{file} is not a whole safetensors file: {error}.",
-            "Copy it again; compare its size and SHA-256 with the training machine's.",
-        ) from None
 
 
 def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: LibraVLA) -> None:
@@ -224,8 +164,8 @@ def load_checkpoint(
         )
     policy = build_policy(config, statistics)
     tensors: dict[str, torch.Tensor] = {}
-    for file in _weight_files(path):
-        tensors.update(_read_tensors(file))
+    for file in weight_files(path):
+        tensors.update(read_tensors(file))
     tensors, said = unwrapped(path, tensors, policy.state_dict().keys())
     if said is not None:
         warnings.warn(LibraWarning("checkpoint-unwrapped", said), stacklevel=2)

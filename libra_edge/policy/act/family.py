@@ -1,0 +1,109 @@
+"""Reads ACT from a `pretrained_model` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from libra_edge.errors import InputError
+from libra_edge.policy.act.model import ACTIVATIONS, Act, Network, Sizes
+from libra_edge.policy.family import Contract, Loaded, ReadOptions
+from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
+from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
+from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
+from libra_edge.policy.lerobot.pictures import Pictures
+from libra_edge.policy.lerobot.resnet import FrozenNorm, resnet_like
+from libra_edge.policy.lerobot.robot import fitted
+
+# What training alone needs.
+_TRAINING = ("vae_encoder",)
+
+
+class ActFamily:
+    """LeRobot's `act`."""
+
+    name = "act"
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """By the type."""
+        return config.get("type") == self.name
+
+    def read(self, folder: Path, options: ReadOptions) -> Loaded:
+        """See `libra_edge.policy.family.Family.read`."""
+        read = read_folder(folder)
+        robot = fitted(read, options.robot)
+        sizes, executed = _sizes(read)
+        tensors = under(read_weights(folder), "model.")
+        backbone = resnet_like(
+            {n: tuple(t.shape) for n, t in under(tensors, "backbone.").items()}, FrozenNorm
+        )
+        network = Network(sizes, backbone)
+        fill(read, network, _split_attention(tensors), _TRAINING)
+        steps, contract = (
+            read.steps,
+            Contract(robot, self.name, executed, sizes.chunk),
+        )
+        finish = denormalizing(steps.unnormalization, ACTION, "ACTION", sizes.action_dim)
+        policy = Act(
+            Pictures(read),
+            Normalizer(steps.normalization, STATE, "STATE", sizes.state_dim),
+            network,
+            (torch.from_numpy(finish[0]), torch.from_numpy(finish[1])),
+            (torch.zeros(robot.image_shape, dtype=torch.uint8), torch.zeros(sizes.state_dim)),
+        ).eval()
+        return Loaded(contract, policy, folder_sha256(folder, robot))
+
+
+def _sizes(folder: Folder) -> tuple[Sizes, int]:
+    """Of the network, and the steps that are executed."""
+    if folder.config.get("temporal_ensemble_coeff") is not None:
+        raise InputError(
+            "temporal-ensembling",
+            f"{folder.path}: temporal_ensemble_coeff is set: each action is then an average over "
+            "all chunks, one of which is made in every control step.",
+            "Set it to null; async mode blends successive chunks (le_run_options.blend).",
+        )
+    for key, wanted in (("n_obs_steps", 1), ("replace_final_stride_with_dilation", False)):
+        if folder.config.get(key, wanted) != wanted:
+            raise folder.wrong(f"{key} is {folder.config[key]!r}; {wanted!r} is compiled")
+    activation = folder.get("feedforward_activation", str)
+    if activation not in ACTIVATIONS:
+        raise folder.wrong(f"feedforward_activation {activation!r} is not compiled")
+    chunk, executed = folder.get("chunk_size", int), folder.get("n_action_steps", int)
+    width, heads = folder.get("dim_model", int), folder.get("n_heads", int)
+    if not 1 <= executed <= chunk or heads < 1 or width % heads or width % 4:
+        raise folder.wrong(
+            f"n_action_steps {executed} of chunk_size {chunk}, dim_model {width}, n_heads {heads}"
+        )
+    return Sizes(
+        width,
+        heads,
+        folder.get("dim_feedforward", int),
+        folder.get("n_encoder_layers", int),
+        folder.get("n_decoder_layers", int),
+        folder.get("latent_dim", int),
+        chunk,
+        folder.state_dim,
+        folder.action_dim,
+        activation,
+        folder.get("pre_norm", bool),
+    ), executed
+
+
+def _split_attention(tensors: Tensors) -> Tensors:
+    """LeRobot's three projections in one tensor, as three layers."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        place, _, last = name.rpartition(".in_proj_")
+        if not place:
+            found[name] = tensor
+            continue
+        for which, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            found[f"{place}.{which}.{last}"] = part.clone()
+    return found
+
+
+FAMILY = ActFamily()

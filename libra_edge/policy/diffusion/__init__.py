@@ -1,0 +1,1 @@
+"""Diffusion Policy (Chi et al. 2023) with a convolutional UNet, as LeRobot trains it."""

@@ -1,0 +1,211 @@
+"""Reads Diffusion Policy from a `pretrained_model` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libra_edge.errors import InputError
+from libra_edge.policy.diffusion.eyes import Eyes, Framing
+from libra_edge.policy.diffusion.model import Context, DiffusionPolicy, Step
+from libra_edge.policy.diffusion.sampler import BETAS, cumulative_alphas, ddim
+from libra_edge.policy.diffusion.unet import Sizes, Unet
+from libra_edge.policy.family import Contract, Loaded, ReadOptions, Tables
+from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
+from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
+from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
+from libra_edge.policy.lerobot.pictures import Pictures
+from libra_edge.policy.lerobot.resnet import group_norm, resnet_like
+from libra_edge.policy.lerobot.robot import fitted
+
+# Of torchvision's ResNet in a sequence, as LeRobot has it.
+_IN_SEQUENCE = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}
+
+
+class DiffusionFamily:
+    """LeRobot's `diffusion`."""
+
+    name = "diffusion"
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """By the type."""
+        return config.get("type") == self.name
+
+    def read(self, folder: Path, options: ReadOptions) -> Loaded:
+        """See `libra_edge.policy.family.Family.read`."""
+        read = read_folder(folder)
+        robot = fitted(read, options.robot)
+        horizon, executed, back = _steps(read)
+        framing = _framing(read)
+        sampler, coefficients = _sampler(read)
+        clip = float(read.get("clip_sample_range", (int, float)))
+        tensors = under(read_weights(folder), "diffusion.")
+        eyes = _eyes(read, tensors)
+        features = sum(e.out.out_features for e in eyes) * (
+            len(read.cameras) if len(eyes) == 1 else 1
+        )
+        unet = Unet(_sizes(read, back * (read.state_dim + features)))
+        fill(read, unet, under(tensors, "unet."))
+        step = read.steps.normalization
+        context = Context(
+            Pictures(read, back),
+            framing,
+            Normalizer(step, STATE, "STATE", read.state_dim),
+            nn.ModuleList(eyes),
+            unet,
+        )
+        with torch.no_grad():
+            modulation = unet.of_time(sampler.float()).numpy()
+        offset, scale = denormalizing(read.steps.unnormalization, ACTION, "ACTION", read.action_dim)
+        tables = Tables(modulation, coefficients, False, scale, offset, back - 1, executed)
+        ahead = (back,) if back > 1 else ()
+        example = (
+            torch.zeros(*ahead, *robot.image_shape, dtype=torch.uint8),
+            torch.zeros(*ahead, read.state_dim),
+        )
+        policy = DiffusionPolicy(
+            context,
+            Step(unet, clip if read.get("clip_sample", bool) else None),
+            tables,
+            example,
+            horizon,
+        ).eval()
+        contract = Contract(
+            robot,
+            self.name,
+            chunk=executed,
+            rows=executed,
+            observation_steps=back,
+            denoise_steps=len(coefficients),
+            noise_shape=(horizon, read.action_dim),
+            prediction_type=read.get("prediction_type", str),
+            scheduler="ddim",
+        )
+        return Loaded(contract, policy, folder_sha256(folder, robot))
+
+
+def _steps(folder: Folder) -> tuple[int, int, int]:
+    """Horizon, executed steps and observation steps."""
+    horizon, executed = folder.get("horizon", int), folder.get("n_action_steps", int)
+    back = folder.get("n_obs_steps", int)
+    if not (back >= 1 and 1 <= executed <= horizon - back + 1):
+        raise folder.wrong(
+            f"n_action_steps {executed} do not fit horizon {horizon} with n_obs_steps {back}"
+        )
+    return horizon, executed, back
+
+
+def _framing(folder: Folder) -> Framing:
+    sizes = {size for _, size in folder.cameras.values()}
+    if len(sizes) != 1:
+        raise folder.wrong("its cameras differ in size, which LeRobot's own policy refuses")
+    (size,) = sizes
+    resized, cropped = (_pair(folder, key) for key in ("resize_shape", "crop_shape"))
+    ratio = float(folder.config.get("crop_ratio", 1.0))
+    if resized is not None:
+        # As LeRobot's configuration does when it is read.
+        sides = (int(resized[0] * ratio), int(resized[1] * ratio))
+        cropped = sides if ratio < 1.0 else None
+    inside = resized or size
+    if cropped is not None and (cropped[0] > inside[0] or cropped[1] > inside[1]):
+        raise folder.wrong(f"crop_shape {list(cropped)} is larger than the pictures {list(inside)}")
+    return Framing(size, resized, cropped)
+
+
+def _pair(folder: Folder, key: str) -> tuple[int, int] | None:
+    value = folder.config.get(key)
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(side, int) and side > 0 for side in value)
+    ):
+        raise folder.wrong(f"{key} is {value!r}")
+    return value[0], value[1]
+
+
+def _sampler(folder: Folder) -> tuple[Tensor, Any]:
+    """Time steps int64 [K], and coefficients [K, 6]."""
+    if folder.get("noise_scheduler_type", str) != "DDIM":
+        raise InputError(
+            "sampler-unsupported",
+            f"{folder.path}: noise_scheduler_type is {folder.config['noise_scheduler_type']!r}, "
+            "which draws new noise in every denoising step.",
+            'Set noise_scheduler_type to "DDIM" and num_inference_steps to, say, 10 in config.json: '
+            "the weights stay as they are, and LeRobot reads it too. Evaluate it there first.",
+        )
+    train = folder.get("num_train_timesteps", int)
+    steps = folder.config.get("num_inference_steps")
+    steps = train if steps is None else steps
+    if not isinstance(steps, int) or not 1 <= steps <= min(train, 1000):
+        raise folder.wrong(f"num_inference_steps is {steps!r} of {train} training steps")
+    schedule, predicts = folder.get("beta_schedule", str), folder.get("prediction_type", str)
+    if schedule not in BETAS:
+        raise folder.wrong(f"beta_schedule {schedule!r} is not one of {', '.join(BETAS)}")
+    if predicts not in ("epsilon", "sample"):
+        raise folder.wrong(f"prediction_type {predicts!r} is not epsilon or sample")
+    start, end = (float(folder.get(f"beta_{e}", (int, float))) for e in ("start", "end"))
+    alphas = cumulative_alphas(schedule, train, start, end)
+    times, coefficients = ddim(alphas, steps, predicts_noise=predicts == "epsilon")
+    return torch.from_numpy(times), coefficients
+
+
+def _eyes(folder: Folder, tensors: Tensors) -> list[Eyes]:
+    """One for each camera, or one for all."""
+    each = folder.get("use_separate_rgb_encoder_per_camera", bool)
+    prefixes = (
+        [f"rgb_encoder.{i}." for i in range(len(folder.cameras))] if each else ["rgb_encoder."]
+    )
+    found = []
+    for prefix in prefixes:
+        own = {_own_name(name): tensor for name, tensor in under(tensors, prefix).items()}
+        shapes = {n: tuple(t.shape) for n, t in under(own, "backbone.").items()}
+        grouped = folder.get("use_group_norm", bool)
+        backbone = resnet_like(shapes, group_norm if grouped else nn.BatchNorm2d)
+        if not {"pool.nets.weight", "pool.pos_grid"} <= own.keys():
+            raise folder.wrong(f"its weights have no keypoints under {prefix}")
+        points, places = len(own["pool.nets.weight"]), len(own["pool.pos_grid"])
+        eyes = Eyes(backbone, points, places)
+        fill(folder, eyes, own)
+        found.append(eyes)
+    return found
+
+
+def _own_name(name: str) -> str:
+    head, _, rest = name.partition("backbone.")
+    if head or not rest:
+        return name
+    number, _, tail = rest.partition(".")
+    return f"backbone.{_IN_SEQUENCE.get(number, number)}.{tail}"
+
+
+def _sizes(folder: Folder, seen: int) -> Sizes:
+    dims = folder.get("down_dims", list)
+    if not dims or not all(isinstance(d, int) and d > 0 for d in dims):
+        raise folder.wrong(f"down_dims is {dims!r}")
+    if folder.config["horizon"] % 2 ** len(dims):
+        raise folder.wrong(f"horizon is no multiple of {2 ** len(dims)}")
+    return Sizes(
+        folder.action_dim,
+        tuple(dims),
+        folder.get("kernel_size", int),
+        folder.get("n_groups", int),
+        folder.get("diffusion_step_embed_dim", int),
+        seen,
+        folder.get("use_film_scale_modulation", bool),
+    )
+
+
+FAMILY = DiffusionFamily()

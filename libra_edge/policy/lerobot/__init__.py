@@ -1,0 +1,1 @@
+"""What policies in LeRobot's `pretrained_model` folders share: reading, normalisation, vision."""

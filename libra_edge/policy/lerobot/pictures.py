@@ -1,0 +1,62 @@
+"""Camera bytes as the engine gets them, to what LeRobot's policies see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from libra_edge.policy.lerobot.folder import Folder
+from libra_edge.policy.lerobot.normalize import Normalizer
+
+
+class Pictures(nn.Module):
+    """images uint8 [V, h, w, 3], or [bytes] where sizes differ, to V pictures [B, 3, h, w].
+
+    B is 1, or the observation steps where they stand in front. Values are divided by 255 and
+    normalised as the folder says.
+    """
+
+    def __init__(self, folder: Folder, steps: int = 1) -> None:
+        super().__init__()
+        self.sizes = [size for _, size in folder.cameras.values()]
+        self.steps = steps
+        step = folder.steps.normalization
+        self.normalizers = nn.ModuleList(
+            Normalizer(step, feature, "VISUAL", 3) for feature, _ in folder.cameras.values()
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See the class."""
+        parts = unpacked(images, self.sizes, self.steps)
+        return [
+            # Cast before it is transposed: TensorRT-RTX takes it in this order alone.
+            normalizer(part.float().permute(0, 3, 1, 2) / 255.0)
+            for part, normalizer in zip(parts, self.normalizers, strict=True)
+        ]
+
+
+def unpacked(images: Tensor, sizes: Sequence[tuple[int, int]], steps: int) -> list[Tensor]:
+    """Each camera's pictures uint8 [S, h, w, 3]."""
+    if len(set(sizes)) == 1:
+        height, width = sizes[0]
+        together = images.reshape(steps, len(sizes), height, width, 3)
+        return list(together.unbind(1))
+    counts = [height * width * 3 for height, width in sizes]
+    flat = images.reshape(steps, sum(counts))
+    starts = [0, *accumulate(counts)]
+    return [
+        flat[:, start : start + count].reshape(steps, height, width, 3)
+        for start, count, (height, width) in zip(starts, counts, sizes, strict=False)
+    ]
+
+
+def flattened(pictures: Sequence[Tensor], steps: int) -> Tensor:
+    """The inverse: pictures of each camera uint8 [S, h, w, 3] as an engine takes them."""
+    if len({picture.shape for picture in pictures}) == 1:
+        together = torch.stack(list(pictures), 1)
+        return together if steps > 1 else together[0]
+    flat = torch.cat([picture.reshape(steps, -1) for picture in pictures], 1)
+    return flat if steps > 1 else flat[0]
