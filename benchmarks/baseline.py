@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from libra_edge.compiler.graphs.split import Graph
+from libra_edge.policy.family import Graph
 from libra_edge.engines.session import EnginePair, Session
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint

@@ -38,7 +38,8 @@ from libra_edge.catalog import load_recipe
 from libra_edge.compiler.engines.build import interleaved_medians
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, fuse
-from libra_edge.compiler.graphs.split import Split, split
+from libra_edge.policy.family import Parts
+from libra_edge.policy.libra_vla.split import split
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Session
 from libra_edge.parity.metrics import action_error
@@ -82,7 +83,7 @@ def load(model: bytes) -> Session:
     return ENGINE.load(model, "CPUExecutionProvider", SESSION_OPTIONS, threads=1)
 
 
-def refiners(policy: LibraVLA, parts: Split, sample: Sample) -> dict[str, Refine]:
+def refiners(policy: LibraVLA, parts: Parts, sample: Sample) -> dict[str, Refine]:
     """Every way to run the refiner, by name."""
     assert parts.context is not None
     assert parts.step is not None

@@ -99,6 +99,30 @@ def compile_(
         bool,
         typer.Option("--random-weights", help="Draw the weights: a release to measure, no policy."),
     ] = False,
+    robot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Description of the robot, for a LeRobot policy: limits, kinds, units, rate.",
+            show_default="--data's",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="tokenizer.json, where the policy's folder only names it.",
+            show_default="the folder's",
+        ),
+    ] = None,
+    vlm_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Configuration of the vision-language model, likewise.",
+            show_default="the folder's",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Releases at a time.", show_default="the processors")
     ] = None,
@@ -148,6 +172,9 @@ def compile_(
         engine=engine,
         engines_on_device=engines_on_device,
         random_weights=random_weights,
+        robot=robot,
+        tokenizer=tokenizer,
+        vlm_config=vlm_config,
     )
     with (
         doubts_shown(strict=strict) as doubts,

@@ -12,7 +12,7 @@ from baseline import NaiveStep
 from torch import Tensor
 
 from gpu.timing import Feeds
-from libra_edge.compiler.graphs.split import (
+from libra_edge.policy.libra_vla.split import (
     ContextGraph,
     PlannerGraph,
     StepGraph,

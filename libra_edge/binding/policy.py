@@ -259,14 +259,15 @@ class Policy(Handle):
         if self.info.bins == 0 and self.info.instruction_length and instruction is not None:
             self.set_instruction(instruction)
         observation = self._observation(images, state, 0, "seen ")
-        intent = values.array("intent", intent, np.int32, self._shapes["intent"])
+        if self.info.bins:
+            intent = values.array("intent", intent, np.int32, self._shapes["intent"])
         noise = values.array("noise", noise, np.float32, self._shapes["noise"])
         actions = np.empty(self._shapes["actions"], dtype=np.float32)
         self._check(
             self._library.le_refine(
                 self._open_handle,
                 ctypes.byref(observation),
-                intent.ctypes.data if intent.size else None,
+                intent.ctypes.data if self.info.bins else None,
                 noise.ctypes.data if noise.size else None,
                 actions.ctypes.data,
                 actions.size,

@@ -30,7 +30,7 @@ from libra_edge.compiler.search.candidates import Candidate, candidates
 from libra_edge.compiler.search.search import Found
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
-from libra_edge.evaluation.torch_controller import TorchEngines
+from libra_edge.evaluation.torch_controller import torch_engines
 from libra_edge.parity.gates import (
     ENGINE,
     RUNTIME,
@@ -132,7 +132,7 @@ def _carry_out(job: Job, candidate: Candidate, on_stage: OnStage) -> _Passed:
     """
     quantized = candidate.quantized
     front = make_graphs(job.checkpoint, job.cache, on_stage, quantized)
-    reference = TorchEngines(quantized.policy if quantized else job.checkpoint.policy)
+    reference = torch_engines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(job, front, reference)
     files = release_members(job, built, golden_members(reference, job.samples), on_stage)
@@ -207,7 +207,7 @@ def _write_report(job: Job, manifest: Manifest, passed: _Passed) -> Path:
         "products": [vars(product) for product in passed.built.products],
         "compilations": {
             name: vars(one.compilation)
-            for name, one in (("planner", passed.built.planner), ("refiner", passed.built.refiner))
+            for name, one in passed.built.by_name.items()
             if one.compilation is not None
         },
     }

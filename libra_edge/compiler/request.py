@@ -15,6 +15,7 @@ from libra_edge.limits import Gates, Limits
 from libra_edge.parity.samples import Sample
 from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.policy.imported import AnyCheckpoint
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Request:
         engine: kind of the engines; None takes what the target prefers.
         engines_on_device: leave building the engines to the robot.
         random_weights: draw the policy's weights; the release is for measuring alone.
+        robot: description of the robot, where the checkpoint does not hold one.
+        tokenizer: a `tokenizer.json`, where the checkpoint only names one.
+        vlm_config: folder with the configuration of the vision-language model, likewise.
     """
 
     checkpoint: Path
@@ -65,6 +69,9 @@ class Request:
     engine: str | None = None
     engines_on_device: bool = False
     random_weights: bool = False
+    robot: Path | None = None
+    tokenizer: Path | None = None
+    vlm_config: Path | None = None
 
     def __post_init__(self) -> None:
         """Take paths as text too."""
@@ -82,7 +89,7 @@ class Job:
     request: Request
     name: str
     out: Path
-    checkpoint: Checkpoint
+    checkpoint: AnyCheckpoint
     target: Target
     plan: EnginePlan
     recipe: Recipe
@@ -91,6 +98,13 @@ class Job:
     calibration: CalibrationData | None
     gates: Gates
     from_files: bool = False
+
+    @property
+    def libra(self) -> Checkpoint:
+        """The checkpoint, where what is asked for is there for Libra-VLA's own alone."""
+        if isinstance(self.checkpoint, Checkpoint):
+            return self.checkpoint
+        raise TypeError("resolve refuses this for the policies of other families")
 
     @property
     def form(self) -> Form | None:

@@ -11,24 +11,30 @@ from libra_edge.catalog import Recipe, load_recipe, load_target, require_support
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
-from libra_edge.compiler.engines.plan import plan_engines
+from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
 from libra_edge.compiler.quantization.assign import (
     quantizable_layers,
     require_calibration_runs_here,
 )
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
+from libra_edge.data.lerobot.robot import read_robot
+from libra_edge.data.lerobot_writer import EXTRA_PATH
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import choose_samples
-from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
+from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
 from libra_edge.policy.config import read_config
+from libra_edge.policy.family import Family, ReadOptions
+from libra_edge.policy.imported import AnyCheckpoint, Imported, family_of, read_imported
 from libra_edge.user_cache import require_writable
 
 GATE_SAMPLES = 32
 # A gate on a percentile needs more to stand on.
 QUANTIZED_GATE_SAMPLES = 128
+# The recipe that the policies of every family have.
+_IN_FLOATS = "fp32"
 
 
 def resolve(request: Request) -> Job:
@@ -36,6 +42,9 @@ def resolve(request: Request) -> Job:
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
+    family = family_of(request.checkpoint)
+    if family is not None:
+        _require_compiled(family, request, recipe)
     plan = plan_engines(target, kind=request.engine, on_device=request.engines_on_device)
     engine(plan.settings.kind).tools()
     require_calibration_runs_here(recipe)
@@ -51,14 +60,7 @@ def resolve(request: Request) -> Job:
     cache_folder = request.cache or default_cache()
     require_writable(cache_folder, "--cache")
     torch.set_num_threads(1)
-    config = read_config(request.checkpoint / CONFIG)
-    recipe.require_layers(quantizable_layers(outline(config)))
-    large = is_large(config)
-    if large:
-        require_drawn(config, recipe, plan, random=request.random_weights)
-    checkpoint = load_checkpoint(
-        request.checkpoint, random_weights=request.random_weights, in_half=large
-    )
+    checkpoint, large = _read(family, request, recipe, plan)
     robot = checkpoint.config.embodiment
     name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
@@ -69,7 +71,7 @@ def resolve(request: Request) -> Job:
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
     calibration = None
-    if request.calibrate is not None and recipe.quantizes:
+    if request.calibrate is not None and recipe.quantizes and isinstance(checkpoint, Checkpoint):
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     return Job(
@@ -86,6 +88,55 @@ def resolve(request: Request) -> Job:
         gates,
         large,
     )
+
+
+def _read(
+    family: Family | None, request: Request, recipe: Recipe, plan: EnginePlan
+) -> tuple[AnyCheckpoint, bool]:
+    """The checkpoint, and whether it is so large that its weights lie in files of their own."""
+    if family is not None:
+        return _read_imported(family, request), False
+    for option in ("robot", "tokenizer", "vlm_config"):
+        if getattr(request, option) is not None:
+            raise InputError(
+                "usage",
+                f"--{option.replace('_', '-')} is for policies that do not hold it; "
+                f"{request.checkpoint} is a Libra-VLA checkpoint.",
+                "Leave it out.",
+            )
+    config = read_config(request.checkpoint / CONFIG)
+    recipe.require_layers(quantizable_layers(outline(config)))
+    large = is_large(config)
+    if large:
+        require_drawn(config, recipe, plan, random=request.random_weights)
+    random = request.random_weights
+    return load_checkpoint(request.checkpoint, random_weights=random, in_half=large), large
+
+
+def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:
+    """Refuse what is there for Libra-VLA's own policies alone."""
+    if recipe.name != _IN_FLOATS or request.auto_precision:
+        raise InputError(
+            "recipe-unsupported",
+            f"Recipe {recipe.name!r} is not there yet for policies of the type {family.name!r}.",
+            f"Take --recipe {_IN_FLOATS}, without --auto-precision.",
+        )
+    if request.random_weights:
+        raise InputError(
+            "usage",
+            f"--random-weights draws Libra-VLA's weights, not those of {family.name!r}.",
+            "Leave it out.",
+        )
+
+
+def _read_imported(family: Family, request: Request) -> Imported:
+    robot = request.robot
+    if robot is None and request.data is not None:
+        beside = request.data / EXTRA_PATH
+        robot = beside if beside.is_file() else None
+    described = None if robot is None else read_robot(robot).embodiment
+    options = ReadOptions(described, request.tokenizer, request.vlm_config)
+    return read_imported(family, request.checkpoint, options)
 
 
 def _gates(request: Request, recipe: Recipe) -> Gates:

@@ -11,7 +11,16 @@ import torch
 from libra_edge.data.types import Observation
 from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
-from libra_edge.policy.executor import ExecutedStep, Executor, Floats, Images, Instruction, Tokens
+from libra_edge.policy.executor import (
+    Engines,
+    ExecutedStep,
+    Executor,
+    Floats,
+    Images,
+    Instruction,
+    Tokens,
+)
+from libra_edge.policy.family import Policy
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -43,6 +52,42 @@ class TorchEngines:
         batch = (torch.from_numpy(a)[None] for a in (images, state, intent, noise))
         actions: Floats = self._policy.refine(*batch)[0].numpy()
         return actions
+
+
+class FamilyEngines:
+    """`Engines` over the policy of another family, which has no planner."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def plan(
+        self, images: Images, instruction: Instruction, state: Floats
+    ) -> tuple[Tokens, npt.NDArray[np.float32]]:
+        """Nothing."""
+        return np.empty((0, 0), np.int32), np.empty((0, 0), np.float32)
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        images: Images,
+        state: Floats,
+        intent: Tokens,
+        noise: Floats,
+        instruction: Instruction | None = None,
+    ) -> Floats:
+        """See `libra_edge.policy.executor.Engines.refine`."""
+        words = np.empty(0, np.int64) if instruction is None else instruction
+        inputs = (torch.from_numpy(a) for a in (images, state, words, noise))
+        actions: Floats = self._policy.refine(*inputs).numpy()
+        return actions
+
+
+AnyPolicy = LibraVLA | Policy
+
+
+def torch_engines(policy: AnyPolicy) -> Engines:
+    """`Engines` over a policy of any family."""
+    return TorchEngines(policy) if isinstance(policy, LibraVLA) else FamilyEngines(policy)
 
 
 class ShuffledIntents(TorchEngines):

@@ -70,9 +70,13 @@ def run_engines(
         intents: plans [N, L, D] that the refiner gets, or None for the planner's own.
     """
     plans = _plans(engines, samples)
+    if not plans[0][0].size:
+        plans = [(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))] * len(samples)
     intent = np.stack([plan[0] for plan in plans])
     used = _parts(intent if intents is None else intents, samples)
-    actions = [_refine(engines, s, part) for s, part in zip(samples, used, strict=True)]
+    made = [_refine(engines, s, part) for s, part in zip(samples, used, strict=True)]
+    shape = next((one.shape for one in made if one is not None), samples[0].noise.shape)
+    actions = [np.full(shape, np.nan, np.float32) if one is None else one for one in made]
     return Outputs(intent, np.stack([plan[1] for plan in plans]), np.stack(actions), used)
 
 
@@ -100,17 +104,20 @@ def _plans(engines: Engines, samples: Sequence[Sample]) -> list[tuple[Array, Arr
     return [nothing if plan is None else plan for plan in plans]
 
 
-def _refine(engines: Engines, sample: Sample, intent: Array) -> Array:
-    """The actions; NaN where the engines refuse to hand out what is not finite."""
+def _refine(engines: Engines, sample: Sample, intent: Array) -> Array | None:
+    """The actions; None where the engines refuse to hand out what is not finite."""
+    told = () if len(intent) else (sample.instruction,)
     try:
-        return engines.refine(sample.images, sample.state, intent, sample.noise)
+        return engines.refine(sample.images, sample.state, intent, sample.noise, *told)
     except LibraError as error:
         if error.code != NOT_FINITE:
             raise
-        return np.full_like(sample.noise, np.nan)
+        return None
 
 
 def _parts(intents: Array, samples: Sequence[Sample]) -> Array:
+    if intents.shape[1] == 0:
+        return intents
     chunk = samples[0].noise.shape[0]
     return np.stack(
         [plan[s.part * chunk :][:chunk] for plan, s in zip(intents, samples, strict=True)]
@@ -129,7 +136,6 @@ def compare(
     Actions are compared where both refiners were given the same tokens; how many samples that
     leaves is part of the check, and the tokens are judged by themselves.
     """
-    tokens = token_agreement(reference.intent, reference.margin, candidate.intent)
     same = (reference.used == candidate.used).all(axis=(1, 2))
     actions = action_error(reference.actions[same], candidate.actions[same], dims)
     finite = np.isfinite(candidate.margin).all() and np.isfinite(candidate.actions).all()
@@ -137,16 +143,29 @@ def compare(
     note = f"p50 {actions.p50:.1e}, p99 {actions.p99:.1e}"
     if compared < count:
         note += f"; {count - compared} samples with other tokens left out"
-    equal, margin = tokens.agreement, tokens.largest_margin
     percentile = limits.action_percentile
     error = actions.max if percentile == 100 else actions.p99
     if percentile != 100:
         note += f", max {actions.max:.1e}"
+    checks = [Check(stage, "finite", float(finite), 1.0, count, _verdict(bool(finite)))]
+    if reference.intent.size:
+        checks += _token_checks(stage, reference, candidate, limits)
+    passed = _verdict(error <= limits.action)
+    metric = "action error / range" if percentile == 100 else "p99 action error / range"
+    checks.append(Check(stage, metric, error, limits.action, compared, passed, note))
+    return checks
+
+
+def _token_checks(
+    stage: str, reference: Outputs, candidate: Outputs, limits: Limits
+) -> list[Check]:
+    """What the planner's tokens and margins come to."""
+    tokens = token_agreement(reference.intent, reference.margin, candidate.intent)
+    count, equal, margin = len(reference.intent), tokens.agreement, tokens.largest_margin
     shift = margin_error(reference.margin, candidate.margin)
     differing = f"{tokens.different} of {tokens.tokens} tokens differ"
     sure = largest_differing_margin(reference.margin, limits)
     checks = [
-        Check(stage, "finite", float(finite), 1.0, count, _verdict(bool(finite))),
         Check(stage, "tokens equal", equal, limits.tokens, count, _verdict(equal >= limits.tokens)),
         Check(
             stage,
@@ -161,9 +180,6 @@ def compare(
     if limits.margin is not None:
         passed = _verdict(shift < limits.margin)
         checks.append(Check(stage, "margin error", shift, limits.margin, count, passed))
-    passed = _verdict(error <= limits.action)
-    metric = "action error / range" if percentile == 100 else "p99 action error / range"
-    checks.append(Check(stage, metric, error, limits.action, compared, passed, note))
     return checks
 
 

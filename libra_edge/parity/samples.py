@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from libra_edge.data.extras import needs_extra
+from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.execution.noise import chunk_noise
 from libra_edge.policy.executor import Floats, Images, Instruction
+from libra_edge.policy.time_structure import TimeStructure
 from libra_edge.policy.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from libra_edge.data.lerobot import Dataset
 
 
-class Contract(Protocol):
-    """The part of a policy's configuration that shapes samples; a manifest has it too."""
-
-    @property
-    def chunk(self) -> int:
-        """H."""
-        ...
-
-    @property
-    def chunks_per_plan(self) -> int:
-        """M."""
-        ...
-
-
 @dataclass(frozen=True)
 class Sample:
-    """Inputs of one planner and one refiner call.
+    """Inputs of one planner and one refiner call, in the engines' own shapes.
 
     `part` says which of the plan's M chunks the refiner gets the intents of; `origin`, in words,
     where the observation is from.
@@ -51,8 +40,8 @@ class Sample:
 
 def choose_samples(
     embodiment: Embodiment,
-    contract: Contract,
-    tokenizer: Tokenizer,
+    contract: TimeStructure,
+    tokenizer: Tokenizer | None,
     count: int,
     seed: int,
     data: StrPath | None,
@@ -71,26 +60,52 @@ def choose_samples(
 
 
 def synthetic_samples(
-    embodiment: Embodiment, contract: Contract, tokenizer: Tokenizer, count: int, seed: int
+    embodiment: Embodiment,
+    contract: TimeStructure,
+    tokenizer: Tokenizer | None,
+    count: int,
+    seed: int,
 ) -> list[Sample]:
     """Blurred colour noise, normal states and random words: no robot needed, always the same."""
     random = np.random.default_rng(seed)
-    shape = (embodiment.image_height, embodiment.image_width)
     samples = []
     for i in range(count):
-        coarse = random.integers(0, 256, (len(embodiment.cameras), 8, 8, 3), dtype=np.uint8)
-        rows, columns = (np.arange(size) * 8 // size for size in shape)
-        images = coarse[:, rows][:, :, columns]
-        grain = random.integers(-20, 21, images.shape)
-        words = random.integers(0, tokenizer.vocabulary, tokenizer.length)
+        images = _made_up(embodiment, random)
+        vocabulary, length = _words(tokenizer)
+        words = random.integers(0, vocabulary, length)
         state = random.standard_normal(len(embodiment.state)).astype(np.float32)
-        images = np.clip(images.astype(np.int64) + grain, 0, 255).astype(np.uint8)
-        samples.append(_sample(embodiment, contract, images, words, state, i, seed))
+        seen = [(images, state)]
+        for _ in range(contract.observation_steps - 1):
+            drift = random.standard_normal(len(embodiment.state)).astype(np.float32)
+            seen.append((_made_up(embodiment, random), state + np.float32(0.1) * drift))
+        samples.append(_sample(contract, seen, words, i, seed))
     return samples
 
 
+def _words(tokenizer: Tokenizer | None) -> tuple[int, int]:
+    """Size of the vocabulary and tokens of an instruction; 1 and 0 where there are no words."""
+    return (1, 0) if tokenizer is None else (tokenizer.vocabulary, tokenizer.length)
+
+
+def _made_up(embodiment: Embodiment, random: np.random.Generator) -> Images:
+    """Blurred colour noise, one picture after another."""
+    if embodiment.camera_sizes is None:
+        size = (embodiment.image_height, embodiment.image_width)
+        return _noise_pictures(len(embodiment.cameras), size, random)
+    pictures = [_noise_pictures(1, size, random) for size in embodiment.camera_sizes]
+    return np.concatenate([picture.reshape(-1) for picture in pictures])
+
+
+def _noise_pictures(count: int, size: tuple[int, int], random: np.random.Generator) -> Images:
+    coarse = random.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    rows, columns = (np.arange(side) * 8 // side for side in size)
+    images = coarse[:, rows][:, :, columns]
+    grain = random.integers(-20, 21, images.shape)
+    return np.asarray(np.clip(images.astype(np.int64) + grain, 0, 255), dtype=np.uint8)
+
+
 def edge_samples(
-    embodiment: Embodiment, contract: Contract, tokenizer: Tokenizer, seed: int
+    embodiment: Embodiment, contract: TimeStructure, tokenizer: Tokenizer | None, seed: int
 ) -> list[Sample]:
     """What a broken camera or sensor sends: dark, blinding, flickering, far out of range."""
     shape = (len(embodiment.cameras), embodiment.image_height, embodiment.image_width, 3)
@@ -101,15 +116,14 @@ def edge_samples(
         covered = np.full(shape, 128)
         covered[camera] = 0
         pictures.append(covered)
-    words = np.zeros(tokenizer.length, dtype=np.int64)
+    words = np.zeros(_words(tokenizer)[1], dtype=np.int64)
     states = [np.full(len(embodiment.state), value) for value in (0.0, 1e3, -1e3)]
     return [
         _sample(
-            embodiment,
             contract,
-            picture.astype(np.uint8),
+            [(_as_taken(picture.astype(np.uint8), embodiment), state.astype(np.float32))]
+            * contract.observation_steps,
             words,
-            state.astype(np.float32),
             number,
             seed,
         )
@@ -120,8 +134,8 @@ def edge_samples(
 def dataset_samples(
     dataset: Dataset,
     embodiment: Embodiment,
-    contract: Contract,
-    tokenizer: Tokenizer,
+    contract: TimeStructure,
+    tokenizer: Tokenizer | None,
     count: int,
     seed: int,
 ) -> list[Sample]:
@@ -130,6 +144,12 @@ def dataset_samples(
     Raises:
         InputError: the dataset is of another robot, or has an instruction the policy cannot read.
     """
+    if embodiment.camera_sizes is not None:
+        raise InputError(
+            "cameras-differ",
+            "Datasets whose cameras differ in size are not read yet.",
+            "Leave out the dataset: observations are made up then.",
+        )
     dataset.check_matches(embodiment)
     count = min(count, len(dataset))
     edges = np.linspace(0, len(dataset), count + 1).astype(np.int64)
@@ -137,24 +157,41 @@ def dataset_samples(
     samples = []
     for i, (first, end) in enumerate(pairwise(edges)):
         index = int(random.integers(first, end))
-        observation, _ = dataset.frame(index)
-        words = tokenizer.encode(observation.instruction)
-        sample = _sample(
-            embodiment, contract, observation.images, words, observation.state, i, seed
-        )
         episode, step = dataset.place(index)
+        back = range(contract.observation_steps - 1, -1, -1)
+        frames = [dataset.frame(index - min(steps, step))[0] for steps in back]
+        seen = [(frame.images, frame.state) for frame in frames]
+        words = np.zeros(0, np.int64)
+        if tokenizer is not None:
+            words = tokenizer.encode(frames[-1].instruction)
+        sample = _sample(contract, seen, words, i, seed)
         samples.append(replace(sample, origin=f"episode {episode}, step {step}"))
     return samples
 
 
+def _as_taken(images: Images, embodiment: Embodiment) -> Images:
+    """Pictures [V, h, w, 3] of the largest size, each cut to its camera's where those differ."""
+    if embodiment.camera_sizes is None:
+        return images
+    pairs = zip(images, embodiment.camera_sizes, strict=True)
+    return np.concatenate([image[:h, :w].reshape(-1) for image, (h, w) in pairs])
+
+
 def _sample(
-    embodiment: Embodiment,
-    contract: Contract,
-    images: Images,
+    contract: TimeStructure,
+    seen: Sequence[tuple[Images, Floats]],
     instruction: Instruction,
-    state: Floats,
     number: int,
     seed: int,
 ) -> Sample:
-    noise = chunk_noise(seed, number, (contract.chunk, len(embodiment.actions)))
-    return Sample(images, instruction, state, noise, number % contract.chunks_per_plan)
+    """From the observations of the last S steps, the newest last."""
+    noise = chunk_noise(seed, number, contract.noise_shape)
+    images, states = zip(*seen, strict=True)
+    alone = len(seen) == 1
+    return Sample(
+        images[0] if alone else np.stack(images),
+        instruction,
+        states[0] if alone else np.stack(states),
+        noise,
+        number % contract.chunks_per_plan,
+    )

@@ -20,7 +20,7 @@ class Tokenizer:
     """Reads `tokenizer.json`; `encode` gives int64 [T], padded with the `[PAD]` token."""
 
     def __init__(self, path: StrPath, length: int) -> None:
-        path = Path(path)
+        path = self.path = Path(path)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

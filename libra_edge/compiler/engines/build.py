@@ -21,7 +21,6 @@ from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine, Compilation, Product, Program
 from libra_edge.engines.session import Array, EnginePair, Session, TensorSpec
 from libra_edge.errors import InputError
-from libra_edge.limits import Limits
 from libra_edge.parity.gates import compare, require_pass, run_engines
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.executor import Engines
@@ -34,6 +33,7 @@ _ONLY: dict[Form, str] = {
     "unrolled": "Libra-Base has no denoising loop: intents become bin centres",
     "loop": "unrolled steps share their 4-bit weights, and engines turn such weights into floats",
 }
+_ONE_PASS = "the policy has no denoising loop"
 _PROGRAM = "the steps of a PyTorch program are unrolled"
 _LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
 
@@ -50,10 +50,10 @@ class Choice:
 class Built:
     """The engines of a release, and the exact figures behind the choice (milliseconds).
 
-    products: what every matrix product of both engines really runs in, planner's first.
+    planner: None where the policy has none; products: what every matrix product of both engines really runs in, planner's first.
     """
 
-    planner: BuiltEngine
+    planner: BuiltEngine | None
     refiner: BuiltEngine
     choice: Choice
     medians_ms: Mapping[str, float]
@@ -61,13 +61,20 @@ class Built:
     products: tuple[Product, ...] = ()
 
     @property
+    def by_name(self) -> dict[str, BuiltEngine]:
+        """Those that there are, in the order the data flows."""
+        planner = {} if self.planner is None else {"planner": self.planner}
+        return {**planner, "refiner": self.refiner}
+
+    @property
     def runs_here(self) -> bool:
         """Whether this machine has the provider that the engines in the release need."""
-        return engine(self.planner.kind).is_available(self.planner.provider)
+        return engine(self.refiner.kind).is_available(self.refiner.provider)
 
     def load(self) -> EnginePair:
-        """Both engines on this machine, as a robot would run them, on one thread."""
-        return EnginePair(load_built(self.planner), load_built(self.refiner))
+        """The engines on this machine, as a robot would run them, on one thread."""
+        loaded = {name: load_built(built) for name, built in self.by_name.items()}
+        return EnginePair(loaded.get("planner"), loaded["refiner"])
 
 
 def build_engines(job: Job, front: Front, reference: Engines) -> Built:
@@ -88,33 +95,38 @@ def build_engines(job: Job, front: Front, reference: Engines) -> Built:
     """
     plan, target, cache, samples = job.plan, job.target, job.cache, job.samples
     kind = engine(plan.settings.kind)
-    made = programs(front.split)
-    planner = _build(front.planner, made["planner"], plan, target, cache)
+    made = programs(front.parts)
+    planner = None
+    if front.planner is not None:
+        planner = _build(front.planner, made["planner"], plan, target, cache)
     wanted = integer_layers(front.precisions, kind.kernels)
     refiners = {
         form: _build(front.refiners[form], made["refiner"], plan, target, cache)
         for form in _forms(front, job.form, target, plan)
     }
-    graphs: dict[str, BuiltEngine] = dict([*refiners.items(), ("planner", planner)])
+    graphs: dict[str, BuiltEngine] = dict(refiners.items())
+    if planner is not None:
+        graphs["planner"] = planner
     products = {name: kind.products(built) for name, built in graphs.items()}
     for form in refiners:
         # On the robot another engine will run the graph; what this one does says nothing of it.
         if plan.on_device is None:
-            require_integers(wanted, [*products["planner"], *products[form]], kind.kernels)
+            both = [*products.get("planner", ()), *products[form]]
+            require_integers(wanted, both, kind.kernels)
     if not plan.measurable or kind.from_program:
         (form,) = refiners
         choice = _unmeasured(form, job.form, front, target, plan)
-        chosen = (*products["planner"], *products[form])
+        chosen = (*products.get("planner", ()), *products[form])
         return Built(planner, refiners[form], choice, {}, plan, chosen)
     sessions = {name: load_built(built) for name, built in graphs.items()}
-    _require_parity(sessions, reference, samples[:FORM_SAMPLES], front, job.limits)
+    _require_parity(sessions, reference, samples[:FORM_SAMPLES], job)
     inputs = {name: sha256(built.content) for name, built in graphs.items()}
     measured, _ = cache.get_or_make(
         "measure", inputs, lambda: {"medians_ms": _measure(sessions, samples[0])}
     )
     medians_ms = json.loads(measured["medians_ms"])
     choice = _choose(front, job.form, medians_ms)
-    chosen = (*products["planner"], *products[choice.form])
+    chosen = (*products.get("planner", ()), *products[choice.form])
     return Built(planner, refiners[choice.form], choice, medians_ms, plan, chosen)
 
 
@@ -247,7 +259,7 @@ def _choose(front: Front, pinned: Form | None, medians_ms: Mapping[str, float]) 
         return Choice(pinned, "asked for with --form")
     if len(front.refiners) == 1:
         (form,) = front.refiners
-        return Choice(form, _ONLY[form])
+        return Choice(form, _ONLY[form] if front.planner else _ONE_PASS)
     return choose_form(medians_ms)
 
 
@@ -255,27 +267,35 @@ def _require_parity(
     sessions: Mapping[str, Session],
     reference: Engines,
     samples: Sequence[Sample],
-    front: Front,
-    limits: Limits,
+    job: Job,
 ) -> None:
-    dims = front.split.config.embodiment.actions
+    dims = job.checkpoint.config.embodiment.actions
     expected = run_engines(reference, samples)
     for form in sessions.keys() - {"planner"}:
-        pair = EnginePair(sessions["planner"], sessions[form])
+        pair = EnginePair(sessions.get("planner"), sessions[form])
         found = run_engines(pair, samples, expected.intent)
         stage = f"{form} refiner vs PyTorch"
-        require_pass(compare(stage, expected, found, dims, limits))
+        require_pass(compare(stage, expected, found, dims, job.limits))
 
 
 def _measure(sessions: Mapping[str, Session], sample: Sample) -> bytes:
-    chunk = sample.noise.shape[0]
-    planner = sessions["planner"]
-    observed: dict[str, Array] = {"images": sample.images, "state": sample.state}
-    planned = planner.run({**observed, "instruction": sample.instruction})
-    feeds = {**observed, "intent": planned["intent"][:chunk], "noise": sample.noise}
-    calls: dict[str, Callable[[], object]] = {
-        name: partial(session.run, feeds) for name, session in sessions.items() if name != "planner"
+    everything: dict[str, Array] = {
+        "images": sample.images,
+        "state": sample.state,
+        "instruction": sample.instruction,
+        "noise": sample.noise,
     }
-    calls["planner"] = partial(planner.run, {**observed, "instruction": sample.instruction})
+    planner = sessions.get("planner")
+    if planner is not None:
+        planned = planner.run(_feeds(planner, everything))
+        everything["intent"] = planned["intent"][: sample.noise.shape[0]]
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(session.run, _feeds(session, everything))
+        for name, session in sessions.items()
+    }
     medians = {name: round(s * 1e3, 4) for name, s in interleaved_medians(calls).items()}
     return json.dumps(medians).encode()
+
+
+def _feeds(session: Session, everything: Mapping[str, Array]) -> dict[str, Array]:
+    return {spec.name: everything[spec.name] for spec in session.inputs}

@@ -20,7 +20,6 @@ from libra_edge.compiler.graphs.export import LARGEST_WEIGHTS_BYTES, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
 from libra_edge.compiler.graphs.fuse import Form, fuse
 from libra_edge.compiler.graphs.make_graphs import OnStage
-from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
 from libra_edge.compiler.request import Job
 from libra_edge.engines import engine
@@ -38,8 +37,10 @@ from libra_edge.parity.gates import (
 )
 from libra_edge.parity.golden import members_of
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.family import Parts
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.libra_vla.planner import Planner
+from libra_edge.policy.libra_vla.split import split
 
 # Each takes a minute in PyTorch and another in ONNX Runtime.
 SAMPLES = 2
@@ -110,7 +111,7 @@ def compile_large(job: Job, folder: Path, on_stage: OnStage) -> Large:
         ParityError: the graphs are not the policy.
         IncompatibleError: the compiler does not take a graph.
     """
-    checkpoint, plan, target = job.checkpoint, job.plan, job.target
+    checkpoint, plan, target = job.libra, job.plan, job.target
     policy = halve_in_place(checkpoint.policy)
     first = [replace(sample, part=0) for sample in job.samples]
     with torch.no_grad(), products_in_single(policy):
@@ -140,13 +141,14 @@ def compile_large(job: Job, folder: Path, on_stage: OnStage) -> Large:
 
 
 def _write_graphs(
-    parts: Split, policy: LibraVLA, form: Form, folder: Path, on_stage: OnStage
+    parts: Parts, policy: LibraVLA, form: Form, folder: Path, on_stage: OnStage
 ) -> dict[str, bytes]:
     """Graphs and their weights in files; each part of the policy is dropped once it is written."""
     assert parts.context is not None
     assert parts.step is not None
     assert parts.tables is not None
     on_stage("export", "planner")
+    assert parts.planner is not None
     graphs = {"planner": export_apart(parts.planner, folder / "planner.data")}
     _free(policy.planner)
     weights = folder / "refiner.data"

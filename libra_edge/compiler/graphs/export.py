@@ -14,9 +14,9 @@ import onnxsim
 import torch
 from onnx import numpy_helper
 
-from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.quantization import int4_blocks, unbatched_blocks
 from libra_edge.errors import InputError
+from libra_edge.policy.family import Graph
 
 OPSET = 20
 # The oldest IR with each opset; a newer one would only shut out older runtimes.

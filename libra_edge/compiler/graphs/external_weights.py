@@ -18,7 +18,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from libra_edge.compiler.graphs.export import finish, opset_for, restore_names, torch_program
-from libra_edge.compiler.graphs.split import Graph
+from libra_edge.policy.family import Graph
 
 # Smaller ones stay in the graph, where simplification and the engine's compiler see their values.
 SMALLEST_BYTES = 2**16

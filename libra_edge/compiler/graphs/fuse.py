@@ -19,7 +19,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from libra_edge.compiler.graphs.export import OPSET, finish, opset_of
-from libra_edge.compiler.graphs.split import Tables
+from libra_edge.policy.family import Tables
 
 Form = Literal["loop", "unrolled"]
 FORMS: tuple[Form, ...] = ("loop", "unrolled")
@@ -78,18 +78,16 @@ def fuse(
     if _in_integers(parts):
         parts = _without_idle_products(parts)
     shape = [dim.dim_value for dim in step.graph.input[0].type.tensor_type.shape.dim]
+    rows = shape[0] - tables.first_row if tables.rows is None else tables.rows
     noise, actions = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name in ("noise", "actions")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in (("noise", shape), ("actions", [rows, len(tables.scale)]))
     )
     steps = _loop(parts) if form == "loop" else _unrolled(parts)
     inside = {tensor.name for tensor in (_own_weights(parts) if form == "loop" else [])}
     around = [tensor for tensor in parts.weights if tensor.name not in inside]
-    finishing = [
-        helper.make_node("Mul", ["sampled", "action/scale"], ["scaled"], "action/multiply"),
-        helper.make_node("Add", ["scaled", "action/offset"], ["actions"], "action/add"),
-    ]
-    constants = {"action/scale": tables.scale, "action/offset": tables.offset, **steps.constants}
+    finishing, finished = _finishing(tables, shape, rows)
+    constants = {**finished, **steps.constants}
     if len(parts.carried) > 1:
         constants["nothing"] = np.zeros(shape, dtype=np.float32)
     graph = helper.make_graph(
@@ -100,6 +98,24 @@ def fuse(
         [*before.initializer, *around, *_tensors(constants)],
     )
     return finish(_model(graph, opset), "refiner", opset)
+
+
+def _finishing(
+    tables: Tables, shape: list[int], rows: int
+) -> tuple[list[NodeProto], dict[str, Array]]:
+    """`sampled` to `actions`: the chunk's rows and the action's columns, in physical units."""
+    nodes = [
+        helper.make_node("Mul", ["sampled", "action/scale"], ["scaled"], "action/multiply"),
+        helper.make_node("Add", ["scaled", "action/offset"], ["actions"], "action/add"),
+    ]
+    constants: dict[str, Array] = {"action/scale": tables.scale, "action/offset": tables.offset}
+    if [rows, len(tables.scale)] == shape:
+        return nodes, constants
+    bounds = {"starts": [tables.first_row, 0], "ends": [tables.first_row + rows, len(tables.scale)]}
+    constants |= {f"action/{name}": np.array(at, dtype=np.int64) for name, at in bounds.items()}
+    inputs = ["sampled", "action/starts", "action/ends"]
+    nodes[0].input[0] = "chunk"
+    return [helper.make_node("Slice", inputs, ["chunk"], "action/slice"), *nodes], constants
 
 
 def sort_step(step: GraphProto, tables: Tables, opset: int = OPSET) -> SortedStep:

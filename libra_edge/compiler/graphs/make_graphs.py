@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from libra_edge.compiler.cache import StageCache, sha256
 from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
-from libra_edge.compiler.graphs.split import Split, split
 from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.policy.family import Parts
+from libra_edge.policy.imported import AnyCheckpoint
 
 OnStage = Callable[[str, str], None]
 
@@ -20,29 +20,29 @@ OnStage = Callable[[str, str], None]
 class Front:
     """A policy as graphs.
 
-    exported: `planner`, and `context` and `step` or else `coarse`; refiners: the fused graph in
-    each form there is. Libra-Base has no loop to unroll: its one graph is called unrolled.
+    exported: `planner` or none, and `context` and `step` or else `coarse`; refiners: the fused
+    graph in each form there is. Libra-Base has no loop to unroll: its one graph is called unrolled.
     precisions: of the layers that could be quantised, empty where none was asked for.
     """
 
-    split: Split
+    parts: Parts
     exported: dict[str, bytes]
     refiners: dict[Form, bytes]
     precisions: Precisions = field(default_factory=dict)
 
     @property
-    def planner(self) -> bytes:
-        """The planner graph, which needs no fusing."""
-        return self.exported["planner"]
+    def planner(self) -> bytes | None:
+        """The planner graph, which needs no fusing; None where there is none."""
+        return self.exported.get("planner")
 
 
 def make_graphs(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     cache: StageCache,
     on_stage: OnStage,
     quantized: Quantized | None = None,
 ) -> Front:
-    """Split, export and fuse a checkpoint.
+    """Parts, export and fuse a checkpoint.
 
     Args:
         checkpoint: what to compile.
@@ -51,7 +51,7 @@ def make_graphs(
         quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
     """
     on_stage("split", "policy into graphs")
-    parts = split(quantized.policy if quantized else checkpoint.policy)
+    parts = (quantized.policy if quantized else checkpoint.policy).parts()
     inputs = {"checkpoint": checkpoint.sha256}
     if quantized:
         inputs["quantised"] = quantized.sha256
@@ -71,7 +71,7 @@ def make_graphs(
     return Front(parts, exported, refiners, quantized.precisions if quantized else {})
 
 
-def _fuse(parts: Split, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:
+def _fuse(parts: Parts, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:
     if parts.tables is None:
         return {"unrolled": exported["coarse"]}
     context, step = from_bytes(exported["context"]), from_bytes(exported["step"])

@@ -9,12 +9,12 @@ import torch
 
 from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
-from libra_edge.compiler.graphs.split import Graph, Split, Tables
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Array, EnginePair, Session
-from libra_edge.evaluation.torch_controller import TorchEngines
+from libra_edge.evaluation.torch_controller import AnyPolicy, TorchEngines, torch_engines
 from libra_edge.parity.gates import FUSED, POLICY
 from libra_edge.policy.executor import Engines
+from libra_edge.policy.family import Graph, Parts, Tables
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -34,6 +34,8 @@ class StagedEngines:
 
     def plan(self, images: Array, instruction: Array, state: Array) -> tuple[Array, Array]:
         """See `libra_edge.policy.executor.Engines.plan`."""
+        if "planner" not in self._parts:
+            return np.empty((0, 0), np.int32), np.empty((0, 0), np.float32)
         feeds = {"images": images, "instruction": instruction, "state": state}
         result = self._parts["planner"](feeds)
         return result["intent"], result["margin"]
@@ -47,9 +49,15 @@ class StagedEngines:
         instruction: Array | None = None,
     ) -> Array:
         """See `libra_edge.policy.executor.Engines.refine`."""
-        observed = {"images": images, "state": state, "intent": intent}
+        observed = {"images": images, "state": state}
+        if "planner" in self._parts:
+            observed["intent"] = intent
+        elif instruction is not None and instruction.size:
+            observed["instruction"] = instruction
         if self._tables is None:
-            return self._parts["coarse"]({**observed, "noise": noise})["actions"]
+            return self._parts["coarse"](observed | ({"noise": noise} if noise.size else {}))[
+                "actions"
+            ]
         context = self._parts["context"](observed)
         x, previous = noise, np.zeros_like(noise)
         rows = zip(self._tables.modulation, self._tables.coefficients, strict=True)
@@ -59,11 +67,13 @@ class StagedEngines:
                 feeds["previous"] = previous
             result = self._parts["step"](feeds)
             x, previous = result["x_next"], result.get("clean", previous)
-        return np.asarray(x * self._tables.scale + self._tables.offset)
+        end = None if self._tables.rows is None else self._tables.first_row + self._tables.rows
+        kept = x[self._tables.first_row : end, : len(self._tables.scale)]
+        return np.asarray(kept * self._tables.scale + self._tables.offset)
 
 
 def stages(
-    front: Front, form: Form, policy: LibraVLA, quantized: LibraVLA | None
+    front: Front, form: Form, policy: AnyPolicy, quantized: LibraVLA | None
 ) -> list[tuple[str, Engines]]:
     """Every stage by name, in the order the data flows: what each one is held against.
 
@@ -74,15 +84,15 @@ def stages(
         quantized: the same with quantised layers, where the recipe has them.
     """
     return [
-        (POLICY, TorchEngines(policy)),
+        (POLICY, torch_engines(policy)),
         *([("quantised", TorchEngines(quantized))] if quantized is not None else []),
-        ("split", split_engines(front.split)),
-        ("exported", exported_engines(front.exported, front.split.tables)),
+        ("split", split_engines(front.parts)),
+        ("exported", exported_engines(front.exported, front.parts.tables)),
         (FUSED, fused_engines(front.planner, front.refiners[form])),
     ]
 
 
-def split_engines(split: Split) -> StagedEngines:
+def split_engines(split: Parts) -> StagedEngines:
     """The split modules, run by PyTorch."""
     return StagedEngines({graph.name: _torch_run(graph) for graph in split.graphs}, split.tables)
 
@@ -92,9 +102,9 @@ def exported_engines(graphs: Mapping[str, bytes], tables: Tables | None) -> Stag
     return StagedEngines({name: as_written(model).run for name, model in graphs.items()}, tables)
 
 
-def fused_engines(planner: bytes, refiner: bytes) -> EnginePair:
-    """The two final graphs, run as written."""
-    return EnginePair(as_written(planner), as_written(refiner))
+def fused_engines(planner: bytes | None, refiner: bytes) -> EnginePair:
+    """The final graphs, run as written."""
+    return EnginePair(None if planner is None else as_written(planner), as_written(refiner))
 
 
 def as_written(model: bytes) -> Session:

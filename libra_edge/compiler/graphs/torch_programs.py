@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from libra_edge.compiler.graphs.split import Graph, Split, Tables
 from libra_edge.engines.base import Program
+from libra_edge.policy.family import Graph, Parts, Tables
 
 
 class UnrolledRefiner(nn.Module):
@@ -41,12 +41,15 @@ class UnrolledRefiner(nn.Module):
         return x * cast(Tensor, self.scale) + cast(Tensor, self.offset)
 
 
-def programs(split: Split) -> Mapping[str, Program]:
-    """What makes the program of `planner` and of `refiner`."""
-    return {"planner": partial(_export, split.planner), "refiner": partial(_refiner, split)}
+def programs(split: Parts) -> Mapping[str, Program]:
+    """What makes the program of `planner`, where there is one, and of `refiner`."""
+    refiner: dict[str, Program] = {"refiner": partial(_refiner, split)}
+    if split.planner is None:
+        return refiner
+    return {"planner": partial(_export, split.planner), **refiner}
 
 
-def _refiner(split: Split) -> ExportedProgram:
+def _refiner(split: Parts) -> ExportedProgram:
     if split.coarse is not None:
         return _export(split.coarse)
     assert split.context is not None

@@ -45,6 +45,7 @@ from libra_edge.engines.base import BuiltEngine, Product, runs_here
 from libra_edge.limits import overall
 from libra_edge.parity.gates import ENGINE, FUSED, RUNTIME, Check, not_measured
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.family import Contract
 from libra_edge.runtime.build import onnxruntime_library, onnxruntime_version
 
 
@@ -55,7 +56,9 @@ def release_facts(
     checkpoint, target, recipe = job.checkpoint, job.target, job.recipe
     quantized = candidate.quantized
     precisions = quantized.precisions if quantized else None
-    work = count(checkpoint.config, recipe, built.plan.qdq, precisions)
+    work = None
+    if isinstance(checkpoint.config, PolicyConfig):
+        work = count(checkpoint.config, recipe, built.plan.qdq, precisions)
     return ReleaseFacts(
         name=job.name,
         policy=policy_facts(checkpoint.config, checkpoint.sha256),
@@ -63,13 +66,18 @@ def release_facts(
         target=target.name,
         recipe=recipe.name,
         engines=Engines(
-            planner=PlannerEngine(
-                member=_member("planner", built.planner), **_engine(built.planner, work.planner)
+            planner=(
+                None
+                if built.planner is None
+                else PlannerEngine(
+                    member=_member("planner", built.planner),
+                    **_engine(built.planner, work.planner if work else None),
+                )
             ),
             refiner=RefinerEngine(
                 member=_member("refiner", built.refiner),
                 form=built.choice.form,
-                **_engine(built.refiner, work.refiner),
+                **_engine(built.refiner, work.refiner if work else None),
             ),
         ),
         runtime=RuntimeFacts(
@@ -92,7 +100,7 @@ def release_facts(
                 for check in checks
             ),
         ),
-        tools={**tool_versions(), **engine(built.planner.kind).tools()},
+        tools={**tool_versions(), **engine(built.refiner.kind).tools()},
         device=_device(target, built, work),
         provision=_provision(built),
         random_weights=checkpoint.random_weights,
@@ -106,6 +114,12 @@ def release_facts(
     )
 
 
+_OF_A_CONTRACT = (
+    *("bins", "chunk", "chunks_per_plan", "plan_steps", "denoise_steps", "prediction_type"),
+    *("scheduler", "instruction_length", "observation_steps"),
+)
+
+
 def unmeasured(target: Target, built: Built) -> list[Check]:
     """What could not be held against the policy on this machine; none of it counts as passed."""
     plan = built.plan
@@ -114,7 +128,7 @@ def unmeasured(target: Target, built: Built) -> list[Check]:
         native = [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
         return [not_measured(f"{plan.on_device.kind} engine vs {FUSED}", where), *native]
     if not built.runs_here:
-        gpu = f"this machine has no {built.planner.provider} for {plan.settings.kind} engines"
+        gpu = f"this machine has no {built.refiner.provider} for {plan.settings.kind} engines"
         return [not_measured(f"{ENGINE} vs {FUSED}", gpu), not_measured(RUNTIME, gpu)]
     return [] if runs_here(target.arch) else [not_measured(RUNTIME, _elsewhere(target))]
 
@@ -123,7 +137,7 @@ def _elsewhere(target: Target) -> str:
     return f"this machine does not run {target.arch}; verify the release on the robot"
 
 
-def _device(target: Target, built: Built, work: PolicyWork) -> DeviceNeeds | None:
+def _device(target: Target, built: Built, work: PolicyWork | None) -> DeviceNeeds | None:
     """None for a target without an accelerator: any machine of its architecture will do."""
     if target.compute_capability is None:
         return None
@@ -134,11 +148,16 @@ def _device(target: Target, built: Built, work: PolicyWork) -> DeviceNeeds | Non
     )
 
 
-def device_memory_bytes(built: Built, work: PolicyWork) -> int:
-    """Weights, activations and scratch of both engines: the compiler's figures, or counted."""
-    made = [one.compilation for one in (built.planner, built.refiner)]
+def device_memory_bytes(built: Built, work: PolicyWork | None) -> int:
+    """Weights, activations and scratch of the engines: the compiler's figures, or counted.
+
+    Where nothing is counted, the graphs with their weights stand for them.
+    """
+    made = [one.compilation for one in built.by_name.values()]
     told = [c.weight_bytes + c.workspace_bytes for c in made if c is not None]
-    return sum(told) if len(told) == len(made) else work.memory_bytes
+    if len(told) == len(made):
+        return sum(told)
+    return work.memory_bytes if work else sum(len(one.graph) for one in built.by_name.values())
 
 
 def _provision(built: Built) -> Provision | None:
@@ -165,8 +184,15 @@ def _layers(products: Sequence[Product]) -> tuple[Layer, ...]:
     )
 
 
-def policy_facts(config: PolicyConfig, checkpoint_sha256: str) -> PolicyFacts:
+def policy_facts(config: PolicyConfig | Contract, checkpoint_sha256: str) -> PolicyFacts:
     """Which policy a release holds, and its time structure."""
+    if isinstance(config, Contract):
+        return PolicyFacts(
+            type=config.family,
+            checkpoint_sha256=checkpoint_sha256,
+            predicted=config.rows if config.rows > config.chunk else None,
+            **{name: getattr(config, name) for name in _OF_A_CONTRACT},
+        )
     return PolicyFacts(
         type=config.type,
         checkpoint_sha256=checkpoint_sha256,
@@ -192,7 +218,7 @@ def _compiled(built: BuiltEngine) -> Compiled | None:
     return Compiled(**{name: facts[name] for name in Compiled.model_fields})
 
 
-def _engine(built: BuiltEngine, work: Work) -> dict[str, Any]:
+def _engine(built: BuiltEngine, work: Work | None) -> dict[str, Any]:
     return {
         "work": work,
         "compiled": _compiled(built),

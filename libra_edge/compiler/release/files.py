@@ -8,7 +8,6 @@ from pathlib import Path
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.request import Job
-from libra_edge.policy.checkpoint import TOKENIZER
 from libra_edge.runtime.build import HEADER
 from libra_edge.runtime.fetch import fetch_onnxruntime
 from libra_edge.runtime.libraries import library_cache, native_library
@@ -18,7 +17,8 @@ def release_members(
     job: Job, built: Built, golden: Mapping[str, bytes], on_stage: OnStage
 ) -> dict[str, Path | bytes]:
     """Every member of the release but its manifest."""
-    pair = {"planner": built.planner, "refiner": built.refiner}
+    pair = built.by_name
+    words = job.checkpoint.tokenizer
     compiled = {
         f"engines/{name}.engine.onnx": one.content
         for name, one in pair.items()
@@ -33,9 +33,8 @@ def release_members(
     return {
         **compiled,
         **apart,
-        "tokenizer.json": (job.checkpoint.path / TOKENIZER).read_bytes(),
-        "engines/planner.onnx": built.planner.graph,
-        "engines/refiner.onnx": built.refiner.graph,
+        **({"tokenizer.json": words.path.read_bytes()} if words else {}),
+        **{f"engines/{name}.onnx": one.graph for name, one in pair.items()},
         "lib/liblibra_edge.so": _native_library(job, on_stage),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),

@@ -20,10 +20,10 @@ from libra_edge.catalog import BITS, LayerPrecision, Target, TargetEngine
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import interleaved_medians, load_built
 from libra_edge.compiler.graphs.export import export, to_bytes
-from libra_edge.compiler.graphs.split import Graph
 from libra_edge.compiler.quantization.convert import quantized_layer
 from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.engines import engine
+from libra_edge.policy.family import Graph
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 # Shorter than what can be told apart.

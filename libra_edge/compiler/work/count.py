@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
-from libra_edge.compiler.graphs.split import ContextGraph, PlannerGraph, StepGraph
 from libra_edge.compiler.quantization.assign import Precisions, choose_precisions
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import outline
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.split import ContextGraph, PlannerGraph, StepGraph
 
 # A number as stored, with its share of a block's scale.
 _BITS: dict[Number, float] = {**BITS, "int4": 4.125, "nvfp4": 4.5}

@@ -1,4 +1,4 @@
-"""ACT at inference (arXiv 2304.13705): the latent is zero, the variational encoder is not needed."""
+"""ACT at inference (arXiv 2304.13705): the latent is zero, no variational encoder is needed."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers, and what normalises the last: the decoder always, the encoder where norms stand
-    before its layers.
-    """
+    """Layers, and a norm after the last: of the decoder, or where norms stand before layers."""
 
     def __init__(self, sizes: Sizes, count: int, *, decoder: bool) -> None:
         super().__init__()
@@ -133,7 +131,8 @@ class Network(nn.Module):
         places = [self.encoder_1d_feature_pos_embed.weight]
         for picture in pictures:
             features = self.backbone(picture)
-            places.append(places_in_a_map(*features.shape[-2:], self.decoder_pos_embed.weight))
+            height, width = features.shape[-2:]
+            places.append(places_in_a_map(height, width, self.decoder_pos_embed.weight))
             features = self.encoder_img_feat_input_proj(features)
             tokens.append(features[0].flatten(1).transpose(0, 1))
         memory, place = torch.cat(tokens), torch.cat(places)

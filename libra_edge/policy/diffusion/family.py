@@ -143,8 +143,8 @@ def _sampler(folder: Folder) -> tuple[Tensor, Any]:
             "sampler-unsupported",
             f"{folder.path}: noise_scheduler_type is {folder.config['noise_scheduler_type']!r}, "
             "which draws new noise in every denoising step.",
-            'Set noise_scheduler_type to "DDIM" and num_inference_steps to, say, 10 in config.json: '
-            "the weights stay as they are, and LeRobot reads it too. Evaluate it there first.",
+            'Set noise_scheduler_type to "DDIM" and num_inference_steps to, say, 10 in '
+            "config.json: the weights stay, and LeRobot reads it too. Evaluate it there first.",
         )
     train = folder.get("num_train_timesteps", int)
     steps = folder.config.get("num_inference_steps")

@@ -1,13 +1,14 @@
 """The denoiser: a one-dimensional UNet over the steps of the sample, conditioned by FiLM.
 
-What conditions a block is linear in time and observation after the Mish, so both halves are computed
-apart: that of the time steps at compile time, that of the observation once for all steps.
+What conditions a block is linear in time and observation after the Mish, so both halves are
+computed apart: that of the time steps at compile time, that of the observation once for all.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ class Sizes:
     time: int
     seen: int
     scales: bool
+
+
+def _three(level: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+    first, second, third = cast(nn.ModuleList, level)
+    return first, second, third
 
 
 class ConvBlock(nn.Module):
@@ -61,8 +67,9 @@ class FilmBlock(nn.Module):
     def condition(self, activated: Tensor, *, of_time: bool) -> Tensor:
         """The share of time [time], with the bias, or of the observation [seen]."""
         linear = self.cond_encoder[1]
-        weight, bias = linear.weight, linear.bias
+        weight = cast(Tensor, linear.weight)
         if of_time:
+            bias = cast(Tensor, linear.bias)
             return nn.functional.linear(activated, weight[:, : self.time], bias)
         return nn.functional.linear(activated, weight[:, self.time :])
 
@@ -74,8 +81,8 @@ class FilmBlock(nn.Module):
             out = scale * out + shift
         else:
             out = out + condition[:, None]
-        out = self.conv2(out) + self.residual_conv(x)
-        return out
+        result: Tensor = self.conv2(out) + self.residual_conv(x)
+        return result
 
 
 class Unet(nn.Module):
@@ -144,13 +151,13 @@ class Unet(nn.Module):
         parts = iter(condition.split([block.conditions for block in self.blocks]))
         x = x.transpose(0, 1)[None]
         skipped = []
-        for first, second, smaller in self.down_modules:
+        for first, second, smaller in map(_three, self.down_modules):
             x = second(first(x, next(parts)), next(parts))
             skipped.append(x)
             x = smaller(x)
         for block in self.mid_modules:
             x = block(x, next(parts))
-        for first, second, larger in self.up_modules:
+        for first, second, larger in map(_three, self.up_modules):
             x = torch.cat((x, skipped.pop()), 1)
             x = larger(second(first(x, next(parts)), next(parts)))
         out: Tensor = self.final_conv(x)[0].transpose(0, 1)

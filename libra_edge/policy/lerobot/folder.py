@@ -1,7 +1,7 @@
 """A `pretrained_model` folder: configuration, processing steps with their statistics, weights.
 
 Sources: LeRobot 0.6 writes `config.json`, `policy_preprocessor.json` and
-`policy_postprocessor.json`, whose steps name the files of their statistics, and `model.safetensors`.
+`policy_postprocessor.json`, whose steps name the files of their statistics, and the weights.
 Nothing here unpickles, and no step is passed over in silence.
 """
 
@@ -186,7 +186,7 @@ def _require_statistics(
         if numbers is None:
             raise InputError(
                 "lerobot-statistics-missing",
-                f"{path}: {feature} is normalised by {mode}, and its {name!r} is not in the folder.",
+                f"{path}: {feature} is normalised by {mode}, and its {name!r} is not there.",
                 "Compute the dataset's statistics anew and write the processors again with "
                 "LeRobot, from the same training.",
             )

@@ -60,4 +60,5 @@ def _numbers(step: Normalization, feature: str, kind: str, dims: int) -> tuple[F
     if step.mode(kind) == "MEAN_STD":
         return first, second
     width = second - first
-    return first, np.where(width == 0, np.float32(step.eps), width) / 2
+    half = np.where(width == 0, np.float32(step.eps), width) / 2
+    return first, half.astype(np.float32)

@@ -21,7 +21,8 @@ from libra_edge.compiler.engines import large_policy
 from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
-from libra_edge.compiler.graphs.split import Split, split
+from libra_edge.policy.family import Parts
+from libra_edge.policy.libra_vla.split import split
 from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
@@ -47,7 +48,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parts(checkpoint: Path) -> Split:
+def parts(checkpoint: Path) -> Parts:
     return split(load_checkpoint(checkpoint).policy)
 
 
@@ -57,7 +58,7 @@ def locations(model: ModelProto) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(parts: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """planner.onnx beside planner.data."""
     result = tmp_path_factory.mktemp("planner")
     model = export_apart(parts.planner, result / "planner.data", smallest_bytes=SMALL)
@@ -65,7 +66,7 @@ def folder(parts: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return result
 
 
-def test_weights_in_a_file_of_their_own_compute_the_same(parts: Split, folder: Path) -> None:
+def test_weights_in_a_file_of_their_own_compute_the_same(parts: Parts, folder: Path) -> None:
     graph, usual = parts.planner, export(parts.planner)
     model = ModelProto.FromString((folder / "planner.onnx").read_bytes())
     assert locations(model) == {"planner.data"}
@@ -94,7 +95,7 @@ def require_same_names(model: ModelProto, usual: ModelProto) -> None:
         assert found[name].dims == tensor.dims, name
 
 
-def test_the_same_policy_has_the_same_bytes(parts: Split, folder: Path, tmp_path: Path) -> None:
+def test_the_same_policy_has_the_same_bytes(parts: Parts, folder: Path, tmp_path: Path) -> None:
     model = export_apart(parts.planner, tmp_path / "planner.data", smallest_bytes=SMALL)
     assert to_bytes(model) == (folder / "planner.onnx").read_bytes()
     assert (tmp_path / "planner.data").read_bytes() == (folder / "planner.data").read_bytes()

@@ -18,7 +18,7 @@ from libra_edge.cli import app as program
 from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.engines.read_back import layer_names, running
 from libra_edge.compiler.graphs.export import export, from_bytes
-from libra_edge.compiler.graphs.split import Graph
+from libra_edge.policy.family import Graph
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.quantization.assign import quantizable_layers
 from libra_edge.compiler.release.decisions import simulation_decisions

@@ -14,7 +14,7 @@ from torch import nn
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.graphs.export import OPSET, export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, fuse, sort_step
-from libra_edge.compiler.graphs.split import Graph, Tables
+from libra_edge.policy.family import Graph, Tables
 from libra_edge.compiler.graphs.staged_engines import as_written, exported_engines, split_engines
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import EnginePair

@@ -1,4 +1,4 @@
-"""Split a policy into the modules that become graphs, without the batch axis.
+"""Parts a policy into the modules that become graphs, without the batch axis.
 
 Nothing is rewritten here: every module calls the policy's own methods, so that a change of the
 policy is a change of the graphs. `modulation` and the sampler become tables at this point.
@@ -6,63 +6,12 @@ policy is a change of the graphs. `modulation` and the sampler become tables at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.family import Graph, Parts, Tables
 from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
 from libra_edge.policy.libra_vla.refiner import Context, Refiner
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One module to export: example arguments, and the names of its inputs and outputs."""
-
-    name: str
-    module: nn.Module
-    arguments: tuple[Tensor, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What the denoising loop knows before any observation.
-
-    modulation: adaLN modulation of each step, float32 [K, (6 * layers + 2) * width];
-    coefficients: of the sampler, float32 [K, 5]; remembers: whether the fifth is ever used;
-    scale, offset: normalised → physical actions, float32 [D].
-    """
-
-    modulation: Floats
-    coefficients: Floats
-    remembers: bool
-    scale: Floats
-    offset: Floats
-
-
-@dataclass(frozen=True)
-class Split:
-    """A policy in parts. Libra-Base (no refiner) has `coarse` in place of the loop's parts."""
-
-    config: PolicyConfig
-    planner: Graph
-    context: Graph | None = None
-    step: Graph | None = None
-    tables: Tables | None = None
-    coarse: Graph | None = None
-
-    @property
-    def graphs(self) -> tuple[Graph, ...]:
-        """The graphs there are, in the order the data flows."""
-        parts = (self.planner, self.context, self.step, self.coarse)
-        return tuple(part for part in parts if part is not None)
 
 
 class PlannerGraph(nn.Module):
@@ -133,8 +82,8 @@ class CoarseGraph(nn.Module):
 
 
 @torch.no_grad()
-def split(policy: LibraVLA) -> Split:
-    """Split a policy (eval mode, float32) into the modules that become graphs."""
+def split(policy: LibraVLA) -> Parts:
+    """Parts a policy (eval mode, float32) into the modules that become graphs."""
     config, robot = policy.config, policy.config.embodiment
     images = torch.zeros(
         config.num_cameras, robot.image_height, robot.image_width, 3, dtype=torch.uint8
@@ -154,7 +103,7 @@ def split(policy: LibraVLA) -> Split:
         observed = ("images", "state", "intent", "noise")
         arguments = (images, state, intent, noise)
         coarse = Graph("coarse", CoarseGraph(policy).eval(), arguments, observed, ("actions",))
-        return Split(config, planner, coarse=coarse)
+        return Parts(planner, coarse=coarse)
     module = ContextGraph(policy, policy.refiner).eval()
     names = context_names(len(policy.refiner.blocks))
     context = Graph(
@@ -162,7 +111,7 @@ def split(policy: LibraVLA) -> Split:
     )
     tables = make_tables(policy, policy.refiner)
     step = _step(policy, policy.refiner, tables, noise, module(images, state, intent))
-    return Split(config, planner, context, step, tables)
+    return Parts(planner, context, step, tables)
 
 
 def context_names(layers: int) -> tuple[str, ...]:
