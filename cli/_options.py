@@ -25,6 +25,30 @@ GatesFile = Annotated[
 AllowLoose = Annotated[
     bool, typer.Option("--allow-loose", help="Take looser gates too; recorded and shown in red.")
 ]
+Robot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Description of the robot, for a LeRobot policy: limits, kinds, units, rate.",
+        show_default="--data's",
+    ),
+]
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="tokenizer.json, where a LeRobot policy only names it.",
+        show_default="none",
+    ),
+]
+VlmConfig = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Configuration of the vision-language model, likewise.",
+        show_default="none",
+    ),
+]
 
 
 def given_words(context: typer.Context, but: Collection[str]) -> list[str]:

@@ -12,7 +12,16 @@ from libra_edge.errors import InputError
 
 from ._dataset import Strict, doubts_shown
 from ._matrix import OF_THE_MATRIX, compile_matrix
-from ._options import AllowLoose, Force, GatesFile, Json, given_words
+from ._options import (
+    AllowLoose,
+    Force,
+    GatesFile,
+    Json,
+    Robot,
+    TokenizerFile,
+    VlmConfig,
+    given_words,
+)
 from ._parity import gate_changes, parity_table
 from ._progress import progress
 from ._render import Output
@@ -99,30 +108,9 @@ def compile_(
         bool,
         typer.Option("--random-weights", help="Draw the weights: a release to measure, no policy."),
     ] = False,
-    robot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Description of the robot, for a LeRobot policy: limits, kinds, units, rate.",
-            show_default="--data's",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="tokenizer.json, where the policy's folder only names it.",
-            show_default="the folder's",
-        ),
-    ] = None,
-    vlm_config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Configuration of the vision-language model, likewise.",
-            show_default="the folder's",
-        ),
-    ] = None,
+    robot: Robot = None,
+    tokenizer: TokenizerFile = None,
+    vlm_config: VlmConfig = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Releases at a time.", show_default="the processors")
     ] = None,

@@ -29,7 +29,7 @@ from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
 
 from ._dataset import Strict, doubts_shown
-from ._options import AllowLoose, GatesFile, Json
+from ._options import AllowLoose, GatesFile, Json, Robot, TokenizerFile, VlmConfig
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
 
@@ -53,6 +53,9 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(help="What it was compiled from.", show_default="not measured")
     ] = None,
+    robot: Robot = None,
+    tokenizer: TokenizerFile = None,
+    vlm_config: VlmConfig = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -194,6 +197,9 @@ def verify(
         expect_checkpoint=expect_checkpoint,
         max_latency_ms=max_latency_ms,
         time_limit_s=time_limit,
+        robot=robot,
+        tokenizer=tokenizer,
+        vlm_config=vlm_config,
     )
     with doubts_shown(strict=strict) as doubts:
         result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from libra_edge.binding import abi
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.time_structure import contract_of
 from libra_edge.errors import InputError
 from libra_edge.policy.executor import State
 
@@ -162,7 +163,6 @@ def shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     policy, robot = manifest.policy, manifest.embodiment
     dims, steps = len(robot.actions), policy.observation_steps
     back = (steps,) if steps > 1 else ()
-    noise = [spec.shape for spec in manifest.engines.refiner.inputs if spec.name == "noise"]
     return {
         "images": robot.image_shape,
         "state": (len(robot.state),),
@@ -171,7 +171,7 @@ def shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
         "instruction": (policy.instruction_length,),
         "plan": (policy.plan_steps if policy.plans else 0, dims),
         "intent": (policy.chunk if policy.plans else 0, dims),
-        "noise": noise[0] if noise else (0,),
+        "noise": contract_of(manifest).noise_shape,
         "actions": (policy.rows, dims),
     }
 

@@ -12,22 +12,21 @@ from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
 from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
+from libra_edge.compiler.import_folder import import_folder, require_none
 from libra_edge.compiler.quantization.assign import (
     quantizable_layers,
     require_calibration_runs_here,
 )
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
-from libra_edge.data.lerobot.robot import read_robot
-from libra_edge.data.lerobot_writer import EXTRA_PATH
 from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
 from libra_edge.policy.config import read_config
-from libra_edge.policy.family import Family, ReadOptions
-from libra_edge.policy.imported import AnyCheckpoint, Imported, family_of, read_imported
+from libra_edge.policy.family import Family
+from libra_edge.policy.imported import AnyCheckpoint, family_of
 from libra_edge.user_cache import require_writable
 
 GATE_SAMPLES = 32
@@ -94,16 +93,11 @@ def _read(
     family: Family | None, request: Request, recipe: Recipe, plan: EnginePlan
 ) -> tuple[AnyCheckpoint, bool]:
     """The checkpoint, and whether it is so large that its weights lie in files of their own."""
+    options = {n: getattr(request, n) for n in ("robot", "tokenizer", "vlm_config")}
     if family is not None:
-        return _read_imported(family, request), False
-    for option in ("robot", "tokenizer", "vlm_config"):
-        if getattr(request, option) is not None:
-            raise InputError(
-                "usage",
-                f"--{option.replace('_', '-')} is for policies that do not hold it; "
-                f"{request.checkpoint} is a Libra-VLA checkpoint.",
-                "Leave it out.",
-            )
+        found = import_folder(family, request.checkpoint, data=request.data, **options)
+        return found, False
+    require_none(request.checkpoint, options)
     config = read_config(request.checkpoint / CONFIG)
     recipe.require_layers(quantizable_layers(outline(config)))
     large = is_large(config)
@@ -127,16 +121,6 @@ def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:
             f"--random-weights draws Libra-VLA's weights, not those of {family.name!r}.",
             "Leave it out.",
         )
-
-
-def _read_imported(family: Family, request: Request) -> Imported:
-    robot = request.robot
-    if robot is None and request.data is not None:
-        beside = request.data / EXTRA_PATH
-        robot = beside if beside.is_file() else None
-    described = None if robot is None else read_robot(robot).embodiment
-    options = ReadOptions(described, request.tokenizer, request.vlm_config)
-    return read_imported(family, request.checkpoint, options)
 
 
 def _gates(request: Request, recipe: Recipe) -> Gates:

@@ -7,7 +7,7 @@ set; loading costs a fraction of a second.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,13 +81,18 @@ class OnnxRuntimeEngine(Engine):
             options.optimized_model_filepath = str(path)
             ort.InferenceSession(built.content, options, providers=["CPUExecutionProvider"])
             found = _products(onnx.load(path).graph, {}, 1)
-        names = _convolutions(onnx.ModelProto.FromString(built.content).graph)
+        reordered = [p.weight for p in found if p.weight.endswith(_REORDERED)]
+        names = _convolutions(onnx.ModelProto.FromString(built.content).graph, reordered)
         return [
             replace(product, weight=names.get(product.weight, product.weight)) for product in found
         ]
 
 
 ENGINE = OnnxRuntimeEngine()
+
+
+# What becomes part of the convolution before it.
+_MERGED = ("Add", "Sum", "Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSigmoid")
 
 
 def _has_four_bits(model: bytes) -> bool:
@@ -125,10 +130,28 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
     return found
 
 
-def _convolutions(graph: onnx.GraphProto) -> dict[str, str]:
-    """What ONNX Runtime calls a convolution whose weights it has reordered → the weights' name."""
-    nodes = [node for node in graph.node if node.op_type == "Conv"]
-    return {f"{node.output[0]}{_REORDERED}": node.input[1] for node in nodes}
+def _convolutions(graph: onnx.GraphProto, reordered: Sequence[str]) -> dict[str, str]:
+    """What ONNX Runtime calls a convolution whose weights it has reordered → the weights' name.
+
+    It is called after the last operator that became part of it: a sum, an activation. Of two
+    convolutions whose sum that is, the one that is not there under its own name was merged.
+    """
+    nodes = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    wanted = [name.removesuffix(_REORDERED) for name in reordered]
+    found = {name: nodes[name].input[1] for name in wanted if name in nodes}
+    left = [name for name in nodes if name not in found]
+    for name in left:
+        after = name
+        while len(readers.get(after, ())) == 1 and readers[after][0].op_type in _MERGED:
+            after = readers[after][0].output[0]
+            if after in wanted and after not in found:
+                found[after] = nodes[name].input[1]
+                break
+    return {f"{name}{_REORDERED}": weight for name, weight in found.items()}
 
 
 def _precision(node: onnx.NodeProto) -> str:

@@ -20,9 +20,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from libra_edge.atomic import new_directory
 from libra_edge.bundle.verify import open_release
+from libra_edge.compiler.import_folder import read_any
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import Sample, choose_samples
-from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.verification.claims.recipe import read_shown
 from libra_edge.verification.recompile import graphs_again
 from libra_edge.verification.request import Request
@@ -83,22 +83,30 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
             "Without the checkpoint there is nothing to hold the graphs against.",
             "Add --checkpoint CHECKPOINT.",
         )
-    release, loaded = open_release(request.release), load_checkpoint(request.checkpoint)
+    release = open_release(request.release)
+    loaded = read_any(
+        request.checkpoint,
+        robot=request.robot,
+        data=request.data,
+        tokenizer=request.tokenizer,
+        vlm_config=request.vlm_config,
+    )
     config, manifest = loaded.config, release.manifest
     recipe = read_shown(release).best(manifest.recipe)
     _, front = graphs_again(manifest, recipe, loaded, request, lambda stage: None)
     samples = choose_samples(
         config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, request.seed, request.data
     )
-    planner = _session(front.planner)
-    plans = [planner.run(["intent"], planner_feeds(sample))[0] for sample in samples]
-    feeds: dict[str, tuple[bytes, list[dict[str, Array]]]] = {
-        "planner": (front.planner, [planner_feeds(sample) for sample in samples]),
-        "refiner": (
-            front.refiners[manifest.engines.refiner.form],
-            [refiner_feeds(sample, plan) for sample, plan in zip(samples, plans, strict=True)],
-        ),
-    }
+    refiner = front.refiners[manifest.engines.refiner.form]
+    feeds: dict[str, tuple[bytes, list[dict[str, Array]]]] = {}
+    if front.planner is None:
+        feeds["refiner"] = (refiner, [whole_feeds(refiner, sample) for sample in samples])
+    else:
+        planner = _session(front.planner)
+        plans = [planner.run(["intent"], planner_feeds(sample))[0] for sample in samples]
+        feeds["planner"] = (front.planner, [planner_feeds(sample) for sample in samples])
+        pairs = zip(samples, plans, strict=True)
+        feeds["refiner"] = (refiner, [refiner_feeds(sample, plan) for sample, plan in pairs])
     found = [
         bisect(
             name, reference, release.member(f"engines/{name}.onnx").read_bytes(), inputs, out / name
@@ -132,6 +140,17 @@ def refiner_feeds(sample: Sample, intent: Array) -> dict[str, Array]:
         "intent": part,
         "noise": sample.noise,
     }
+
+
+def whole_feeds(graph: bytes, sample: Sample) -> dict[str, Array]:
+    """A sample's inputs of the one graph of a policy without a planner."""
+    known: dict[str, Array] = {
+        "images": sample.images,
+        "instruction": sample.instruction,
+        "state": sample.state,
+        "noise": sample.noise,
+    }
+    return {value.name: known[value.name] for value in onnx.load_from_string(graph).graph.input}
 
 
 def bisect(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from libra_edge.parity.gates import (
     ENGINE,
@@ -26,9 +25,6 @@ from libra_edge.verification.result import Behind
 from libra_edge.verification.stepping import STAGE as STEPS
 from libra_edge.verification.stepping import compare_steps
 from libra_edge.verification.subject import Subject
-
-if TYPE_CHECKING:
-    from libra_edge.policy.checkpoint import Checkpoint
 
 GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 Chain = list[tuple[str, Engines]]
@@ -62,8 +58,8 @@ def examine_stages(subject: Subject) -> list[Check]:
         return checks
     found = _compared(subject, chain, of_policy=bool(trained.stages))
     finite = all(check.verdict == "pass" for check in found if check.metric == "finite")
-    if subject.truth is not None and finite and not subject.request.quick:
-        _more_detail(subject, subject.truth, chain)
+    if finite and not subject.request.quick:
+        _more_detail(subject, chain)
     return checks + found
 
 
@@ -96,8 +92,9 @@ def _compared(subject: Subject, chain: Chain, *, of_policy: bool) -> list[Check]
     # Each refiner after its own planner.
     candidate = run_engines(chain[-1][1], samples)
     bins, seed = subject.bins, subject.request.seed
+    planned = planner_detail(reference, candidate, bins, dims, seed) if bins else None
     subject.behind = Behind(
-        planner=planner_detail(reference, candidate, bins, dims, seed),
+        planner=planned,
         refiner=refiner_detail(reference, candidate, samples, dims, seed),
     )
     largest = largest_error(stage, reference, candidate, dims, limits)
@@ -113,9 +110,16 @@ def examine_steps(subject: Subject) -> list[Check]:
     return compare_steps(subject.truth.config, engines, runtime, subject.samples)
 
 
-def _more_detail(subject: Subject, checkpoint: Checkpoint, chain: Chain) -> None:
+def _more_detail(subject: Subject, chain: Chain) -> None:
     """What is no gate: the error by denoising step, and how smooth recorded episodes are driven."""
+    checkpoint = subject.truth
+    if checkpoint is None or not subject.contract.plans:
+        return
+    from libra_edge.policy.checkpoint import Checkpoint
     from libra_edge.verification.details.denoising import denoising_detail
+
+    if not isinstance(checkpoint, Checkpoint):
+        return
 
     subject.on_stage("denoising steps")
     graph = subject.release.member("engines/refiner.onnx").read_bytes()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from libra_edge.compiler.quantization.calibration_data import CalibrationData
     from libra_edge.compiler.quantization.quantize import Quantized
     from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.policy.imported import AnyCheckpoint
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
 TOKENIZER = "tokenizer.json"
@@ -44,35 +45,44 @@ class Trained:
     """
 
     checks: tuple[Check, ...]
-    checkpoint: Checkpoint | None = None
+    checkpoint: AnyCheckpoint | None = None
     stages: tuple[tuple[str, Engines], ...] = ()
     front: Front | None = None
     left_out: tuple[str, ...] = ()
 
 
-def read_checkpoint(release: Release, path: Path | None) -> Trained:
+def read_checkpoint(release: Release, request: Request) -> Trained:
     """Hold what the release says of itself against the checkpoint; no stages yet.
 
     Args:
         release: what is verified.
-        path: the checkpoint; None leaves everything not measured.
+        request: names the checkpoint; without one everything is left not measured.
     """
+    path = request.checkpoint
     if path is None:
         return Trained((not_measured(AGAINST_CHECKPOINT, "no checkpoint was given"),))
     with needs_extra("compile", "Comparing with a checkpoint"):
         import torch
 
-        from libra_edge.policy.checkpoint import load_checkpoint
+        from libra_edge.compiler.import_folder import read_any
     torch.set_num_threads(1)
-    loaded, manifest = load_checkpoint(path), release.manifest
+    loaded = read_any(
+        path,
+        robot=request.robot,
+        data=request.data,
+        tokenizer=request.tokenizer,
+        vlm_config=request.vlm_config,
+    )
+    manifest = release.manifest
     same = loaded.sha256 == manifest.policy.checkpoint_sha256
     other = f"{path} is not what this release was compiled from"
     checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
     if not same:
         gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
         return Trained((*checks, gap))
-    words = release.member(TOKENIZER).read_bytes() == (loaded.path / TOKENIZER).read_bytes()
-    checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
+    if loaded.tokenizer is not None and TOKENIZER in manifest.members:
+        words = release.member(TOKENIZER).read_bytes() == loaded.tokenizer.path.read_bytes()
+        checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
     return Trained(tuple(checks), loaded)
 
 
@@ -96,9 +106,9 @@ def with_stages(
     if loaded is None:
         return trained
     from libra_edge.compiler.graphs.staged_engines import stages
-    from libra_edge.evaluation.torch_controller import TorchEngines
+    from libra_edge.evaluation.torch_controller import torch_engines
 
-    policy = replace(trained, stages=((POLICY, TorchEngines(loaded.policy)),))
+    policy = replace(trained, stages=((POLICY, torch_engines(loaded.policy)),))
     if request.quick:
         return replace(policy, left_out=(STAGES_BETWEEN,))
     if recipe.quantizes:
@@ -118,7 +128,7 @@ def with_stages(
 def graphs_again(
     manifest: Manifest,
     recipe: Recipe,
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     request: Request,
     on_stage: Callable[[str], None],
 ) -> tuple[Quantized | None, Front]:
@@ -142,14 +152,17 @@ def graphs_again(
 def _quantized_again(
     manifest: Manifest,
     recipe: Recipe,
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     calibrate: Path | None,
     cache: StageCache,
 ) -> Quantized | None:
     from libra_edge.compiler.quantization.assign import choose_precisions
     from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
+    from libra_edge.policy.checkpoint import Checkpoint
 
+    if not isinstance(checkpoint, Checkpoint):
+        return None
     form = engine((manifest.provision or manifest.engines.refiner).kind).qdq
     if not recipe.quantizes:
         return as_the_recipe_says(checkpoint, recipe, None, form, cache)

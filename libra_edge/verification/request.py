@@ -34,6 +34,7 @@ class Request:
         expect_recipe, expect_target: what it has to be, by name; None takes any.
         expect_checkpoint: the sha256 of what it has to be compiled from, or its first 8 digits.
         max_latency_ms: longest median of a chunk, the planner's share included.
+        robot, tokenizer, vlm_config: what a checkpoint of another family may not hold itself.
         time_limit_s: of each answer of the release's code; then its process is ended.
     """
 
@@ -54,6 +55,9 @@ class Request:
     expect_checkpoint: str | None = None
     max_latency_ms: float | None = None
     time_limit_s: float = TIME_LIMIT_S
+    robot: Path | None = None
+    tokenizer: Path | None = None
+    vlm_config: Path | None = None
 
     def __post_init__(self) -> None:
         to_paths(self)

@@ -14,8 +14,8 @@ import numpy as np
 from libra_edge.parity.gates import Check
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample
-from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.executor import Engines, Executor, Floats, Images, Instruction, State
+from libra_edge.policy.time_structure import TimeStructure
 
 STAGE = "C ABI steps vs reference executor"
 # The same engine runs on both sides: what is left is rounding.
@@ -64,7 +64,7 @@ class Stepper(Protocol):
 
 
 def compare_steps(
-    config: PolicyConfig, engines: Engines, runtime: Stepper, samples: Sequence[Sample]
+    config: TimeStructure, engines: Engines, runtime: Stepper, samples: Sequence[Sample]
 ) -> list[Check]:
     """Step both through episodes of a few plans on the samples' observations, sync mode.
 
@@ -80,11 +80,15 @@ def compare_steps(
         words = samples[episode % len(samples)].instruction
         executor.reset(seed, words)
         runtime.restart(seed)
-        runtime.set_instruction(words)
+        if config.instruction_length:
+            runtime.set_instruction(words)
         for i in range(PLANS_PER_EPISODE * config.plan_steps):
             sample = samples[(episode + i) % len(samples)]
-            action, info = executor.step(sample.images, sample.state)
-            runtime.observe(sample.images, sample.state)
+            images, state = sample.images, sample.state
+            if config.observation_steps > 1:
+                images, state = images[-1], state[-1]
+            action, info = executor.step(images, state)
+            runtime.observe(images, state)
             ran_action, ran = runtime.step()
             wanted.append(action)
             found.append(ran_action)

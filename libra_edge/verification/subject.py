@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.time_structure import contract_of
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import Recipe, load_recipe
 from libra_edge.errors import CrashedError, IntegrityError, LibraError
 from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
 from libra_edge.policy.config import ActionDim, Embodiment
+from libra_edge.policy.time_structure import TimeStructure
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.verification.details.smoothness import Recording, read_recordings
 from libra_edge.verification.isolation.child import crashed
@@ -31,7 +33,7 @@ from libra_edge.verification.request import Request
 from libra_edge.verification.result import Behind
 
 if TYPE_CHECKING:
-    from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.policy.imported import AnyCheckpoint
     from libra_edge.verification.claims.recipe import Shown
 
 OnStage = Callable[[str], None]
@@ -74,7 +76,7 @@ class Subject:
         return self.release.manifest
 
     @property
-    def truth(self) -> Checkpoint | None:
+    def truth(self) -> AnyCheckpoint | None:
         """The checkpoint, if it is the release's."""
         return self.trained.checkpoint
 
@@ -101,11 +103,18 @@ class Subject:
         return self.truth.config.bins if self.truth else self.manifest.policy.bins
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The policy's words."""
+    def contract(self) -> TimeStructure:
+        """Sizes and time structure, by the checkpoint's word where it is there."""
+        return self.truth.config if self.truth else contract_of(self.manifest)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The policy's words, where it has any."""
         if self.truth is not None:
             return self.truth.tokenizer
         length = self.manifest.policy.instruction_length
+        if not length:
+            return None
         return Tokenizer(self.release.member(TOKENIZER), length)
 
     @property
@@ -157,7 +166,7 @@ class Subject:
     def choose(self) -> None:
         """Choose observations; data that cannot be used is refused before anything is compiled."""
         request, tokenizer = self.request, self.tokenizer
-        policy = self.truth.config if self.truth else self.manifest.policy
+        policy = self.contract
         count, seed, data = request.count, request.seed, request.data
         found = choose_samples(self.body, policy, tokenizer, count, seed, data)
         if data is not None:
@@ -167,7 +176,7 @@ class Subject:
                 self.made_up = made_up
             else:
                 found += made_up
-            if self.truth is not None and not request.quick:
+            if self.truth is not None and tokenizer is not None and not request.quick:
                 self.recordings = read_recordings(data, self.body, tokenizer, seed)
         self.samples = found
 

@@ -75,7 +75,7 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
     release = open_release(request.release)
     shown, default, judged_by = read_shown_here(release)
     gates = read_gates(request.gates, default, allow_loose=request.allow_loose)
-    trained = Trained(()) if request.golden_only else read_checkpoint(release, request.checkpoint)
+    trained = Trained(()) if request.golden_only else read_checkpoint(release, request)
     subject = Subject(request, release, shown, gates.limits, trained, on_stage)
     try:
         if not request.golden_only:

@@ -50,7 +50,8 @@ class Choice:
 class Built:
     """The engines of a release, and the exact figures behind the choice (milliseconds).
 
-    planner: None where the policy has none; products: what every matrix product of both engines really runs in, planner's first.
+    planner: None where the policy has none; products: what every matrix product really runs in,
+    the planner's first.
     """
 
     planner: BuiltEngine | None

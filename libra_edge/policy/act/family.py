@@ -15,7 +15,7 @@ from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
 from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
 from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
 from libra_edge.policy.lerobot.pictures import Pictures
-from libra_edge.policy.lerobot.resnet import FrozenNorm, resnet_like
+from libra_edge.policy.lerobot.resnet import FrozenNorm, fold, resnet_like
 from libra_edge.policy.lerobot.robot import fitted
 
 # What training alone needs.
@@ -42,6 +42,7 @@ class ActFamily:
         )
         network = Network(sizes, backbone)
         fill(read, network, _split_attention(tensors), _TRAINING)
+        fold(backbone)
         steps, contract = (
             read.steps,
             Contract(robot, self.name, executed, sizes.chunk),

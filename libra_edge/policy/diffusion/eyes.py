@@ -54,17 +54,16 @@ def _weights(before: int, after: int) -> Tensor:
 class Keypoints(nn.Module):
     """Feature maps [B, C, h, w] to the mean places of K softmaxes, [B, 2 K]."""
 
-    pos_grid: Tensor
-
     def __init__(self, channels: int, points: int, places: int) -> None:
         super().__init__()
         self.nets = nn.Conv2d(channels, points, 1)
-        self.register_buffer("pos_grid", torch.zeros(places, 2))
+        self.places = nn.Linear(places, 2, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         attention = self.nets(features).flatten(2).softmax(-1)
-        return (attention @ self.pos_grid).flatten(1)
+        out: Tensor = self.places(attention)
+        return out.flatten(1)
 
 
 class Eyes(nn.Module):

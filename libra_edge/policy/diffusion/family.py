@@ -19,7 +19,7 @@ from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
 from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
 from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
 from libra_edge.policy.lerobot.pictures import Pictures
-from libra_edge.policy.lerobot.resnet import group_norm, resnet_like
+from libra_edge.policy.lerobot.resnet import fold, group_norm, resnet_like
 from libra_edge.policy.lerobot.robot import fitted
 
 # Of torchvision's ResNet in a sequence, as LeRobot has it.
@@ -56,7 +56,7 @@ class DiffusionFamily:
             len(read.cameras) if len(eyes) == 1 else 1
         )
         unet = Unet(_sizes(read, back * (read.state_dim + features)))
-        fill(read, unet, under(tensors, "unet."))
+        fill(read, unet, _split_conditions(under(tensors, "unet."), unet.time))
         step = read.steps.normalization
         context = Context(
             Pictures(read, back),
@@ -177,9 +177,26 @@ def _eyes(folder: Folder, tensors: Tensors) -> list[Eyes]:
         if not {"pool.nets.weight", "pool.pos_grid"} <= own.keys():
             raise folder.wrong(f"its weights have no keypoints under {prefix}")
         points, places = len(own["pool.nets.weight"]), len(own["pool.pos_grid"])
+        own["pool.places.weight"] = own.pop("pool.pos_grid").transpose(0, 1).contiguous()
         eyes = Eyes(backbone, points, places)
         fill(folder, eyes, own)
+        fold(backbone)
         found.append(eyes)
+    return found
+
+
+def _split_conditions(tensors: Tensors, time: int) -> Tensors:
+    """What conditions a block, one product in LeRobot, as its shares of time and observation."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        block, _, last = name.rpartition(".cond_encoder.1.")
+        if not block:
+            found[name] = tensor
+        elif last == "bias":
+            found[f"{block}.of_time.bias"] = tensor
+        else:
+            found[f"{block}.of_time.weight"] = tensor[:, :time].clone()
+            found[f"{block}.of_seen.weight"] = tensor[:, time:].clone()
     return found
 
 

@@ -54,24 +54,14 @@ class FilmBlock(nn.Module):
 
     def __init__(self, inside: int, outside: int, sizes: Sizes) -> None:
         super().__init__()
-        self.outside, self.scales, self.time = outside, sizes.scales, sizes.time
+        self.outside, self.scales = outside, sizes.scales
         self.conditions = outside * (2 if sizes.scales else 1)
         self.conv1 = ConvBlock(inside, outside, sizes.kernel, sizes.groups)
-        self.cond_encoder = nn.Sequential(
-            nn.Mish(), nn.Linear(sizes.time + sizes.seen, self.conditions)
-        )
+        self.of_time = nn.Linear(sizes.time, self.conditions)
+        self.of_seen = nn.Linear(sizes.seen, self.conditions, bias=False)
         self.conv2 = ConvBlock(outside, outside, sizes.kernel, sizes.groups)
         same = inside == outside
         self.residual_conv = nn.Identity() if same else nn.Conv1d(inside, outside, 1)
-
-    def condition(self, activated: Tensor, *, of_time: bool) -> Tensor:
-        """The share of time [time], with the bias, or of the observation [seen]."""
-        linear = self.cond_encoder[1]
-        weight = cast(Tensor, linear.weight)
-        if of_time:
-            bias = cast(Tensor, linear.bias)
-            return nn.functional.linear(activated, weight[:, : self.time], bias)
-        return nn.functional.linear(activated, weight[:, self.time :])
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """X [1, C, horizon], condition [conditions]."""
@@ -139,12 +129,12 @@ class Unet(nn.Module):
         angles = times[:, None] * frequencies
         encoded = self.diffusion_step_encoder(torch.cat((angles.sin(), angles.cos()), -1))
         active = nn.functional.mish(encoded)
-        return torch.cat([block.condition(active, of_time=True) for block in self.blocks], -1)
+        return torch.cat([block.of_time(active) for block in self.blocks], -1)
 
     def of_observation(self, seen: Tensor) -> Tensor:
         """What is known of the observation [seen] to each block's share, [sum of conditions]."""
         active = nn.functional.mish(seen)
-        return torch.cat([block.condition(active, of_time=False) for block in self.blocks], -1)
+        return torch.cat([block.of_seen(active) for block in self.blocks], -1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """X [horizon, D], condition [sum of conditions]."""

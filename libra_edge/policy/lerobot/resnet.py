@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,33 @@ class ResNet(nn.Module):
         for number in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{number}")(x)
         return x
+
+
+@torch.no_grad()
+def fold(network: ResNet) -> None:
+    """Put batch norms into the convolutions before them, in double precision; others stay.
+
+    The graph then holds the very weights that the policy names, and each layer is one operator.
+    """
+    _fold(network, "conv1", "bn1")
+    for block in network.modules():
+        if isinstance(block, Block):
+            _fold(block, "conv1", "bn1")
+            _fold(block, "conv2", "bn2")
+            if isinstance(block.downsample, nn.Sequential):
+                _fold(block.downsample, "0", "1")
+
+
+def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
+    conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
+    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, FrozenNorm | nn.BatchNorm2d):
+        return
+    numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, variance = (cast(Tensor, number).double() for number in numbers)
+    scale = weight / torch.sqrt(variance + 1e-5)
+    conv.weight.copy_((conv.weight.double() * scale[:, None, None, None]).float())
+    conv.bias = nn.Parameter((bias - mean * scale).float(), requires_grad=False)
+    setattr(module, norm_name, nn.Identity())
 
 
 def resnet_like(shapes: Mapping[str, tuple[int, ...]], norm: Norm) -> ResNet:

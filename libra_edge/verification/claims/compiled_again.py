@@ -21,15 +21,16 @@ def examine_compiled_again(subject: Subject) -> list[Check]:
     from libra_edge.verification.claims.graphs import NotReadable, read_graph
 
     front = trained.front
-    ours = {
-        "planner": front.planner,
-        "refiner": front.refiners.get(subject.manifest.engines.refiner.form, b""),
-    }
+    ours = {"refiner": front.refiners.get(subject.manifest.engines.refiner.form, b"")}
+    if front.planner is not None:
+        ours["planner"] = front.planner
     checks = []
     for name, content in ours.items():
         try:
             needed = read_graph(content).elements
         except NotReadable:
+            continue
+        if name not in shown.graphs:
             continue
         made = shown.graphs[name].elements
         words = f"the graph makes {made:.3g} numbers besides its products, ours {needed:.3g}"

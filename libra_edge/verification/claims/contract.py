@@ -15,7 +15,7 @@ from libra_edge.verification.claims.held import Claims, claim, differences, diff
 from libra_edge.verification.claims.recipe import Shown
 
 if TYPE_CHECKING:
-    from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.policy.imported import AnyCheckpoint
 
 STAGE = "checkpoint"
 # Of a graph's own operations to its policy's work, and of the numbers that its other operators
@@ -26,7 +26,7 @@ MOST_OPERATIONS = 1.6
 _WHO = "the checkpoint's"
 
 
-def compare_contract(manifest: Manifest, truth: Checkpoint) -> list[Check]:
+def compare_contract(manifest: Manifest, truth: AnyCheckpoint) -> list[Check]:
     """Time structure and robot, each field by its name and with both values."""
     from libra_edge.compiler.release.facts import policy_facts
 
@@ -45,11 +45,13 @@ def compare_contract(manifest: Manifest, truth: Checkpoint) -> list[Check]:
     return checks
 
 
-def examine_engines(manifest: Manifest, shown: Shown, truth: Checkpoint) -> Claims:
+def examine_engines(manifest: Manifest, shown: Shown, truth: AnyCheckpoint) -> Claims:
     """Inputs, outputs and work of both engines, as the checkpoint has them."""
     claims = Claims()
     for name, tensors in _tensors(truth).items():
-        facts = getattr(manifest.engines, name)
+        facts = manifest.engines.by_name.get(name)
+        if facts is None:
+            continue
         for what in ("inputs", "outputs"):
             told = {t.name: t.model_dump(exclude={"name"}) for t in getattr(facts, what)}
             found = {t.name: t.model_dump(exclude={"name"}) for t in tensors[what]}
@@ -59,39 +61,48 @@ def examine_engines(manifest: Manifest, shown: Shown, truth: Checkpoint) -> Clai
     return claims
 
 
-def _tensors(truth: Checkpoint) -> dict[str, dict[str, list[TensorSpec]]]:
+def _tensors(truth: AnyCheckpoint) -> dict[str, dict[str, list[TensorSpec]]]:
     config, robot = truth.config, truth.config.embodiment
+    steps = config.observation_steps
+    back = (steps,) if steps > 1 else ()
 
     def spec(name: str, dtype: Any, *shape: int) -> TensorSpec:
         return TensorSpec(name=name, dtype=dtype, shape=shape)
 
-    images = spec("images", "uint8", len(robot.cameras), robot.image_height, robot.image_width, 3)
-    state = spec("state", "float32", config.state_dim)
+    images = spec("images", "uint8", *back, *robot.image_shape)
+    state = spec("state", "float32", *back, config.state_dim)
+    words = []
+    if config.instruction_length:
+        words = [spec("instruction", "int64", config.instruction_length)]
+    noise = [spec("noise", "float32", *config.noise_shape)] if config.noise_shape[0] else []
+    actions = [spec("actions", "float32", config.rows, config.action_dim)]
+    if not config.plans:
+        inputs = [images, *words, state, *noise]
+        return {"refiner": {"inputs": inputs, "outputs": actions}}
     plan, chunk = (config.plan_steps, config.action_dim), (config.chunk, config.action_dim)
-    words = spec("instruction", "int64", config.instruction_length)
     planner = {
-        "inputs": [images, words, state],
+        "inputs": [images, *words, state],
         "outputs": [spec("intent", "int32", *plan), spec("margin", "float32", *plan)],
     }
-    noise = spec("noise", "float32", *chunk)
-    refiner = {
-        "inputs": [images, state, spec("intent", "int32", *chunk), noise],
-        "outputs": [spec("actions", "float32", *chunk)],
-    }
-    return {"planner": planner, "refiner": refiner}
+    inputs = [images, state, spec("intent", "int32", *chunk), *noise]
+    return {"planner": planner, "refiner": {"inputs": inputs, "outputs": actions}}
 
 
-def _work(claims: Claims, manifest: Manifest, shown: Shown, truth: Checkpoint) -> None:
+def _work(claims: Claims, manifest: Manifest, shown: Shown, truth: AnyCheckpoint) -> None:
     """What the manifest says of work, and what the graphs themselves do."""
     from libra_edge.compiler.work.count import count
+    from libra_edge.policy.config import PolicyConfig
 
+    if not isinstance(truth.config, PolicyConfig):
+        claims.leave("work of the engines: it is counted for policies of Libra Edge's own alone")
+        return
     recipe = shown.best(manifest.recipe)
     kind = (manifest.provision or manifest.engines.refiner).kind
     form = engine(kind).qdq if kind in kinds() else QdqForm()
     precisions = {name: p or HIGH for name, p in shown.precisions.items()}
     counted = count(truth.config, load_recipe(recipe.name), form, precisions)
     for name, found in (("planner", counted.planner), ("refiner", counted.refiner)):
-        told: Work | None = getattr(manifest.engines, name).work
+        told: Work | None = manifest.engines.by_name[name].work
         if told is None:
             claims.leave(f"work of the {name}: the manifest does not say")
         else:

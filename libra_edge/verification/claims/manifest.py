@@ -21,10 +21,10 @@ from libra_edge.engines.base import Product
 from libra_edge.limits import Limits
 from libra_edge.verification.claims.graphs import Weight
 from libra_edge.verification.claims.held import Claims
-from libra_edge.verification.claims.recipe import GRAPHS, Shown, kept
+from libra_edge.verification.claims.recipe import Shown, kept
 
 if TYPE_CHECKING:
-    from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.policy.imported import AnyCheckpoint
 
 AUTO_PRECISION = "auto-precision"
 # What a decision may be about besides layers.
@@ -39,7 +39,7 @@ _CPU_ENTRY = "onnxruntime"
 MOST_PADDED = 16
 
 
-def examine_manifest(manifest: Manifest, shown: Shown, truth: Checkpoint | None) -> Claims:
+def examine_manifest(manifest: Manifest, shown: Shown, truth: AnyCheckpoint | None) -> Claims:
     """Hold a manifest against what its graphs show.
 
     Args:
@@ -87,10 +87,14 @@ def _form(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     form = "loop" if refiner.loops else "unrolled"
     claims.held("refiner form", manifest.engines.refiner.form, form)
     most = max((weight.runs for weight in refiner.weights.values()), default=0)
-    if most:
+    if most and policy.denoise_steps:
         claims.held("denoising steps", policy.denoise_steps, max([most, *refiner.loops]))
-    loops = shown.graphs["planner"].loops
-    claims.judge("planner without a loop", not loops, f"it has loops of {loops} iterations")
+    if not policy.denoise_steps:
+        claims.held("iterations of loops", refiner.loops, [], "a policy without noise has")
+    for name, facts in shown.graphs.items():
+        if name != "refiner":
+            words = f"it has loops of {facts.loops} iterations"
+            claims.judge(f"{name} without a loop", not facts.loops, words)
 
 
 def _target(claims: Claims, manifest: Manifest) -> None:
@@ -102,8 +106,8 @@ def _target(claims: Claims, manifest: Manifest) -> None:
     claims.held("architecture", manifest.runtime.arch, target.arch, "the target")
     claims.held("C library", manifest.runtime.glibc, target.glibc, "the target")
     claims.held("ABI version", manifest.runtime.abi_version, ABI_VERSION, "this libra-edge has")
-    for name in GRAPHS:
-        _engine(claims, manifest, name, getattr(manifest.engines, name), target)
+    for name, facts in manifest.engines.by_name.items():
+        _engine(claims, manifest, name, facts, target)
     wanted = manifest.provision
     pairs = {(entry.kind, entry.provider) for entry in target.engines}
     if wanted is not None:
@@ -234,7 +238,7 @@ def _calibration(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     claims.leave("calibration data and ranges (they need --calibrate DATASET)")
 
 
-def _left(claims: Claims, manifest: Manifest, truth: Checkpoint | None) -> None:
+def _left(claims: Claims, manifest: Manifest, truth: AnyCheckpoint | None) -> None:
     """Claims that nothing here can recompute."""
     unknown = sorted({gate.name for gate in manifest.gates} - Limits.model_fields.keys())
     claims.judge("gates", not unknown, f"there is no gate {', '.join(unknown)}")
@@ -245,6 +249,6 @@ def _left(claims: Claims, manifest: Manifest, truth: Checkpoint | None) -> None:
     claims.leave("versions of the tools that compiled it")
     if truth is None:
         claims.leave("policy, robot and work (they need --checkpoint CHECKPOINT)")
-    for name in GRAPHS:
-        if getattr(manifest.engines, name).compiled is not None:
+    for name, facts in manifest.engines.by_name.items():
+        if facts.compiled is not None:
             claims.leave(f"compiler, sizes and workspace of the {name} engine")

@@ -13,8 +13,6 @@ from libra_edge.catalog import HIGH, LayerPrecision, Recipe, list_recipes
 from libra_edge.limits import Limits
 from libra_edge.verification.claims.graphs import GraphFacts, NotReadable, read_graph
 
-GRAPHS = ("planner", "refiner")
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -31,8 +29,8 @@ class Shown:
 
     @property
     def whole(self) -> bool:
-        """Whether both graphs could be read."""
-        return len(self.graphs) == len(GRAPHS)
+        """Whether all graphs could be read."""
+        return bool(self.graphs) and not self.unreadable
 
     def fits(self, recipe: str) -> bool:
         """Whether the graphs are what the recipe of this name makes."""
@@ -56,7 +54,7 @@ class Shown:
 def read_shown(release: Release) -> Shown:
     """Read both plain graphs of a release; takes the `compile` extra."""
     graphs, unreadable = {}, {}
-    for name in GRAPHS:
+    for name in release.manifest.engines.by_name:
         try:
             graphs[name] = read_graph(release.member(f"engines/{name}.onnx").read_bytes())
         except NotReadable as reason:

@@ -44,7 +44,7 @@ class Timed(Engines, Protocol):
 
 
 def measure_latencies(engines: Timed, samples: Sequence[Sample]) -> tuple[Latency, ...]:
-    """Time planner and refiner in turn, after a few calls to warm up."""
+    """Time planner, where there is one, and refiner in turn, after a few calls to warm up."""
     planner: list[float] = []
     refiner: list[float] = []
     intents: list[Tokens] = []
@@ -57,7 +57,7 @@ def measure_latencies(engines: Timed, samples: Sequence[Sample]) -> tuple[Latenc
         times = engines.time_calls(sample.images, words, sample.state, intent, noise)
         planner.append(round(times[0], 4))
         refiner.append(round(times[1], 4))
-    return (
-        Latency(name="planner", calls_ms=tuple(planner[_WARMING:])),
-        Latency(name="refiner", calls_ms=tuple(refiner[_WARMING:])),
-    )
+    fast = Latency(name="refiner", calls_ms=tuple(refiner[_WARMING:]))
+    if not intents[0].size:
+        return (fast,)
+    return Latency(name="planner", calls_ms=tuple(planner[_WARMING:])), fast

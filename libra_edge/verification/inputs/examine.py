@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import (
@@ -20,6 +21,9 @@ from libra_edge.verification.comparison import GRAPHS
 from libra_edge.verification.inputs.words import left_over, word_inputs
 from libra_edge.verification.subject import Subject, rounds
 
+if TYPE_CHECKING:
+    from libra_edge.policy.imported import AnyCheckpoint
+
 # Inputs up to ten standard deviations away are ten times as large as those that gates are made
 # for, and rounding is relative to what is rounded.
 FARTHEST = 10.0
@@ -35,29 +39,41 @@ def examine_inputs(subject: Subject) -> list[Check]:
         return []
     subject.on_stage("edge observations")
     truth, seed = subject.truth, subject.request.seed
-    policy = truth.config if truth else subject.manifest.policy
-    edges = edge_samples(subject.body, policy, subject.tokenizer, seed)
+    edges = edge_samples(subject.body, subject.contract, subject.tokenizer, seed)
     checks = compare_edges(name, engines, edges, subject.bins)
     if truth is None or not subject.samples:
         return checks
-    from libra_edge.evaluation.torch_controller import TorchEngines
-    from libra_edge.verification.inputs.edges import edge_inputs
+    from libra_edge.evaluation.torch_controller import torch_engines
 
-    reference = TorchEngines(truth.policy)
-    pairs = {
-        WORDS: (word_inputs(truth.tokenizer, subject.samples, seed), word_limits(subject.limits)),
-        MADE_UP: (subject.made_up, far_limits(subject.limits)),
-        EDGES: (edge_inputs(truth, subject.samples[0]), far_limits(subject.limits)),
-    }
+    reference = torch_engines(truth.policy)
+    pairs = _pairs(subject, truth, edges)
     for what, (samples, limits) in pairs.items():
         if not samples:
             continue
         stage = f"{name} vs {POLICY}, {what}"
         subject.on_stage(stage)
         checks += _compared(stage, reference, engines, samples, limits, subject)
-    if missing := left_over(truth.tokenizer):
+    if truth.tokenizer is not None and (missing := left_over(truth.tokenizer)):
         subject.left_out.append(f"{missing} words of the vocabulary")
     return checks
+
+
+def _pairs(
+    subject: Subject, truth: AnyCheckpoint, edges: Sequence[Sample]
+) -> dict[str, tuple[Sequence[Sample], Limits]]:
+    """What is compared as numbers, and under which limits."""
+    from libra_edge.policy.checkpoint import Checkpoint
+    from libra_edge.verification.inputs.edges import edge_inputs
+
+    seed, limits = subject.request.seed, subject.limits
+    found: dict[str, tuple[Sequence[Sample], Limits]] = {}
+    if truth.tokenizer is not None:
+        words = word_inputs(truth.tokenizer, subject.samples, seed)
+        found[WORDS] = (words, word_limits(limits))
+    found[MADE_UP] = (subject.made_up, far_limits(limits))
+    if isinstance(truth, Checkpoint):
+        edges = edge_inputs(truth, subject.samples[0])
+    return found | {EDGES: (edges, far_limits(limits))}
 
 
 def far_limits(limits: Limits) -> Limits:

@@ -61,7 +61,7 @@ class EnginesService:
         begin = time.perf_counter()
         self._engines.plan(images, instruction, state)
         middle = time.perf_counter()
-        self._engines.refine(images, state, intent, noise)
+        self._engines.refine(images, state, intent, noise, instruction)
         end = time.perf_counter()
         return {"planner": (middle - begin) * 1e3, "refiner": (end - middle) * 1e3}, []
 

@@ -61,6 +61,10 @@ HARMS_INTENT = codes(INTENT_PAST_END, INTENT_BELOW, INTENT_HUGE)
 HARMS_ACTION = ACTIONS != 0
 
 
+# Of the planner that stands in where a policy has none; longer chunks take longer to script.
+STAND_IN_BINS, STAND_IN_CHUNK, STAND_IN_WORDS = 10, 8, 4
+
+
 class EngineFailure(Exception):
     """The engine cannot run on this observation."""
 
@@ -93,15 +97,19 @@ class Contract:
 
 
 def contract_of(facts: ReleaseFacts) -> Contract:
-    """What a manifest says of sizes and robot."""
-    policy = facts.policy
-    return Contract(
-        facts.embodiment,
-        policy.bins,
-        policy.chunk,
-        policy.chunks_per_plan,
-        policy.instruction_length,
-    )
+    """What a manifest says of sizes and robot.
+
+    The robot of a policy without a planner is driven by a stand-in with one, and one size for all
+    cameras: the scripts are about the library, which is the same for all policies.
+    """
+    policy, robot = facts.policy, facts.embodiment
+    if policy.plans:
+        return Contract(
+            robot, policy.bins, policy.chunk, policy.chunks_per_plan, policy.instruction_length
+        )
+    alike = robot.model_copy(update={"camera_sizes": None})
+    chunk = min(policy.chunk, STAND_IN_CHUNK)
+    return Contract(alike, STAND_IN_BINS, chunk, 2, policy.instruction_length or STAND_IN_WORDS)
 
 
 class Constants:

@@ -13,6 +13,7 @@ from libra_edge.bundle.members import MEMBERS
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import Release
 from libra_edge.policy.config import Embodiment
+from libra_edge.policy.tokenizer import word_tokenizer
 from libra_edge.verification.native.graphs import (
     Signature,
     apart,
@@ -33,15 +34,18 @@ from libra_edge.verification.native.probe import (
 
 # Members of the release under test that go along as they are.
 KEPT = ("lib/liblibra_edge.so", "lib/libonnxruntime.so", "include/libra_edge.h", "tokenizer.json")
+# What a stand-in is told, for policies that take no words.
+_WORDS = "open the left drawer, then close it"
 # More would take longer to copy than all else; what a robot does is the same with fewer.
 _MOST_IMAGE_BYTES = 64 * 1024
 
 
 def contracts(facts: ReleaseFacts) -> dict[str, Contract]:
     """The release's own contract, one with all that a manifest may say, and the smallest."""
-    length = facts.policy.instruction_length
+    own = contract_of(facts)
+    length = own.instruction_length
     return {
-        **_own(contract_of(facts)),
+        **_own(own),
         WIDE: Contract(wide_robot(), 7, 4, 3, length),
         NARROW: Contract(narrow_robot(), 2, 1, 1, length),
     }
@@ -128,12 +132,19 @@ def probe_facts(facts: ReleaseFacts, contract: Contract, **changes: Any) -> Rele
         }
         for name, (inputs, outputs) in signatures(contract).items()
     }
-    policy = facts.policy.model_copy(
+    told = facts.policy
+    policy = told.model_copy(
         update={
             "bins": contract.bins,
             "chunk": contract.chunk,
             "chunks_per_plan": contract.chunks_per_plan,
             "plan_steps": contract.plan_steps,
+            "instruction_length": contract.instruction_length,
+            "predicted": None,
+            "observation_steps": 1,
+            "denoise_steps": max(told.denoise_steps, 1),
+            "prediction_type": "sample" if told.denoise_steps == 0 else told.prediction_type,
+            "scheduler": "ddim" if told.denoise_steps == 0 else told.scheduler,
         }
     )
     kept = ("target", "recipe", "runtime", "tools")
@@ -170,7 +181,9 @@ def parity(verdict: str) -> Parity:
 
 def write_probe(release: Release, contract: Contract, out: Path) -> Path:
     """A probe release around the native members of another."""
-    files: dict[str, Path | bytes] = {name: release.member(name) for name in KEPT}
+    own = [name for name in KEPT if name in release.manifest.members]
+    files: dict[str, Path | bytes] = {name: release.member(name) for name in own}
+    files.setdefault("tokenizer.json", word_tokenizer([_WORDS]).to_str().encode())
     files["engines/planner.onnx"] = planner_graph(contract)
     files["engines/refiner.onnx"] = refiner_graph(contract)
     files |= {name: name.encode() for name in MEMBERS - files.keys()}
