@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from libra_edge.policy.family import Graph
 from libra_edge.engines.session import EnginePair, Session
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.policy.family import Graph
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 ROOT = Path(__file__).resolve().parents[1]

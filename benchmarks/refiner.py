@@ -38,14 +38,14 @@ from libra_edge.catalog import load_recipe
 from libra_edge.compiler.engines.build import interleaved_medians
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, fuse
-from libra_edge.policy.family import Parts
-from libra_edge.policy.libra_vla.split import split
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Session
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.policy.family import Parts
 from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
+from libra_edge.policy.libra_vla.split import split
 
 NAIVE, EAGER = "naive export, host loop", "PyTorch eager"
 TARGETS = {NAIVE: 2.5, EAGER: 3.5}

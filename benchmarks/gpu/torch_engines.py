@@ -12,6 +12,10 @@ from baseline import NaiveStep
 from torch import Tensor
 
 from gpu.timing import Feeds
+from libra_edge.compiler.quantization.fp16 import halve_in_place
+from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
+from libra_edge.policy.libra_vla.planner import Planner
+from libra_edge.policy.libra_vla.refiner import Context, Refiner
 from libra_edge.policy.libra_vla.split import (
     ContextGraph,
     PlannerGraph,
@@ -19,10 +23,6 @@ from libra_edge.policy.libra_vla.split import (
     Tables,
     make_tables,
 )
-from libra_edge.compiler.quantization.fp16 import halve_in_place
-from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
-from libra_edge.policy.libra_vla.planner import Planner
-from libra_edge.policy.libra_vla.refiner import Context, Refiner
 
 Body = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 PLANNER_INPUTS = ("images", "instruction", "state")

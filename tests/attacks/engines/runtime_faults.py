@@ -150,8 +150,8 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "the last byte of a picture stays": (
         "control/async.cc",
-        "std::copy_n(observation.images, slot.images.size(), slot.images.begin());",
-        "std::copy_n(observation.images, slot.images.size() - 1, slot.images.begin());",
+        "sizes_.image_bytes(), observation.images,",
+        "sizes_.image_bytes() - 1, observation.images,",
     ),
     "chunks are blended from the wrong end": (
         "control/async_refiner.cc",
@@ -242,8 +242,8 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "the refiner gets the planner's intents": (
         "engine/ort_engines.cc",
-        "{io.images.data(), io.state.data(), io.chunk_intent.data(), io.noise.data()}",
-        "{io.images.data(), io.state.data(), io.plan_intent.data(), io.noise.data()}",
+        '{"intent", io.chunk_intent.data()}',
+        '{"intent", io.plan_intent.data()}',
     ),
     "telemetry is on": ("engine/ort_engines.cc", 'setenv(kVariable, "1", 1);', ""),
     "segments of a library are not looked at": (

@@ -21,8 +21,6 @@ from libra_edge.compiler.engines import large_policy
 from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
-from libra_edge.policy.family import Parts
-from libra_edge.policy.libra_vla.split import split
 from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
 from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
@@ -32,6 +30,8 @@ from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.session import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.policy.family import Parts
+from libra_edge.policy.libra_vla.split import split
 from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.verify import verify_release
 from tests.tiny import tiny_config, write_tiny_checkpoint

@@ -18,12 +18,12 @@ from libra_edge.cli import app as program
 from libra_edge.compiler.engines.plan import plan_engines
 from libra_edge.compiler.engines.read_back import layer_names, running
 from libra_edge.compiler.graphs.export import export, from_bytes
-from libra_edge.policy.family import Graph
 from libra_edge.compiler.pipeline import Compiled
 from libra_edge.compiler.quantization.assign import quantizable_layers
 from libra_edge.compiler.release.decisions import simulation_decisions
 from libra_edge.engines.base import Product
 from libra_edge.policy.checkpoint import load_checkpoint
+from libra_edge.policy.family import Graph
 
 
 def test_every_layer_of_a_release_is_told(compiled: Compiled) -> None:

@@ -14,7 +14,6 @@ from torch import nn
 from libra_edge.catalog import load_recipe
 from libra_edge.compiler.graphs.export import OPSET, export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, fuse, sort_step
-from libra_edge.policy.family import Graph, Tables
 from libra_edge.compiler.graphs.staged_engines import as_written, exported_engines, split_engines
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import EnginePair
@@ -22,6 +21,7 @@ from libra_edge.errors import InputError
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare_chain, require_pass, run_engines
 from libra_edge.parity.samples import synthetic_samples
+from libra_edge.policy.family import Graph, Tables
 from tests.compiler.conftest import Fronts
 from tests.compiler.variants import LOOPS, VARIANTS
 

@@ -9,10 +9,10 @@ import torch
 
 from libra_edge.compiler.engines.read_back import layer_names
 from libra_edge.compiler.graphs.export import export, opset_of, to_bytes
-from libra_edge.policy.family import Graph
 from libra_edge.compiler.quantization.unbatched_blocks import OPSET, FlatEncoderBlock
 from libra_edge.engines.base import Product
 from libra_edge.engines.onnxruntime import ENGINE
+from libra_edge.policy.family import Graph
 from libra_edge.policy.libra_vla.layers import EncoderBlock
 
 
