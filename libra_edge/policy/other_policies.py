@@ -7,17 +7,10 @@ from pathlib import Path
 
 from libra_edge.errors import InputError
 
-_OTHER_POLICIES = {
-    "act": "Action Chunking Transformer",
-    "diffusion": "Diffusion Policy",
-    "groot": "NVIDIA GR00T",
-    "pi0": "π0",
-    "pi0_fast": "π0-FAST",
-    "pi05": "π0.5",
-    "smolvla": "SmolVLA",
-    "tdmpc": "TD-MPC",
-    "vqbet": "VQ-BeT",
-    "xvla": "X-VLA",
+# Why a policy of another type is not compiled, where there is more to say than that.
+_WHY = {
+    "pi05": "its prompt holds the state, so its words change with every observation",
+    "pi0_fast": "it writes actions token by token, with no bound on their number",
 }
 
 
@@ -38,11 +31,29 @@ def other_policy(text: str, path: Path, own: str) -> InputError | None:
     kind = content.get("type", content.get("model_type"))
     if not isinstance(kind, str) or kind == own:
         return None
-    name = _OTHER_POLICIES.get(kind)
+    compiled = _compiled()
     whose = "a transformers model" if "type" not in content else "a LeRobot policy"
+    fact = f"{path.parent} holds {whose} of the type {kind!r}"
+    if kind in compiled:
+        return InputError(
+            "checkpoint-other-policy",
+            f"{fact}, and this command is for policies of the type {own!r}.",
+            "Compile it with `libra-edge compile … --robot FILE`; a release of it can be simulated "
+            "and verified like any other.",
+        )
+    if kind in _WHY:
+        fact += f": {_WHY[kind]}"
     return InputError(
         "checkpoint-other-policy",
-        f"{path.parent} holds {whose} of the type {kind!r}" + (f" ({name})." if name else "."),
-        f"Policies of the type {own!r} are compiled here: train one on the same dataset with "
-        "`libra-edge train DATASET`, or run this one with the program that trained it.",
+        f"{fact}.",
+        f"Policies of the types {', '.join([own, *compiled])} are compiled here: train one of them "
+        f"on the same dataset (`libra-edge train DATASET` for {own}), or run this one with the "
+        "program that trained it.",
     )
+
+
+def _compiled() -> list[str]:
+    # The families import configurations themselves.
+    from libra_edge.policy.imported import families
+
+    return [family.name for family in families()]

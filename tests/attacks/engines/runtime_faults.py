@@ -206,7 +206,7 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
     "underruns are counted as plans that lack": (
         "control/async_tick.cc",
         "refining || planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN",
-        "planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN",
+        "refining && planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN",
     ),
     "holds are not counted": ("control/async_tick.cc", "if (began) bump(holds_);", ""),
     "histograms lose their largest value": (
