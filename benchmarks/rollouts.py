@@ -28,7 +28,7 @@ from libra_edge.evaluation.closed_loop import EpisodeSpec
 from libra_edge.policy.execution.noise import chunk_noise
 
 ROOT = Path(__file__).resolve().parents[1]
-CHILD = Path(__file__).with_name("rollouts_child.py")
+CHILD = ROOT / "libra_edge/policy/lerobot/answers.py"
 
 
 class LeRobotController:
@@ -55,7 +55,7 @@ class LeRobotController:
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode."""
         self._seed, self._step = seed, 0
-        self._send({"reset": True})
+        self._send({"call": "reset"})
 
     def act(self, observation: Observation) -> Any:
         """One control step, within the robot's limits as the runtime keeps them."""
@@ -68,13 +68,14 @@ class LeRobotController:
             chunk = self._step // self._contract.chunk
             arrays["noise"] = chunk_noise(self._seed, chunk, self._contract.noise_shape)
         named = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
-        self._send({"task": observation.instruction, "arrays": named})
+        self._send({"call": "act", "task": observation.instruction, "arrays": named})
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         for array in arrays.values():
             self._child.stdin.write(np.ascontiguousarray(array).tobytes())
         self._child.stdin.flush()
         dims = self._robot.actions
+        self._child.stdout.readline()
         action = np.frombuffer(self._child.stdout.read(4 * len(dims)), np.float32)
         self._step += 1
         limits = ([d.lower for d in dims], [d.upper for d in dims])

@@ -56,6 +56,14 @@ def verify(
     robot: Robot = None,
     tokenizer: TokenizerFile = None,
     vlm_config: VlmConfig = None,
+    reference_python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="Interpreter with LeRobot: its answers are compared with first.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -200,6 +208,7 @@ def verify(
         robot=robot,
         tokenizer=tokenizer,
         vlm_config=vlm_config,
+        reference_python=reference_python,
     )
     with doubts_shown(strict=strict) as doubts:
         result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))

@@ -40,6 +40,9 @@ def compile_checkpoint(
     engine: str | None = None,
     engines_on_device: bool = False,
     random_weights: bool = False,
+    robot: StrPath | None = None,
+    tokenizer: StrPath | None = None,
+    vlm_config: StrPath | None = None,
     on_stage: Callable[[str, str], None] = lambda stage, note: None,
 ) -> Compiled:
     """Compile a trained checkpoint into a release; needs the extra `compile`.
@@ -69,6 +72,9 @@ def compile_checkpoint(
         engine: kind of the engines; None takes what the target prefers.
         engines_on_device: leave building the engines to the robot.
         random_weights: draw the policy's weights; the release is for measuring alone.
+        robot: description of the robot, where the checkpoint does not hold one.
+        tokenizer: a `tokenizer.json`, where the checkpoint only names one.
+        vlm_config: folder with the configuration of the vision-language model, likewise.
         on_stage: called with a stage's name and what is going on, as it begins.
 
     Returns:
@@ -102,6 +108,9 @@ def compile_checkpoint(
         engine=engine,
         engines_on_device=engines_on_device,
         random_weights=random_weights,
+        robot=_path(robot),
+        tokenizer=_path(tokenizer),
+        vlm_config=_path(vlm_config),
     )
     return compile_request(request, on_stage)
 
@@ -124,6 +133,10 @@ def verify_release(
     expect_checkpoint: str | None = None,
     max_latency_ms: float | None = None,
     time_limit_s: float = 120.0,
+    robot: StrPath | None = None,
+    tokenizer: StrPath | None = None,
+    vlm_config: StrPath | None = None,
+    reference_python: StrPath | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Measure whether a release is still the policy; `checkpoint` needs the extra `compile`.
@@ -145,6 +158,11 @@ def verify_release(
         expect_checkpoint: the sha256 of what it has to be compiled from, or its first 8 digits.
         max_latency_ms: longest median of a chunk, the planner's share included, in milliseconds.
         time_limit_s: of each answer of the release's code, in seconds.
+        robot: description of the robot, where the checkpoint does not hold one.
+        tokenizer: a `tokenizer.json`, where the checkpoint only names one.
+        vlm_config: folder with the configuration of the vision-language model, likewise.
+        reference_python: interpreter of an environment with LeRobot: what it gives for the same
+            observations and noise stands first in the chain.
         on_stage: called with each comparison's name before it is made.
 
     Returns:
@@ -174,6 +192,10 @@ def verify_release(
         expect_checkpoint=expect_checkpoint,
         max_latency_ms=max_latency_ms,
         time_limit_s=time_limit_s,
+        robot=_path(robot),
+        tokenizer=_path(tokenizer),
+        vlm_config=_path(vlm_config),
+        reference_python=_path(reference_python),
     )
     return verify_request(request, on_stage)
 

@@ -9,7 +9,6 @@ from baseline import ROOT
 
 from gpu.policies import DEMO, graph_file
 from libra_edge.parity.gates import Outputs
-from libra_edge.parity.golden import GOLDEN_INPUTS, GOLDEN_OUTPUTS
 from libra_edge.parity.samples import Sample
 
 RECIPES = ("fp32", "fp16")
@@ -55,9 +54,10 @@ def prepare(kit: Path, release: Path | None) -> None:
 
 def golden_of(kit: Path, recipe: str) -> tuple[list[Sample], Outputs]:
     """The inputs and the answers to them that a kit holds."""
-    names = (*GOLDEN_INPUTS, *GOLDEN_OUTPUTS)
+    inputs_of = ("images", "instruction", "state", "noise")
+    names = (*inputs_of, "intent", "margin", "actions")
     arrays = {name: np.load(kit / recipe / "golden" / f"{name}.npy") for name in names}
-    inputs = zip(*(arrays[name] for name in GOLDEN_INPUTS), strict=True)
+    inputs = zip(*(arrays[name] for name in inputs_of), strict=True)
     samples = [Sample(*values, part=0) for values in inputs]
     used = arrays["intent"][:, : arrays["noise"].shape[1]]
     return samples, Outputs(arrays["intent"], arrays["margin"], arrays["actions"], used)

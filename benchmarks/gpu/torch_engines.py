@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpu.timing import Feeds
 from libra_edge.compiler.quantization.fp16 import halve_in_place
+from libra_edge.policy.family import Tables
 from libra_edge.policy.libra_vla.model import LibraVLA, sampler_step
 from libra_edge.policy.libra_vla.planner import Planner
 from libra_edge.policy.libra_vla.refiner import Context, Refiner
@@ -20,7 +21,6 @@ from libra_edge.policy.libra_vla.split import (
     ContextGraph,
     PlannerGraph,
     StepGraph,
-    Tables,
     make_tables,
 )
 

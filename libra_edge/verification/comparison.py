@@ -26,6 +26,7 @@ from libra_edge.verification.stepping import STAGE as STEPS
 from libra_edge.verification.stepping import compare_steps
 from libra_edge.verification.subject import Subject
 
+REFERENCE = "checkpoint in LeRobot"
 GRAPHS, GRAPHS_GOLDEN = "graphs, simulated", "graphs, simulated vs golden vectors"
 Chain = list[tuple[str, Engines]]
 
@@ -52,7 +53,9 @@ def examine_stages(subject: Subject) -> list[Check]:
     )
     subject.left_out += trained.left_out
     checks = list(trained.checks[known:])
-    chain, gaps = _chain(subject, list(trained.stages))
+    before = subject.reference()
+    first: Chain = [] if before is None else [(REFERENCE, before)]
+    chain, gaps = _chain(subject, [*first, *trained.stages])
     checks += gaps
     if len(chain) < 2:
         return checks

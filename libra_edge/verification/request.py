@@ -35,6 +35,8 @@ class Request:
         expect_checkpoint: the sha256 of what it has to be compiled from, or its first 8 digits.
         max_latency_ms: longest median of a chunk, the planner's share included.
         robot, tokenizer, vlm_config: what a checkpoint of another family may not hold itself.
+        reference_python: interpreter of an environment with LeRobot: what it gives for the same
+            observations and noise stands first in the chain.
         time_limit_s: of each answer of the release's code; then its process is ended.
     """
 
@@ -58,6 +60,7 @@ class Request:
     robot: Path | None = None
     tokenizer: Path | None = None
     vlm_config: Path | None = None
+    reference_python: Path | None = None
 
     def __post_init__(self) -> None:
         to_paths(self)

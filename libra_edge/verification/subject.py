@@ -13,10 +13,11 @@ from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.time_structure import contract_of
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import Recipe, load_recipe
-from libra_edge.errors import CrashedError, IntegrityError, LibraError
+from libra_edge.errors import CrashedError, InputError, IntegrityError, LibraError
 from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
 from libra_edge.policy.config import ActionDim, Embodiment
+from libra_edge.policy.executor import Engines
 from libra_edge.policy.time_structure import TimeStructure
 from libra_edge.policy.tokenizer import Tokenizer
 from libra_edge.verification.details.smoothness import Recording, read_recordings
@@ -138,6 +139,26 @@ class Subject:
         if not engines_run_here(self.release):
             return None
         return self._opened("engines", lambda s: open_engines(self.release, s))
+
+    def reference(self) -> Engines | None:
+        """The checkpoint in the program that trained it; None where it was not asked for.
+
+        Raises:
+            InputError: the checkpoint is none of LeRobot's, or there is no such interpreter.
+        """
+        python, truth = self.request.reference_python, self.truth
+        if python is None or truth is None:
+            return None
+        from libra_edge.policy.imported import Imported
+        from libra_edge.verification.reference import LeRobotEngines
+
+        if not isinstance(truth, Imported):
+            raise InputError(
+                "usage",
+                "--reference-python is for policies that LeRobot trained; this checkpoint is not.",
+                "Leave it out.",
+            )
+        return self._stack.enter_context(LeRobotEngines(python, truth))
 
     def graphs(self) -> RemoteEngines | None:
         """The plain graphs as written, on the CPU; None where there is nothing to run them with."""

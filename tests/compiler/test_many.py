@@ -142,6 +142,9 @@ def test_every_option_reaches_every_compilation(
         "--form": "loop",
         "--engine": "onnxruntime",
         "--cache": "cache",
+        "--robot": "robot.json",
+        "--tokenizer": "tokenizer.json",
+        "--vlm-config": "vlm",
     }
     flags = [
         "--auto-precision",

@@ -148,8 +148,9 @@ def _write_graphs(
     assert parts.step is not None
     assert parts.tables is not None
     on_stage("export", "planner")
-    assert parts.planner is not None
-    graphs = {"planner": export_apart(parts.planner, folder / "planner.data")}
+    graphs = {}
+    if parts.planner is not None:
+        graphs["planner"] = export_apart(parts.planner, folder / "planner.data")
     _free(policy.planner)
     weights = folder / "refiner.data"
     on_stage("export", "context, step")

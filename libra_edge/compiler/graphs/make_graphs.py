@@ -10,8 +10,10 @@ from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
 from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.policy.family import Parts
+from libra_edge.policy.family import Parts, Policy
 from libra_edge.policy.imported import AnyCheckpoint
+from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.split import split
 
 OnStage = Callable[[str, str], None]
 
@@ -51,7 +53,7 @@ def make_graphs(
         quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
     """
     on_stage("split", "policy into graphs")
-    parts = (quantized.policy if quantized else checkpoint.policy).parts()
+    parts = parts_of(quantized.policy if quantized else checkpoint.policy)
     inputs = {"checkpoint": checkpoint.sha256}
     if quantized:
         inputs["quantised"] = quantized.sha256
@@ -69,6 +71,11 @@ def make_graphs(
     fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
     refiners = {form: fused[form] for form in FORMS if form in fused}
     return Front(parts, exported, refiners, quantized.precisions if quantized else {})
+
+
+def parts_of(policy: LibraVLA | Policy) -> Parts:
+    """The modules of a policy that become graphs."""
+    return split(policy) if isinstance(policy, LibraVLA) else policy.parts()
 
 
 def _fuse(parts: Parts, exported: dict[str, bytes], forms: Sequence[Form]) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from libra_edge.policy.actions import Affine
 from libra_edge.policy.config import PolicyConfig
-from libra_edge.policy.family import Parts
 from libra_edge.policy.libra_vla.planner import Planner, intents_and_margins
 from libra_edge.policy.libra_vla.refiner import Context, Refiner
 from libra_edge.policy.schedule import StepTable, step_table
@@ -100,12 +99,6 @@ class LibraVLA(nn.Module):
         memory = self.refiner.encode(images, self.state.normalize(state))
         context = self.refiner.context(memory, intent)
         return self.action.denormalize(self.denoise(context, noise))
-
-    def parts(self) -> Parts:
-        """The modules that become graphs, without the batch axis."""
-        from libra_edge.policy.libra_vla.split import split
-
-        return split(self)
 
     def coarse_actions(self, intent: Tensor) -> Tensor:
         """Normalised bin centres of intent tokens: what Libra-Base executes."""

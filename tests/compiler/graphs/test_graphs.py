@@ -39,8 +39,8 @@ def test_every_stage_is_the_policy(fronts: Fronts, name: str) -> None:
     planner = ENGINE.load(front.planner, "CPUExecutionProvider", {})
     chain = [
         ("torch", TorchEngines(checkpoint.policy)),
-        ("split", split_engines(front.split)),
-        ("exported", exported_engines(front.exported, front.split.tables)),
+        ("split", split_engines(front.parts)),
+        ("exported", exported_engines(front.exported, front.parts.tables)),
     ]
     for form, refiner in front.refiners.items():
         chain.append((form, EnginePair(planner, as_written(refiner))))

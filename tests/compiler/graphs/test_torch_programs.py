@@ -36,7 +36,7 @@ def test_a_program_is_its_graph(variant: str, fronts: Fronts) -> None:
     config = checkpoint.config
     sample, *_ = choose_samples(config.embodiment, config, checkpoint.tokenizer, 1, 0, None)
     graphs = fused_engines(front.planner, front.refiners["unrolled"])
-    run = {name: make().module() for name, make in programs(front.split).items()}
+    run = {name: make().module() for name, make in programs(front.parts).items()}
     images, state = torch.from_numpy(sample.images), torch.from_numpy(sample.state)
     with torch.no_grad():
         intent, margin = run["planner"](images, torch.from_numpy(sample.instruction), state)

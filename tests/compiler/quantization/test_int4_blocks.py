@@ -101,7 +101,7 @@ def test_graphs_compute_what_was_simulated(
     assert 0 < action_error(policy.actions, expected.actions, dims).p99 < 0.2, "something rounds"
     assert set(front.refiners) == {"loop"} | ({"unrolled"} if name in ("fp16", "fp8") else set())
     fused = [fused_engines(front.planner, refiner) for refiner in front.refiners.values()]
-    for engines in (split_engines(front.split), *fused):
+    for engines in (split_engines(front.parts), *fused):
         found = run_engines(engines, samples, policy.intent)
         assert (found.intent == expected.intent).mean() >= 0.98
         error = action_error(expected.actions, found.actions, dims)

@@ -240,7 +240,7 @@ def test_graphs_compute_what_was_simulated(
     samples = choose_samples(config.embodiment, config, checkpoint.tokenizer, 8, 0, None)
     expected = run_engines(TorchEngines(quantized.policy), samples)
     for engines in (
-        split_engines(front.split),
+        split_engines(front.parts),
         fused_engines(front.planner, front.refiners["loop"]),
         fused_engines(front.planner, front.refiners["unrolled"]),
     ):
