@@ -11,6 +11,8 @@ from libra_edge.errors import InputError
 _WHY = {
     "pi05": "its prompt holds the state, so its words change with every observation",
     "pi0_fast": "it writes actions token by token, with no bound on their number",
+    "xvla": "its backbone, Florence-2, and its prompts for each robot are none that is compiled",
+    "groot": "its backbone, Eagle, and its heads for each robot are none that is compiled",
 }
 
 

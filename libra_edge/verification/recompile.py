@@ -81,7 +81,7 @@ def read_checkpoint(release: Release, request: Request) -> Trained:
         gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
         return Trained((*checks, gap))
     if loaded.tokenizer is not None and TOKENIZER in manifest.members:
-        words = release.member(TOKENIZER).read_bytes() == loaded.tokenizer.path.read_bytes()
+        words = release.member(TOKENIZER).read_bytes() == loaded.tokenizer.text.encode()
         checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
     return Trained(tuple(checks), loaded)
 

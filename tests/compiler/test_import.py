@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled(found: Case, folder: Path, shop: Path, *more: str) -> Path:
     robot = write_robot_file(found.robot, shop / f"{folder.parent.name}.json")
     out = shop / f"release-{folder.parent.name}-{len(more)}"
-    words = ["compile", str(folder), "--robot", str(robot), "--out", str(out)]
+    words = ["compile", str(folder), *found.flags(robot), "--out", str(out)]
     done = CliRunner().invoke(program.app, [*words, "--cache", str(shop / "cache"), *more])
     assert done.exit_code == 0, done.output
     return out
@@ -53,7 +54,23 @@ def diffusion(shop: Path) -> tuple[Case, Path]:
     return found, compiled(found, found.folder, shop, "--form", "loop")
 
 
-@pytest.fixture(params=["act", "diffusion"])
+@pytest.fixture(scope="module")
+def smolvla(shop: Path) -> tuple[Case, Path]:
+    """Words, a language model and an expert; 4 of its 10 steps are executed."""
+    found = case("smolvla")
+    (shop / "smolvla").mkdir()
+    folder = changed(found.folder, shop / "smolvla/folder", edit("config.json", n_action_steps=4))
+    return found, compiled(found, folder, shop, "--form", "loop")
+
+
+@pytest.fixture(scope="module")
+def pi0(shop: Path) -> tuple[Case, Path]:
+    """The same, with the state as the expert's first token."""
+    found = case("pi0")
+    return found, compiled(found, found.folder, shop, "--form", "loop")
+
+
+@pytest.fixture(params=["act", "diffusion", "smolvla", "pi0"])
 def release(request: pytest.FixtureRequest) -> tuple[Case, Path]:
     pair: tuple[Case, Path] = request.getfixturevalue(request.param)
     return pair
@@ -63,16 +80,21 @@ def test_the_c_abi_gives_what_lerobot_gave(release: tuple[Case, Path]) -> None:
     found, path = release
     nothing = np.empty((0, found.actions.shape[-1]), np.int32)
     with Policy(path) as policy:
-        for sample, wanted in zip(found.samples, found.actions, strict=True):
+        for n, (sample, wanted) in enumerate(zip(found.samples, found.actions, strict=True)):
+            if found.tasks:
+                policy.tell(found.tasks[n])
             actions = policy.refine(sample.images, sample.state, nothing, sample.noise)
             assert (np.abs(actions - wanted) / found.span).max() < 1e-4
 
 
-def test_unrolled_gives_the_same(shop: Path) -> None:
-    found = case("diffusion-ddim")
+@pytest.mark.parametrize("name", ["diffusion-ddim", "smolvla", "pi0"])
+def test_unrolled_gives_the_same(shop: Path, name: str) -> None:
+    found = case(name)
     path = compiled(found, found.folder, shop, "--form", "unrolled", "--name", "unrolled")
     nothing = np.empty((0, found.actions.shape[-1]), np.int32)
     with Policy(path) as policy:
+        if found.tasks:
+            policy.tell(found.tasks[0])
         actions = policy.refine(
             found.samples[0].images, found.samples[0].state, nothing, found.samples[0].noise
         )
@@ -111,8 +133,10 @@ def test_sync_steps_as_the_reference_executor_does(release: tuple[Case, Path]) -
     with Policy(path) as policy, Policy(path) as engines:
         executor = Executor(engines, contract)
         for seed in (3, 2**63 + 1):
-            executor.reset(seed, np.empty(0, np.int64))
+            executor.reset(seed, found.samples[0].instruction)
             policy.restart(seed)
+            if found.tasks:
+                policy.set_instruction(found.samples[0].instruction)
             ran = 0
             for images, state in observations(found, 40):
                 wanted, told = executor.step(images, state)
@@ -216,6 +240,25 @@ def test_verify_passes_and_finds_other_weights(act: tuple[Case, Path], shop: Pat
     assert done.exit_code == 0, done.output
     other = CliRunner().invoke(program.app, [*words, str(found.folder)])
     assert other.exit_code == int(ExitCode.PARITY), other.output
+
+
+def test_verify_holds_the_tokenizer_against_what_is_given(
+    smolvla: tuple[Case, Path], shop: Path
+) -> None:
+    found, path = smolvla
+    words = ["verify", str(path), *found.flags(shop / "smolvla.json"), "--samples", "4", "--json"]
+    words += ["--cache", str(shop / "cache"), "--checkpoint", str(shop / "smolvla/folder")]
+    done = CliRunner().invoke(program.app, words)
+    assert done.exit_code == 0, done.output
+    at = words.index("--tokenizer") + 1
+    (shop / "other").mkdir()
+    body = json.loads(found.words.read_text())
+    body["model"]["merges"] = body["model"]["merges"][:-1]
+    words[at] = str(shop / "other/tokenizer.json")
+    Path(words[at]).write_text(json.dumps(body))
+    other = CliRunner().invoke(program.app, words)
+    assert other.exit_code == int(ExitCode.PARITY), other.output
+    assert "tokenizer" in other.output
 
 
 def test_it_packs_and_opens_as_one_file(diffusion: tuple[Case, Path], shop: Path) -> None:

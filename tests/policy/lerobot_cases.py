@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from libra_edge.data.lerobot.robot import RobotFile, write_robot
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import Embodiment
+from libra_edge.policy.family import ReadOptions
 from libra_edge.policy.lerobot.pictures import flattened
 
 CASES = Path(__file__).parent / "cases"
@@ -28,10 +29,32 @@ class Case:
 
     folder: Path
     robot: Embodiment
+    tasks: list[str]
     samples: list[Sample]
     actions: Any
     path: Any
     span: Any
+
+    @property
+    def words(self) -> Path:
+        """The tokenizer that the folder names."""
+        return self.folder.parent / "tokenizer.json"
+
+    @property
+    def options(self) -> ReadOptions:
+        """What the folder does not hold."""
+        vlm = self.folder.parent / "vlm_config"
+        return ReadOptions(
+            self.robot,
+            self.words if self.words.is_file() else None,
+            vlm if vlm.is_dir() else None,
+        )
+
+    def flags(self, robot: Path) -> list[str]:
+        """The same for the command line."""
+        paths = {"robot": robot, "tokenizer": self.options.tokenizer}
+        paths["vlm-config"] = self.options.vlm_config
+        return [w for name, path in paths.items() if path for w in (f"--{name}", str(path))]
 
 
 def robot_for(folder: Path) -> Embodiment:
@@ -76,13 +99,21 @@ def case(name: str) -> Case:
         seen = [torch.from_numpy(p[n]).reshape(steps, *p.shape[-3:]) for p in pictures]
         noise = known["noise"][n] if "noise" in known.files else np.empty(0, np.float32)
         images = flattened(seen, steps).numpy()
-        samples.append(Sample(images, np.empty(0, np.int64), state, noise, 0))
+        samples.append(Sample(images, _words(known, n), state, noise, 0))
     actions = known["actions"]
     flat = actions.reshape(-1, actions.shape[-1])
     # A dimension whose statistics are constant hardly moves.
     span = np.maximum(flat.max(0) - flat.min(0), 1e-3)
     path = known["path"] if "path" in known.files else None
-    return Case(folder, robot_for(folder), samples, actions, path, span)
+    tasks = [str(task) for task in known["task"]] if "tokens" in known.files else []
+    return Case(folder, robot_for(folder), tasks, samples, actions, path, span)
+
+
+def _words(known: Any, n: int) -> Any:
+    """LeRobot's tokens, padded by what the model's tokenizer pads with."""
+    if "tokens" not in known.files:
+        return np.empty(0, np.int64)
+    return known["tokens"][n].astype(np.int64)
 
 
 def write_robot_file(robot: Embodiment, path: Path) -> Path:

@@ -166,14 +166,12 @@ def _side_by_side(values: Array, known: Mapping[str, Array]) -> list[str]:
 
 
 def _in_braces(names: Sequence[str]) -> str | None:
-    """One name for several that differ in one number: `a.{0,1}.b`."""
+    """One name for several that differ in one word: `a.{0,1}.b`."""
     words = list(zip(*(name.split(".") for name in names), strict=False))
     different = [i for i, column in enumerate(words) if len(set(column)) > 1]
     if len({name.count(".") for name in names}) > 1 or len(different) != 1:
         return None
     (at,) = different
-    if not all(word.isdecimal() for word in words[at]):
-        return None
     return ".".join(f"{{{','.join(w)}}}" if i == at else w[0] for i, w in enumerate(words))
 
 

@@ -33,7 +33,7 @@ def release_members(
     return {
         **compiled,
         **apart,
-        **({"tokenizer.json": words.path.read_bytes()} if words else {}),
+        **({"tokenizer.json": words.text.encode()} if words else {}),
         **{f"engines/{name}.onnx": one.graph for name, one in pair.items()},
         "lib/liblibra_edge.so": _native_library(job, on_stage),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),

@@ -88,3 +88,14 @@ def folder_sha256(path: Path, robot: Embodiment, *others: Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{file.name} {content}\n".encode())
     return digest.hexdigest()
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def take(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors below a prefix, without it, taken out of the rest."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}

@@ -60,3 +60,33 @@ def flattened(pictures: Sequence[Tensor], steps: int) -> Tensor:
         return together if steps > 1 else together[0]
     flat = torch.cat([picture.reshape(steps, -1) for picture in pictures], 1)
     return flat if steps > 1 else flat[0]
+
+
+class Padded(nn.Module):
+    """Pictures [B, 3, h, w] resized without distortion, and black around them.
+
+    Bilinear without antialiasing, sides rounded down, as openpi and LeRobot do it.
+
+    Args:
+        size: height and width of what comes in.
+        target: of what goes out.
+        centred: black on both sides; else on the left and on top alone.
+    """
+
+    def __init__(self, size: tuple[int, int], target: tuple[int, int], *, centred: bool) -> None:
+        super().__init__()
+        ratio = max(size[1] / target[1], size[0] / target[0])
+        self.inside = (int(size[0] / ratio), int(size[1] / ratio))
+        self.same = size == target
+        rest = [whole - side for whole, side in zip(target, self.inside, strict=True)]
+        before = [side // 2 if centred else side for side in rest]
+        (top, left), (bottom, right) = before, [r - b for r, b in zip(rest, before, strict=True)]
+        self.around = (left, right, top, bottom)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """See the class."""
+        if self.same:
+            return pictures
+        if tuple(pictures.shape[-2:]) != self.inside:
+            pictures = nn.functional.interpolate(pictures, size=self.inside, mode="bilinear")
+        return nn.functional.pad(pictures, self.around) if any(self.around) else pictures

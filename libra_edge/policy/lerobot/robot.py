@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from libra_edge.errors import InputError
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.lerobot.folder import Folder
@@ -55,3 +57,23 @@ def _differs(
     fact: str, remedy: str = "Name the description of the robot it was trained for."
 ) -> InputError:
     return InputError("robot-differs", f"{fact}.", remedy)
+
+
+def without_empty(folder: Folder, robot: Embodiment | None, allowed: int) -> Folder:
+    """The folder without the cameras that it has and the robot has not.
+
+    LeRobot masks a camera that is missing, as many as `empty_cameras` allows: nothing sees it, so
+    it can be left out.
+
+    Args:
+        folder: to read from.
+        robot: its description.
+        allowed: `empty_cameras`.
+    """
+    if robot is None:
+        return folder
+    missing = [name for name in folder.cameras if name not in robot.cameras]
+    if len(missing) > allowed or len(missing) == len(folder.cameras):
+        return folder
+    cameras = {name: one for name, one in folder.cameras.items() if name not in missing}
+    return replace(folder, cameras=cameras)

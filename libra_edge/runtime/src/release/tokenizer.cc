@@ -81,7 +81,7 @@ Tokenizer::Tokenizer(const uint8_t *data, size_t size) {
     const auto found = words_.find(word);
     return found == words_.end() ? kNone : found->second;
   };
-  pad_ = find(kPad);
+  pad_ = root.has("padding") ? parse_token(root.at("padding").at("pad_id")) : find(kPad);
   if (pad_ == kNone) fail(LE_MALFORMED, "%s has no %s token.", kName, kPad);
   unsupported_ = find_unsupported(root);
   lower_case_ = type_of(root, "normalizer") == "Lowercase";
