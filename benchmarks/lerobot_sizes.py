@@ -1,11 +1,11 @@
 """Folders of SmolVLA and pi0 at their real sizes, with random weights.
 
-    python benchmarks/lerobot_sizes.py smolvla|pi0 OUT
+    python benchmarks/lerobot_sizes.py smolvla|pi0 DATASET OUT
 
-Writes OUT/pretrained_model, OUT/vlm_config, OUT/tokenizer.json and OUT/robot.json: all that
-`libra-edge compile` asks for. Steps, statistics and words are those of the small cases in the
-tests; widths and depths are those of SmolVLM2-500M (16 of its 32 layers) and its expert, and of
-PaliGemma-3B and pi0's. Weights are stored as LeRobot stores them: 32 bits for SmolVLA, 16 for pi0.
+Writes OUT/pretrained_model, OUT/vlm_config and OUT/tokenizer.json: what `libra-edge compile` asks
+for, for the robot of a dataset that `libra-edge collect` wrote. Words are those of the small cases
+in the tests; widths and depths are those of SmolVLM2-500M (16 of its 32 layers) and its expert, and
+of PaliGemma-3B and pi0's. Weights are stored in 32 bits for SmolVLA and in 16 for pi0.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from libra_edge.data.lerobot.robot import read_robot  # noqa: E402
+from libra_edge.data.lerobot_writer import EXTRA_PATH  # noqa: E402
+from libra_edge.policy.config import Embodiment  # noqa: E402
 from libra_edge.policy.lerobot.folder import IMAGES  # noqa: E402
-from tests.policy.lerobot_cases import CASES, robot_for, write_robot_file  # noqa: E402
+from tests.policy.lerobot_cases import CASES  # noqa: E402
 
 # Sizes by what they are in the small cases; layers are repeated until there are enough.
 SMOLVLA: dict[str, Any] = {
@@ -57,32 +60,33 @@ PI0: dict[str, Any] = {
     "scale": 1,
 }
 SIZES = {"smolvla": SMOLVLA, "pi0": PI0}
-CAMERA = (480, 640)
 
 
 def main() -> None:
     """See the module."""
-    kind, out = sys.argv[1], Path(sys.argv[2])
+    kind, data, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     case, sizes = CASES / kind, SIZES[kind]
     folder = out / "pretrained_model"
     shutil.copytree(case / "pretrained_model", folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(case / name, out / name)
-    _write_config(folder, sizes)
+    _write_config(folder, sizes, read_robot(data / EXTRA_PATH).embodiment)
+    _write_statistics(folder, json.loads((data / "meta/stats.json").read_text()))
     _write_model_config(case, out, sizes)
-    write_robot_file(robot_for(folder), out / "robot.json")
     shapes = _shapes(case / "pretrained_model/model.safetensors", _renamed(kind, sizes), sizes)
     total = sum(int(np.prod(shape)) for shape in shapes.values())
     print(f"{kind}: {total / 1e6:.1f} M numbers in {len(shapes)} tensors")
     _write_weights(folder, shapes, torch.float32 if kind == "smolvla" else torch.bfloat16)
 
 
-def _write_config(folder: Path, sizes: dict[str, Any]) -> None:
+def _write_config(folder: Path, sizes: dict[str, Any], robot: Embodiment) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    for name, feature in config["input_features"].items():
-        if name.startswith(IMAGES):
-            feature["shape"] = [3, *CAMERA]
+    pairs = zip(robot.cameras, robot.sizes, strict=True)
+    cameras = {f"{IMAGES}{name}": {"type": "VISUAL", "shape": [3, *size]} for name, size in pairs}
+    state = {"observation.state": {"type": "STATE", "shape": [len(robot.state)]}}
+    config["input_features"] = cameras | state
+    config["output_features"]["action"]["shape"] = [len(robot.actions)]
     image, rows = sizes["image"], sizes["rows"]
     config |= {"chunk_size": rows, "n_action_steps": rows, "tokenizer_max_length": sizes["length"]}
     if "image_resolution" in config:
@@ -99,6 +103,17 @@ def _write_config(folder: Path, sizes: dict[str, Any]) -> None:
         if step["registry_name"] == "tokenizer_processor":
             step["config"]["max_length"] = sizes["length"]
     steps.write_text(json.dumps(body, indent=2))
+
+
+def _write_statistics(folder: Path, known: dict[str, dict[str, Any]]) -> None:
+    """The dataset's, for both processors."""
+    tensors = {
+        f"{feature}.{name}": torch.tensor(known[feature][name], dtype=torch.float32)
+        for feature in ("observation.state", "action")
+        for name in ("mean", "std", "min", "max")
+    }
+    for file in folder.glob("policy_*.safetensors"):
+        save_file(tensors, file)
 
 
 def _write_model_config(case: Path, out: Path, sizes: dict[str, Any]) -> None:
@@ -153,7 +168,7 @@ def _shapes(
         if match is None:
             found[name] = real
             continue
-        # Every second layer of SmolVLA's expert reads the language model: parity decides.
+        # Every second layer of SmolVLA's expert reads the language model.
         period = 2 if "lm_expert" in name else 1
         for number in range(int(match[2]) % period, layers, period):
             found[f"{match[1]}{number}{match[3]}"] = real
@@ -180,7 +195,9 @@ def _real(
         ("k_proj.bias", (keys,)),
         ("v_proj.bias", (keys,)),
         ("o_proj.weight", (width, queries)),
-        ("out_proj.weight", (width, queries)) if "vision" in name else ("gate_proj", (inside, width)),
+        ("out_proj.weight", (width, queries))
+        if "vision" in name
+        else ("gate_proj", (inside, width)),
         ("out_proj.bias", (width,)) if "vision" in name else ("up_proj", (inside, width)),
         ("gate_proj", (inside, width)),
         ("up_proj", (inside, width)),
@@ -222,15 +239,14 @@ def _write_weights(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torc
             size = 0
         weight = torch.randn(shape, generator=generator, dtype=torch.float32)
         if "norm" in name and len(shape) == 1:
-            weight = weight * 0.05 + (0.0 if "bias" in name or folder_is_pi0(folder, name) else 1.0)
+            centre = 0.0 if name.endswith("bias") or _adds_one(name) else 1.0
+            weight = weight * 0.05 + centre
         elif len(shape) == 1:
             weight *= 0.02
         else:
             weight *= 0.7 / float(np.sqrt(np.prod(shape[1:])))
         shards[-1][name] = weight.to(dtype)
         size += weight.numel() * dtype.itemsize
-        if len(shards) > 1 and size > 2e9:
-            pass
     count = len(shards)
     if count == 1:
         save_file(shards[0], folder / "model.safetensors")
@@ -243,7 +259,7 @@ def _write_weights(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torc
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def folder_is_pi0(folder: Path, name: str) -> bool:
+def _adds_one(name: str) -> bool:
     """Whether a norm adds one to its weight, as Gemma's do."""
     return "paligemma_with_expert" in name and "vision" not in name
 

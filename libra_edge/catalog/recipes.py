@@ -21,6 +21,10 @@ PartName = Literal[
     "planner.head",
     "refiner.encoder",
     "refiner.blocks",
+    "prefix.vision",
+    "prefix.language",
+    "expert",
+    "encoder",
     "embeddings",
     "outputs",
 ]

@@ -40,6 +40,7 @@ from libra_edge.parity.gates import (
     require_pass,
 )
 from libra_edge.parity.golden import golden_members
+from libra_edge.parity.on_demand import OnDemand
 from libra_edge.policy.executor import Engines
 
 STAGES = ("load", "calibrate", "split", "export", "fuse", "build", "runtime", "check", "assemble")
@@ -131,7 +132,7 @@ def _carry_out(job: Job, candidate: Candidate, on_stage: OnStage) -> _Passed:
         ParityError: a gate did not hold.
     """
     quantized = candidate.quantized
-    front = make_graphs(job.checkpoint, job.cache, on_stage, quantized)
+    front = make_graphs(job.checkpoint, job.cache, on_stage, quantized, job.forms)
     reference = torch_engines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(job, front, reference)
@@ -150,7 +151,7 @@ def _gate(
     Raises:
         ParityError: one of them differs.
     """
-    engines = built.load() if built.runs_here else None
+    engines = OnDemand(built.load) if built.runs_here else None
     chain = stages(
         front, built.choice.form, job.checkpoint.policy, quantized.policy if quantized else None
     )
@@ -180,7 +181,10 @@ def _gate_runtime(
         write_release(Path(folder, "release"), facts, files)
         staged = Path(folder, "release")
         with Policy(staged, allow_failed=True, allow_random_weights=True) as runtime:
-            chain: list[tuple[str, Engines]] = [(ENGINE, built.load()), (RUNTIME, runtime)]
+            chain: list[tuple[str, Engines]] = [
+                (ENGINE, OnDemand(built.load)),
+                (RUNTIME, runtime),
+            ]
             found = compare_chain(chain, **_judge(job, on_stage))
     require_pass(found)
     return [*checks, *found]

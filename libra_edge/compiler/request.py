@@ -9,13 +9,15 @@ from pathlib import Path
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.plan import EnginePlan
-from libra_edge.compiler.graphs.fuse import Form
+from libra_edge.compiler.graphs.fuse import FORMS, Form
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.limits import Gates, Limits
 from libra_edge.parity.samples import Sample
 from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.imported import AnyCheckpoint
+
+LOOP: Form = "loop"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Job:
     """A request with everything it names loaded and checked (`libra_edge.compiler.resolve`).
 
     from_files: the policy is too large for one ONNX file, so that its weights lie beside the graphs
-    and engines are built from files.
+    and engines are built from files; heavy: each copy of its weights, and each call, is felt.
     """
 
     request: Request
@@ -98,6 +100,7 @@ class Job:
     calibration: CalibrationData | None
     gates: Gates
     from_files: bool = False
+    heavy: bool = False
 
     @property
     def libra(self) -> Checkpoint:
@@ -110,6 +113,13 @@ class Job:
     def form(self) -> Form | None:
         """The refiner's form if it was asked for."""
         return self.request.form
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The refiner's forms to make: the one asked for, or all, or of a heavy policy Loop."""
+        if self.request.form is not None:
+            return (self.request.form,)
+        return (LOOP,) if self.heavy else FORMS
 
     @property
     def limits(self) -> Limits:

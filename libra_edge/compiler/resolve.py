@@ -23,15 +23,17 @@ from libra_edge.engines import engine
 from libra_edge.errors import InputError
 from libra_edge.limits import Gates, gates_between, read_gates
 from libra_edge.parity.samples import choose_samples
-from libra_edge.policy.checkpoint import CONFIG, Checkpoint, load_checkpoint, outline
+from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 from libra_edge.policy.family import Family
-from libra_edge.policy.imported import AnyCheckpoint, family_of
+from libra_edge.policy.imported import AnyCheckpoint, family_of, module_of
 from libra_edge.user_cache import require_writable
 
 GATE_SAMPLES = 32
 # A gate on a percentile needs more to stand on.
 QUANTIZED_GATE_SAMPLES = 128
+# Of weights in memory: from here on one call takes a second and more.
+HEAVY_BYTES = 2**29
 # The recipe that the policies of every family have.
 _IN_FLOATS = "fp32"
 
@@ -64,13 +66,14 @@ def resolve(request: Request) -> Job:
     name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
+    heavy = not large and _weights_bytes(checkpoint) > HEAVY_BYTES
     usual = QUANTIZED_GATE_SAMPLES if recipe.quantizes else GATE_SAMPLES
-    count = request.samples or (LARGE_SAMPLES if large else usual)
+    count = request.samples or (LARGE_SAMPLES if large else usual // 4 if heavy else usual)
     samples = choose_samples(
         robot, checkpoint.config, checkpoint.tokenizer, count, request.seed, request.data
     )
     calibration = None
-    if request.calibrate is not None and recipe.quantizes and isinstance(checkpoint, Checkpoint):
+    if request.calibrate is not None and recipe.quantizes:
         frames = request.calibration_samples or recipe.samples
         calibration = open_calibration_data(request.calibrate, request.data, checkpoint, frames)
     return Job(
@@ -86,6 +89,7 @@ def resolve(request: Request) -> Job:
         calibration,
         gates,
         large,
+        heavy,
     )
 
 
@@ -96,6 +100,7 @@ def _read(
     options = {n: getattr(request, n) for n in ("robot", "tokenizer", "vlm_config")}
     if family is not None:
         found = import_folder(family, request.checkpoint, data=request.data, **options)
+        recipe.require_layers(quantizable_layers(found.policy))
         return found, False
     require_none(request.checkpoint, options)
     config = read_config(request.checkpoint / CONFIG)
@@ -107,13 +112,27 @@ def _read(
     return load_checkpoint(request.checkpoint, random_weights=random, in_half=large), large
 
 
+def _weights_bytes(checkpoint: AnyCheckpoint) -> int:
+    parameters = module_of(checkpoint.policy).parameters()
+    return sum(p.numel() * p.element_size() for p in parameters)
+
+
 def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:
     """Refuse what is there for Libra-VLA's own policies alone."""
-    if recipe.name != _IN_FLOATS or request.auto_precision:
+    parts = {part for part in family.parts.values() if part is not None}
+    rounds = any(not recipe.parts[part].high for part in parts & recipe.parts.keys())
+    if recipe.name != _IN_FLOATS and not rounds:
         raise InputError(
             "recipe-unsupported",
-            f"Recipe {recipe.name!r} is not there yet for policies of the type {family.name!r}.",
-            f"Take --recipe {_IN_FLOATS}, without --auto-precision.",
+            f"Recipe {recipe.name!r} has nothing that it could round in policies of the type "
+            f"{family.name!r}.",
+            f"Take --recipe {_IN_FLOATS}.",
+        )
+    if request.auto_precision:
+        raise InputError(
+            "recipe-unsupported",
+            f"--auto-precision is not there yet for policies of the type {family.name!r}.",
+            "Leave it out, or keep layers in high precision in a recipe of your own.",
         )
     if request.random_weights:
         raise InputError(

@@ -21,6 +21,7 @@ from libra_edge.policy.executor import (
     Tokens,
 )
 from libra_edge.policy.family import Policy
+from libra_edge.policy.imported import AnyPolicy
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -80,9 +81,6 @@ class FamilyEngines:
         inputs = (torch.from_numpy(a) for a in (images, state, words, noise))
         actions: Floats = self._policy.refine(*inputs).numpy()
         return actions
-
-
-AnyPolicy = LibraVLA | Policy
 
 
 def torch_engines(policy: AnyPolicy) -> Engines:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from libra_edge.errors import LibraError, ParityError
 from libra_edge.limits import Limits, Verdict
 from libra_edge.parity.metrics import action_error, margin_error, token_agreement
+from libra_edge.parity.on_demand import OnDemand
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.config import ActionDim
 from libra_edge.policy.executor import Engines
@@ -234,6 +235,8 @@ def compare_chain(
         stage = f"{name} vs {before_name}"
         on_stage(stage)
         outputs = run_engines(engines, samples, first.intent)
+        if isinstance(engines, OnDemand):
+            engines.unload()
         checks += compare(stage, before, outputs, dims, limits)
         before, before_name = outputs, name
     return checks

@@ -157,16 +157,37 @@ def dataset_samples(
     samples = []
     for i, (first, end) in enumerate(pairwise(edges)):
         index = int(random.integers(first, end))
-        episode, step = dataset.place(index)
-        back = range(contract.observation_steps - 1, -1, -1)
-        frames = [dataset.frame(index - min(steps, step))[0] for steps in back]
-        seen = [(frame.images, frame.state) for frame in frames]
-        words = np.zeros(0, np.int64)
-        if tokenizer is not None:
-            words = tokenizer.encode(frames[-1].instruction)
-        sample = _sample(contract, seen, words, i, seed)
-        samples.append(replace(sample, origin=f"episode {episode}, step {step}"))
+        samples.append(sample_at(dataset, contract, tokenizer, index, i, seed))
     return samples
+
+
+def sample_at(
+    dataset: Dataset,
+    contract: TimeStructure,
+    tokenizer: Tokenizer | None,
+    index: int,
+    number: int,
+    seed: int,
+) -> Sample:
+    """What an engine would get at one frame of a dataset.
+
+    Args:
+        dataset: to read from.
+        contract: of the policy.
+        tokenizer: None where it takes no words.
+        index: of the frame.
+        number: of the sample, which its noise and its chunk of the plan depend on.
+        seed: of the noise.
+    """
+    episode, step = dataset.place(index)
+    back = range(contract.observation_steps - 1, -1, -1)
+    frames = [dataset.frame(index - min(steps, step))[0] for steps in back]
+    seen = [(frame.images, frame.state) for frame in frames]
+    words = np.zeros(0, np.int64)
+    if tokenizer is not None:
+        words = tokenizer.encode(frames[-1].instruction)
+    sample = _sample(contract, seen, words, number, seed)
+    return replace(sample, origin=f"episode {episode}, step {step}")
 
 
 def _as_taken(images: Images, embodiment: Embodiment) -> Images:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from libra_edge.catalog import PartName
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.tokenizer import Tokenizer
 
@@ -34,6 +35,19 @@ class Graph:
     arguments: tuple[Tensor, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+class Named(nn.Module):
+    """A part of a policy under the name it has there: so are its weights called in every graph."""
+
+    def __init__(self, name: str, part: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, part)
+        self._name = name
+
+    def forward(self, *arguments: Tensor) -> Any:
+        """What the part gives."""
+        return self.get_submodule(self._name)(*arguments)
 
 
 @dataclass(frozen=True)
@@ -174,9 +188,15 @@ class Loaded:
 
 
 class Family(Protocol):
-    """One kind of policy: what `libra_edge.policy.<folder>.family.FAMILY` has to be."""
+    """One kind of policy: what `libra_edge.policy.<folder>.family.FAMILY` has to be.
+
+    parts: what a recipe calls the layers below a name of the policy's; None for layers that are
+    none of a graph. The longest name that matches decides; layers that none matches stay as they
+    are. Names of different families never meet.
+    """
 
     name: str
+    parts: Mapping[str, PartName | None]
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Whether a folder with this `config.json` holds one."""

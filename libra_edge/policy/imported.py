@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import libra_edge.policy as families_folder
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.family import Contract, Family, Policy, ReadOptions
+from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -32,6 +35,18 @@ class Imported:
 
 
 AnyCheckpoint = Checkpoint | Imported
+AnyPolicy = LibraVLA | Policy
+
+
+def module_of(policy: AnyPolicy) -> nn.Module:
+    """A policy as the PyTorch module that it is.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(policy, nn.Module):
+        raise TypeError(f"{type(policy).__name__} is no module of PyTorch")
+    return policy
 
 
 def families() -> tuple[Family, ...]:

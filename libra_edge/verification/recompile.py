@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from libra_edge.compiler.quantization.assign import Precisions
     from libra_edge.compiler.quantization.calibration_data import CalibrationData
     from libra_edge.compiler.quantization.quantize import Quantized
-    from libra_edge.policy.checkpoint import Checkpoint
     from libra_edge.policy.imported import AnyCheckpoint
 
 AGAINST_CHECKPOINT = "release vs checkpoint"
@@ -159,10 +158,7 @@ def _quantized_again(
     from libra_edge.compiler.quantization.assign import choose_precisions
     from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
-    from libra_edge.policy.checkpoint import Checkpoint
 
-    if not isinstance(checkpoint, Checkpoint):
-        return None
     form = engine((manifest.provision or manifest.engines.refiner).kind).qdq
     if not recipe.quantizes:
         return as_the_recipe_says(checkpoint, recipe, None, form, cache)
@@ -215,7 +211,7 @@ def _differs(here: str, recorded: str) -> InputError:
 
 
 def _calibration_again(
-    recorded: Calibration, checkpoint: Checkpoint, calibrate: Path | None
+    recorded: Calibration, checkpoint: AnyCheckpoint, calibrate: Path | None
 ) -> CalibrationData:
     """The frames that the manifest lists, if they are still what they were."""
     from libra_edge.compiler.quantization.calibration_data import open_calibration_data

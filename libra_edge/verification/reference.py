@@ -28,19 +28,26 @@ class LeRobotEngines:
     Args:
         python: an interpreter with LeRobot.
         checkpoint: the folder, as we read it.
+        vlm_config: the configuration of its vision-language model, where it was named.
 
     Raises:
         InputError: there is no such interpreter.
     """
 
-    def __init__(self, python: Path, checkpoint: Imported) -> None:
-        self._contract = checkpoint.config
+    def __init__(self, python: Path, checkpoint: Imported, vlm_config: Path | None = None) -> None:
+        self._contract, self._words = checkpoint.config, checkpoint.tokenizer
+        beside: list[str] = []
+        if self._words is not None:
+            beside += ["--tokenizer", str(self._words.path.parent.resolve())]
+        if vlm_config is not None:
+            folder = vlm_config if vlm_config.is_dir() else vlm_config.parent
+            beside += ["--vlm-config", str(folder.resolve())]
         script = files("libra_edge.policy.lerobot") / "answers.py"
         with as_file(script) as path:
             try:
                 # As it is written: a virtual environment is known by the path it is called by.
                 self._child = subprocess.Popen(
-                    [str(python), str(path), str(checkpoint.path.resolve())],
+                    [str(python), str(path), str(checkpoint.path.resolve()), *beside],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -91,6 +98,9 @@ class LeRobotEngines:
         arrays[_STATE] = state
         if noise.size:
             arrays["noise"] = noise
+        if self._words is not None and instruction is not None:
+            arrays["tokens"] = instruction
+            arrays["seen"] = instruction != self._words.pad
         named = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
         request = {"call": "chunk", "task": "", "arrays": named}
         try:

@@ -158,7 +158,7 @@ class Subject:
                 "--reference-python is for policies that LeRobot trained; this checkpoint is not.",
                 "Leave it out.",
             )
-        return self._stack.enter_context(LeRobotEngines(python, truth))
+        return self._stack.enter_context(LeRobotEngines(python, truth, self.request.vlm_config))
 
     def graphs(self) -> RemoteEngines | None:
         """The plain graphs as written, on the CPU; None where there is nothing to run them with."""

@@ -269,17 +269,19 @@ def test_it_packs_and_opens_as_one_file(diffusion: tuple[Case, Path], shop: Path
 
 
 @pytest.mark.parametrize(
-    ("more", "word"),
+    ("name", "more", "word"),
     [
-        (("--recipe", "int8", "--calibrate", "nowhere"), "recipe-unsupported"),
-        (("--random-weights",), "usage"),
-        (("--recipe", "fp16"), "recipe"),
+        ("diffusion-ddim", ("--recipe", "int8", "--calibrate", "nowhere"), "recipe-unsupported"),
+        ("act", ("--recipe", "int8"), "calibration-data-missing"),
+        ("act", ("--recipe", "int8", "--calibrate", "x", "--auto-precision"), "recipe-unsupported"),
+        ("act", ("--random-weights",), "usage"),
+        ("act", ("--recipe", "fp16"), "recipe"),
     ],
 )
 def test_what_is_not_there_yet_is_refused_before_work(
-    shop: Path, more: tuple[str, ...], word: str
+    shop: Path, name: str, more: tuple[str, ...], word: str
 ) -> None:
-    found = case("act")
+    found = case(name)
     robot = write_robot_file(found.robot, shop / "refused.json")
     words = ["compile", str(found.folder), "--robot", str(robot), "--out", str(shop / "no"), *more]
     done = CliRunner().invoke(program.app, words)

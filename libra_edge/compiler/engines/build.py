@@ -34,8 +34,9 @@ _ONLY: dict[Form, str] = {
     "loop": "unrolled steps share their 4-bit weights, and engines turn such weights into floats",
 }
 _ONE_PASS = "the policy has no denoising loop"
+_HEAVY = "so large a policy is unrolled only where --form asks for it"
 _PROGRAM = "the steps of a PyTorch program are unrolled"
-_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
+_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 5, 200, 3.0
 
 
 @dataclass(frozen=True)
@@ -233,14 +234,24 @@ def _candidates(front: Front, pinned: Form | None) -> list[Form]:
     if pinned not in front.refiners:
         raise InputError(
             "form-unavailable",
-            f"There is no {pinned} form here: {_ONLY[next(iter(front.refiners))]}.",
+            f"There is no {pinned} form here: {_why_only(front)}.",
             "Leave out --form.",
         )
     return [pinned]
 
 
 def _preferred(front: Front, target: Target) -> Form:
-    return target.refiner_form if target.refiner_form in front.refiners else "unrolled"
+    only = next(iter(front.refiners))
+    return target.refiner_form if target.refiner_form in front.refiners else only
+
+
+def _why_only(front: Front) -> str:
+    """Why there is but one form."""
+    (form,) = front.refiners
+    if front.parts.tables is None:
+        return _ONLY[form] if front.planner else _ONE_PASS
+    in_blocks = any(precision.weights == "int4" for precision in front.precisions.values())
+    return _ONLY[form] if in_blocks else _HEAVY
 
 
 def _unmeasured(
@@ -260,7 +271,7 @@ def _choose(front: Front, pinned: Form | None, medians_ms: Mapping[str, float]) 
         return Choice(pinned, "asked for with --form")
     if len(front.refiners) == 1:
         (form,) = front.refiners
-        return Choice(form, _ONLY[form] if front.planner else _ONE_PASS)
+        return Choice(form, _why_only(front))
     return choose_form(medians_ms)
 
 

@@ -10,8 +10,8 @@ from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
 from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.policy.family import Parts, Policy
-from libra_edge.policy.imported import AnyCheckpoint
+from libra_edge.policy.family import Parts
+from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.libra_vla.split import split
 
@@ -43,6 +43,7 @@ def make_graphs(
     cache: StageCache,
     on_stage: OnStage,
     quantized: Quantized | None = None,
+    forms: tuple[Form, ...] = FORMS,
 ) -> Front:
     """Parts, export and fuse a checkpoint.
 
@@ -51,6 +52,7 @@ def make_graphs(
         cache: where stage outputs are kept.
         on_stage: called with each stage's name and what is going on.
         quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
+        forms: of the refiner, where there is a loop.
     """
     on_stage("split", "policy into graphs")
     parts = parts_of(quantized.policy if quantized else checkpoint.policy)
@@ -67,13 +69,16 @@ def make_graphs(
     on_stage("fuse", "denoising steps into one graph")
     hashes = {name: sha256(content) for name, content in exported.items()}
     # Engines turn 4-bit weights that several steps of an unrolled graph share into floats.
-    forms: tuple[Form, ...] = ("loop",) if in_blocks else FORMS
-    fused, _ = cache.get_or_make("fuse", inputs | hashes, lambda: _fuse(parts, exported, forms))
+    possible: tuple[Form, ...] = ("loop",) if in_blocks else forms
+    some = {} if forms == FORMS else {"forms": ",".join(possible)}
+    fused, _ = cache.get_or_make(
+        "fuse", inputs | hashes | some, lambda: _fuse(parts, exported, possible)
+    )
     refiners = {form: fused[form] for form in FORMS if form in fused}
     return Front(parts, exported, refiners, quantized.precisions if quantized else {})
 
 
-def parts_of(policy: LibraVLA | Policy) -> Parts:
+def parts_of(policy: AnyPolicy) -> Parts:
     """The modules of a policy that become graphs."""
     return split(policy) if isinstance(policy, LibraVLA) else policy.parts()
 

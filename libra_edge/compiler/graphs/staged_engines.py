@@ -11,11 +11,12 @@ from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Array, EnginePair, Session
-from libra_edge.evaluation.torch_controller import AnyPolicy, TorchEngines, torch_engines
+from libra_edge.evaluation.torch_controller import torch_engines
 from libra_edge.parity.gates import FUSED, POLICY
+from libra_edge.parity.on_demand import OnDemand
 from libra_edge.policy.executor import Engines
 from libra_edge.policy.family import Graph, Parts, Tables
-from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.imported import AnyPolicy
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -73,7 +74,7 @@ class StagedEngines:
 
 
 def stages(
-    front: Front, form: Form, policy: AnyPolicy, quantized: LibraVLA | None
+    front: Front, form: Form, policy: AnyPolicy, quantized: AnyPolicy | None
 ) -> list[tuple[str, Engines]]:
     """Every stage by name, in the order the data flows: what each one is held against.
 
@@ -85,10 +86,10 @@ def stages(
     """
     return [
         (POLICY, torch_engines(policy)),
-        *([("quantised", TorchEngines(quantized))] if quantized is not None else []),
+        *([("quantised", torch_engines(quantized))] if quantized is not None else []),
         ("split", split_engines(front.parts)),
-        ("exported", exported_engines(front.exported, front.parts.tables)),
-        (FUSED, fused_engines(front.planner, front.refiners[form])),
+        ("exported", OnDemand(lambda: exported_engines(front.exported, front.parts.tables))),
+        (FUSED, OnDemand(lambda: fused_engines(front.planner, front.refiners[form]))),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import nn
@@ -11,8 +12,8 @@ from libra_edge.catalog import HIGH, LayerPrecision, PartName, Recipe
 from libra_edge.compiler.quantization.int4_blocks import fills_blocks
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
+from libra_edge.policy.imported import AnyPolicy, families, module_of
 from libra_edge.policy.libra_vla.layers import ImageTokens
-from libra_edge.policy.libra_vla.model import LibraVLA
 
 # The longest name that matches decides.
 _PARTS: dict[str, PartName | None] = {
@@ -36,23 +37,38 @@ _WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "f
 Precisions = Mapping[str, LayerPrecision]
 
 
-def quantizable_layers(policy: LibraVLA) -> dict[str, PartName]:
-    """Every layer that can be quantised and its part; an image stem counts as one layer."""
+def quantizable_layers(policy: AnyPolicy) -> dict[str, PartName]:
+    """Every layer with weights that has a part; an image stem counts as one layer."""
     found: dict[str, PartName] = {}
-    for name, module in policy.named_modules():
+    stems: tuple[str, ...] = ()
+    for name, module in module_of(policy).named_modules():
         part = part_of(name)
-        if part is not None and isinstance(module, nn.Linear | ImageTokens):
+        if part is None or name.startswith(stems):
+            continue
+        if isinstance(module, ImageTokens):
+            stems = (*stems, f"{name}.")
+        if isinstance(module, nn.Linear | nn.Conv2d | ImageTokens):
             found[name] = part
     return found
 
 
 def part_of(name: str) -> PartName | None:
     """The part of the policy that a layer of this name belongs to; None for no layer of a graph."""
-    prefixes = [prefix for prefix in _PARTS if f"{name}.".startswith(f"{prefix}.")]
-    return _PARTS[max(prefixes, key=len)] if prefixes else None
+    table = _all_parts()
+    prefixes = [prefix for prefix in table if f"{name}.".startswith(f"{prefix}.")]
+    return table[max(prefixes, key=len)] if prefixes else None
 
 
-def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precisions:
+@cache
+def _all_parts() -> dict[str, PartName | None]:
+    """The tables of all families in one: their names never meet."""
+    found = dict(_PARTS)
+    for family in families():
+        found |= family.parts
+    return found
+
+
+def choose_precisions(policy: AnyPolicy, recipe: Recipe, form: QdqForm) -> Precisions:
     """What the recipe makes of every layer that it can be made of.
 
     Raises:
@@ -64,17 +80,19 @@ def choose_precisions(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> Precis
     return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
 
 
-def left_out(policy: LibraVLA, recipe: Recipe, form: QdqForm) -> dict[str, str]:
+def left_out(policy: AnyPolicy, recipe: Recipe, form: QdqForm) -> dict[str, str]:
     """Layers that stay in high precision against the recipe, and why."""
     reasons = {}
     for name, part in quantizable_layers(policy).items():
-        precision, module = recipe.layer(name, part), policy.get_submodule(name)
+        precision, module = recipe.layer(name, part), module_of(policy).get_submodule(name)
         if precision.high:
             continue
         if isinstance(module, ImageTokens):
             integers = precision == LayerPrecision(weights="int8", activations="int8")
             if not (integers and form.images_in_integers):
                 reasons[name] = f"there are no convolutions of {precision} in this engine's form"
+        elif isinstance(module, nn.Conv2d):
+            reasons[name] = f"there is no form of convolutions of {precision} outside image stems"
         elif precision.weights == "int4":
             assert isinstance(module, nn.Linear)
             if fills_blocks(module.in_features, recipe.block):

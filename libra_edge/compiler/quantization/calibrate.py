@@ -12,7 +12,7 @@ import io
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -25,7 +25,8 @@ from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.ranges import of_convolution, watch
-from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.policy.family import Policy
+from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy, module_of
 from libra_edge.policy.libra_vla.layers import ImageTokens
 from libra_edge.policy.libra_vla.model import LibraVLA
 
@@ -38,7 +39,7 @@ _BITS: dict[Number, Any] = {"int8": 8, "int4": 4, "fp8": (4, 3)}
 
 
 def calibrate(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     recipe: Recipe,
     precisions: Precisions,
     data: CalibrationData,
@@ -64,13 +65,13 @@ def convolutions(name: str, tokens: ImageTokens) -> list[str]:
 
 
 def _calibrate(
-    policy: LibraVLA, recipe: Recipe, precisions: Precisions, data: CalibrationData
+    policy: AnyPolicy, recipe: Recipe, precisions: Precisions, data: CalibrationData
 ) -> dict[str, Ranges]:
     with warnings.catch_warnings():
         # Its warnings are about optional packages.
         warnings.simplefilter("ignore")
         import modelopt.torch.quantization as mtq
-    model = copy.deepcopy(policy)
+    model = copy.deepcopy(module_of(policy))
     names = _modelopt_layers(policy, precisions)
     chosen = algorithm(recipe.algorithm)
     config = _modelopt_config(recipe, names, chosen)
@@ -85,16 +86,16 @@ def _calibrate(
     stems = [name for name in ranges if ".stem." in name]
     rounded = [name for name in ranges if names[name].activations == "int8"]
     watched = set(rounded if chosen.inputs else []).union(stems)
-    seen = watch(policy, sorted(watched), lambda m: run(m, data[::WATCH_EVERY]))
+    seen = watch(module_of(policy), sorted(watched), lambda m: run(m, data[::WATCH_EVERY]))
     ranges |= {name: of_convolution(ranges[name], seen.pop(name)) for name in stems}
     return chosen.inputs(ranges, seen) if chosen.inputs else ranges
 
 
-def _modelopt_layers(policy: LibraVLA, precisions: Precisions) -> dict[str, LayerPrecision]:
+def _modelopt_layers(policy: AnyPolicy, precisions: Precisions) -> dict[str, LayerPrecision]:
     """The modules to calibrate; a stem counts as its convolutions here."""
     found: dict[str, LayerPrecision] = {}
     for name, precision in precisions.items():
-        module = policy.get_submodule(name)
+        module = module_of(policy).get_submodule(name)
         names = convolutions(name, module) if isinstance(module, ImageTokens) else [name]
         if not precision.high:
             found |= dict.fromkeys(names, precision)
@@ -136,10 +137,10 @@ def _collect(
             module.disable_calib()
 
 
-def _floor(policy: LibraVLA, name: str) -> float | None:
+def _floor(policy: AnyPolicy, name: str) -> float | None:
     """The smallest value that the activation function before a layer gives, if there is one."""
     parent, _, own = name.rpartition(".")
-    sequence = policy.get_submodule(parent)
+    sequence = module_of(policy).get_submodule(parent)
     if not isinstance(sequence, nn.Sequential) or own == "0":
         return None
     return _SMALLEST.get(type(sequence[int(own) - 1]))
@@ -168,21 +169,30 @@ def _read(module: Any, floor: float | None) -> Ranges:
 def run(model: nn.Module, data: CalibrationData) -> None:
     """Everything a robot would compute on the calibration data: planner, then every chunk of it.
 
-    The refiner runs its whole denoising loop from fresh noise, once on recorded intents and once
-    on the planner's own, as the activations of late steps and of wrong plans differ.
+    The refiner runs its whole denoising loop from fresh noise; of a policy with a planner once on
+    recorded intents and once on the planner's own, as the activations of late steps and of wrong
+    plans differ.
     """
-    assert isinstance(model, LibraVLA)
-    for begin in range(0, len(data), BATCH):
-        batch = data[begin : begin + BATCH]
-        images, states, truth = (
-            torch.from_numpy(a) for a in (batch.images, batch.states, batch.tokens)
-        )
-        planned, _ = model.plan(images[:, 0], torch.from_numpy(batch.instructions), states[:, 0])
-        for part in range(model.config.chunks_per_plan):
-            chunk = slice(part * model.config.chunk, (part + 1) * model.config.chunk)
-            for source, plan in enumerate((truth, planned)):
-                noise = torch.from_numpy(batch.noise[:, part, source])
-                model.refine(images[:, part], states[:, part], plan[:, chunk], noise)
+    if isinstance(model, LibraVLA):
+        for begin in range(0, len(data), BATCH):
+            _run_batch(model, data[begin : begin + BATCH])
+        return
+    policy = cast("Policy", model)
+    arrays = (data.images, data.states, data.instructions, data.noise)
+    for row in zip(*arrays, strict=True):
+        policy.refine(*(torch.from_numpy(array) for array in row))
+
+
+def _run_batch(model: LibraVLA, batch: CalibrationData) -> None:
+    images, states, truth = (
+        torch.from_numpy(a) for a in (batch.images, batch.states, batch.tokens)
+    )
+    planned, _ = model.plan(images[:, 0], torch.from_numpy(batch.instructions), states[:, 0])
+    for part in range(model.config.chunks_per_plan):
+        chunk = slice(part * model.config.chunk, (part + 1) * model.config.chunk)
+        for source, plan in enumerate((truth, planned)):
+            noise = torch.from_numpy(batch.noise[:, part, source])
+            model.refine(images[:, part], states[:, part], plan[:, chunk], noise)
 
 
 def _pack(ranges: Mapping[str, Ranges]) -> dict[str, bytes]:

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
+from libra_edge.parity.samples import sample_at
 from libra_edge.paths import StrPath
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.config import Embodiment
 from libra_edge.policy.execution.noise import chunk_noise
+from libra_edge.policy.imported import AnyCheckpoint, Imported
 
 if TYPE_CHECKING:
     from libra_edge.data.lerobot import Dataset
@@ -44,7 +46,8 @@ class CalibrationData:
     images: uint8 [S, M, V, h, w, 3] and states: float32 [S, M, P], at the step of each chunk;
     instructions: int64 [S, T]; tokens: recorded intents int32 [S, L, D]; noise: float32
     [S, M, 2, H, D], for recorded and predicted intents; frames: (episode, step) of each; source:
-    the dataset's fingerprint.
+    the dataset's fingerprint. Of a policy without a planner images, states, instructions and noise
+    are as its engine takes them, below S, and there are no tokens.
     """
 
     images: npt.NDArray[np.uint8]
@@ -76,7 +79,7 @@ class CalibrationData:
 
 
 def open_calibration_data(
-    path: StrPath, evaluation: StrPath | None, checkpoint: Checkpoint, count: int
+    path: StrPath, evaluation: StrPath | None, checkpoint: AnyCheckpoint, count: int
 ) -> CalibrationData:
     """Read `count` frames of the LeRobot dataset at `path`, which shares none with `evaluation`.
 
@@ -99,7 +102,7 @@ def open_calibration_data(
 
 
 def read_calibration_data(
-    dataset: Dataset, checkpoint: Checkpoint, count: int, seed: int = 0
+    dataset: Dataset, checkpoint: AnyCheckpoint, count: int, seed: int = 0
 ) -> CalibrationData:
     """Choose `count` frames of a dataset and read them.
 
@@ -115,7 +118,7 @@ def read_calibration_data(
             f"does with fewer than {FEWEST_SAMPLES}.",
             "Record more episodes, or name a larger dataset.",
         )
-    frames = choose_frames(dataset, config, count, seed)
+    frames = choose_frames(dataset, config.embodiment, count, seed)
     rows = [_read(dataset, checkpoint, frame, i, seed) for i, frame in enumerate(frames)]
     columns = (np.stack(column) for column in zip(*rows, strict=True))
     arrays: dict[str, Any] = dict(zip(ARRAYS, columns, strict=True))
@@ -146,10 +149,10 @@ def require_apart(calibration: Dataset, evaluation: Dataset) -> None:
         )
 
 
-def choose_frames(dataset: Dataset, config: PolicyConfig, count: int, seed: int) -> list[Frame]:
+def choose_frames(dataset: Dataset, robot: Embodiment, count: int, seed: int) -> list[Frame]:
     """`count` different frames, sorted: every task alike, phases alike, grippers more often."""
     random = np.random.default_rng(seed)
-    moving = _gripper_frames(dataset, config)
+    moving = _gripper_frames(dataset, robot)
     extra = _spread(dataset, moving, round(count * GRIPPER_SHARE), random)
     chosen = set(extra)
     phases = [_phase_frames(dataset, phase) for phase in range(PHASES)]
@@ -169,9 +172,9 @@ def _phase_frames(dataset: Dataset, phase: int) -> list[Frame]:
     ]
 
 
-def _gripper_frames(dataset: Dataset, config: PolicyConfig) -> list[Frame]:
+def _gripper_frames(dataset: Dataset, robot: Embodiment) -> list[Frame]:
     """Frames just before a gripper's command passes the middle of its range, or just after."""
-    actions = config.embodiment.actions
+    actions = robot.actions
     dims = [i for i, dim in enumerate(actions) if dim.kind == "gripper"]
     middle = np.array([(actions[i].lower + actions[i].upper) / 2 for i in dims], np.float32)
     found: list[Frame] = []
@@ -208,9 +211,11 @@ def _interleave(queues: Sequence[Sequence[Frame]]) -> list[Frame]:
 
 
 def _read(
-    dataset: Dataset, checkpoint: Checkpoint, frame: Frame, sample: int, seed: int
+    dataset: Dataset, checkpoint: AnyCheckpoint, frame: Frame, sample: int, seed: int
 ) -> tuple[npt.NDArray[Any], ...]:
     """One sample's images, states, instruction, tokens and noise."""
+    if not isinstance(checkpoint, Checkpoint):
+        return _read_alone(dataset, checkpoint, frame, sample, seed)
     config, (number, step) = checkpoint.config, frame
     first = dataset.episodes[number].first_frame
     last = dataset.episodes[number].length - 1
@@ -227,3 +232,13 @@ def _read(
         tokens,
         chunk_noise(seed, sample, shape),
     )
+
+
+def _read_alone(
+    dataset: Dataset, checkpoint: Imported, frame: Frame, sample: int, seed: int
+) -> tuple[npt.NDArray[Any], ...]:
+    """The same of a policy without a planner: what one call of its engine takes."""
+    contract, (number, step) = checkpoint.config, frame
+    index = dataset.episodes[number].first_frame + step
+    read = sample_at(dataset, contract, checkpoint.tokenizer, index, sample, seed)
+    return read.images, read.state, read.instruction, np.empty((0, 0), np.int32), read.noise

@@ -14,45 +14,52 @@ from libra_edge.compiler.quantization.image_stem import QuantizedImageTokens
 from libra_edge.compiler.quantization.linear import QuantizedLinear, Ranges
 from libra_edge.compiler.quantization.unbatched_blocks import flatten_blocks
 from libra_edge.engines.base import QdqForm
+from libra_edge.policy.imported import AnyPolicy, module_of
 from libra_edge.policy.libra_vla.layers import ImageTokens
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
 def convert(
-    policy: LibraVLA,
+    policy: AnyPolicy,
     ranges: Mapping[str, Ranges],
     precisions: Precisions,
     form: QdqForm,
-) -> LibraVLA:
+) -> AnyPolicy:
     """A copy of the policy with the layers that `precisions` quantises replaced."""
-    result = copy.deepcopy(policy).eval()
+    result = copy.deepcopy(policy)
+    module_of(result).eval()
     for name, precision in precisions.items():
         if not precision.high:
             new = quantized_layer(policy, name, ranges, precision, form)
             replace_layer(result, name, new)
-    if form.flat:
+    if form.flat and isinstance(result, LibraVLA):
         flatten_blocks(result)
-    return result.eval()
+    return result
 
 
 def quantized_layer(
-    policy: LibraVLA,
+    policy: AnyPolicy,
     name: str,
     ranges: Mapping[str, Ranges],
     precision: LayerPrecision,
     form: QdqForm,
 ) -> nn.Module:
     """What stands for one layer of the policy when it is quantised."""
-    module = policy.get_submodule(name)
+    module = module_of(policy).get_submodule(name)
     if isinstance(module, ImageTokens):
         stem = [ranges[conv] for conv in convolutions(name, module)]
+        assert isinstance(policy, LibraVLA)
         width = policy.config.embodiment.image_width
         return QuantizedImageTokens(module, stem, form, width).eval()
     assert isinstance(module, nn.Linear)
     return QuantizedLinear(module, ranges[name], precision, form).eval()
 
 
-def replace_layer(policy: LibraVLA, name: str, new: nn.Module) -> None:
+def replace_layer(policy: AnyPolicy, name: str, new: nn.Module) -> None:
     """Put a module in a layer's place."""
     parent, _, own = name.rpartition(".")
-    setattr(policy.get_submodule(parent), own, new)
+    holder = module_of(policy).get_submodule(parent)
+    if isinstance(holder, nn.ModuleDict):
+        holder[own] = new
+    else:
+        setattr(holder, own, new)

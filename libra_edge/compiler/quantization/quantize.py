@@ -27,7 +27,7 @@ from libra_edge.compiler.quantization.fp16 import HALF, halve
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import Checkpoint
-from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy, module_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Quantized:
     why a layer is not as the recipe says.
     """
 
-    policy: LibraVLA
+    policy: AnyPolicy
     precisions: Precisions
     ranges: Mapping[str, Ranges]
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Quantized:
     def sha256(self) -> str:
         """Hash of every integer, scale and float that the graphs will hold."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.policy.state_dict().items()):
+        for name, tensor in sorted(module_of(self.policy).state_dict().items()):
             content = tensor.reshape(-1).contiguous().view(torch.uint8)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(content.numpy().tobytes())
@@ -55,7 +55,7 @@ class Quantized:
 
 
 def quantize(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     recipe: Recipe,
     data: CalibrationData,
     form: QdqForm,
@@ -80,7 +80,7 @@ def quantize(
 
 
 def as_the_recipe_says(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     recipe: Recipe,
     data: CalibrationData | None,
     form: QdqForm,
@@ -98,6 +98,8 @@ def as_the_recipe_says(
         precisions: of each layer; None as the recipe says.
     """
     if recipe.precision == "fp16":
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError("resolve refuses this recipe for the policies of other families")
         return in_half(checkpoint)
     if not recipe.quantizes or data is None:
         return None

@@ -14,7 +14,6 @@ from libra_edge.compiler.search.sensitivity import measure_layers
 from libra_edge.compiler.search.simulation import Trial
 from libra_edge.engines import engine
 from libra_edge.parity.samples import choose_samples
-from libra_edge.policy.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,9 @@ def candidates(job: Job, on_stage: OnStage) -> Iterator[Candidate]:
     A search is made on the gates' samples and as many more.
     """
     recipe, data = job.recipe, job.calibration
-    if not isinstance(job.checkpoint, Checkpoint):
-        yield Candidate(None)
-        return
     on_stage("calibrate", f"{recipe.algorithm} on {len(data)} samples" if data else "no ranges")
     form = engine(job.plan.wanted.kind).qdq
-    first = as_the_recipe_says(job.libra, recipe, data, form, job.cache)
+    first = as_the_recipe_says(job.checkpoint, recipe, data, form, job.cache)
     if not job.request.auto_precision:
         yield Candidate(first)
     elif first is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from libra_edge.catalog import PartName
 from libra_edge.errors import InputError
 from libra_edge.policy.act.model import ACTIVATIONS, Act, Network, Sizes
 from libra_edge.policy.family import Contract, Loaded, ReadOptions
@@ -26,6 +27,18 @@ class ActFamily:
     """LeRobot's `act`."""
 
     name = "act"
+    parts: ClassVar[dict[str, PartName | None]] = {
+        "network.backbone": "encoder",
+        "network.encoder_img_feat_input_proj": "encoder",
+        "network.encoder": "encoder",
+        "network.decoder": "encoder",
+        "network.encoder_robot_state_input_proj": "embeddings",
+        # Of learned queries alone, and of a latent that is zero: evaluated while compiling.
+        "network.decoder.layers.0.self_attn": None,
+        "network.decoder.layers.0.multihead_attn.q_proj": None,
+        "network.encoder_latent_input_proj": None,
+        "network.action_head": "outputs",
+    }
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """By the type."""
@@ -102,7 +115,7 @@ def _split_attention(tensors: Tensors) -> Tensors:
         if not place:
             found[name] = tensor
             continue
-        for which, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+        for which, part in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
             found[f"{place}.{which}.{last}"] = part.clone()
     return found
 

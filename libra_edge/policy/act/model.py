@@ -43,7 +43,7 @@ class Attention(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.heads = sizes.heads
-        for name in ("query", "key", "value", "out_proj"):
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             self.add_module(name, nn.Linear(sizes.width, sizes.width))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Attention(nn.Module):
             y: Tensor = self.get_submodule(name)(x)
             return y.reshape(len(x), self.heads, -1).transpose(0, 1)
 
-        q, k, v = heads("query", query), heads("key", key), heads("value", value)
+        q, k, v = heads("q_proj", query), heads("k_proj", key), heads("v_proj", value)
         weights = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), -1)
         mixed = (weights @ v).transpose(0, 1).reshape(len(query), -1)
         out: Tensor = self.get_submodule("out_proj")(mixed)

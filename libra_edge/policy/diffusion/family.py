@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from libra_edge.catalog import PartName
 from libra_edge.errors import InputError
 from libra_edge.policy.diffusion.eyes import Eyes, Framing
 from libra_edge.policy.diffusion.model import Context, DiffusionPolicy, Step
@@ -37,6 +38,8 @@ class DiffusionFamily:
     """LeRobot's `diffusion`."""
 
     name = "diffusion"
+    # Convolutions, for which there is no form in integers yet.
+    parts: ClassVar[dict[str, PartName | None]] = {}
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """By the type."""

@@ -83,9 +83,13 @@ class Reading(nn.Module):
         self.v_proj = nn.Linear(sizes.read, sizes.groups * sizes.head, bias=False)
         self.head = sizes.head
 
-    def forward(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [groups, S, d], of what they are made from, each [S, read]."""
-        return in_heads(self.k_proj(keys), self.head), in_heads(self.v_proj(values), self.head)
+    def keys(self, x: Tensor) -> Tensor:
+        """[groups, S, d] of x [S, read]."""
+        return in_heads(self.k_proj(x), self.head)
+
+    def values(self, x: Tensor) -> Tensor:
+        """[groups, S, d] of x [S, read]."""
+        return in_heads(self.v_proj(x), self.head)
 
 
 class Attention(nn.Module):
@@ -109,8 +113,8 @@ class Attention(nn.Module):
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [groups, S, d], of x [S, width]."""
-        pair: tuple[Tensor, Tensor] = cast("Reading", self.reading)(x, x)
-        return pair
+        reading = cast("Reading", self.reading)
+        return reading.keys(x), reading.values(x)
 
 
 def in_heads(x: Tensor, head: int) -> Tensor:

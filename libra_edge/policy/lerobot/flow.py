@@ -15,13 +15,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from libra_edge.policy.family import Graph, Parts, Tables
+from libra_edge.catalog import PartName
+from libra_edge.policy.family import Graph, Named, Parts, Tables
 from libra_edge.policy.lerobot.decoder import HIDDEN, Layer, RmsNorm, attended, each, turned, turns
 from libra_edge.policy.lerobot.flow_folder import FlowFolder
 from libra_edge.policy.lerobot.load import Tensors
 
 Floats = npt.NDArray[np.float32]
 INPUTS = ("images", "state", "instruction")
+FLOW_PARTS: dict[str, PartName | None] = {
+    "prefix.vision": "prefix.vision",
+    "prefix.connector": "prefix.vision",
+    "prefix.projector": "prefix.vision",
+    "prefix.language": "prefix.language",
+    "prefix.readers": "prefix.language",
+    "prefix.state_proj": "embeddings",
+    # The expert's layers over the one token of the state.
+    "prefix.of_state": "embeddings",
+    "expert.layers": "expert",
+    "expert.action_in_proj": "embeddings",
+    "expert.action_time_mlp_in": "embeddings",
+    "expert.action_time_mlp_out": "embeddings",
+    "expert.action_out_proj": "outputs",
+}
 
 
 class Context(Protocol):
@@ -65,7 +81,7 @@ class Expert(nn.Module):
         self.action_in_proj = nn.Linear(columns, width)
         self.action_time_mlp_in = nn.Linear(width, width, bias=False)
         self.action_time_mlp_out = nn.Linear(width, width)
-        self.expert = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layers)
         self.norm = RmsNorm(width, eps)
         self.action_out_proj = nn.Linear(width, columns)
         later = torch.full((rows, rows), HIDDEN).triu(1)
@@ -84,7 +100,7 @@ class Expert(nn.Module):
         y = self.action_time_mlp_in(self.action_in_proj(x)) + modulation
         y = self.action_time_mlp_out(nn.functional.silu(y))
         pairs = zip(cache[0::2], cache[1::2], strict=True)
-        for layer, (keys, values) in zip(each(self.expert), pairs, strict=True):
+        for layer, (keys, values) in zip(each(self.layers), pairs, strict=True):
             attention, z = layer.self_attn, layer.input_layernorm(y)
             if attention.reading is None:
                 mixed = attended(turned(attention.queries(z), still), keys, values, bias)
@@ -153,7 +169,7 @@ class FlowPolicy(nn.Module):
         rows: int,
     ) -> None:
         super().__init__()
-        self.context, self.expert, self.tables = context, expert, tables
+        self.prefix, self.expert, self.tables = context, expert, tables
         self._example, self._rows = example, rows
 
     def refine(self, images: Tensor, state: Tensor, instruction: Tensor, noise: Tensor) -> Tensor:
@@ -165,7 +181,7 @@ class FlowPolicy(nn.Module):
         self, images: Tensor, state: Tensor, instruction: Tensor, noise: Tensor
     ) -> Iterator[Tensor]:
         """See `libra_edge.policy.family.Policy`."""
-        seen, x = self.context(images, state, instruction), noise
+        seen, x = self.prefix(images, state, instruction), noise
         rows = zip(self.tables.modulation, self.tables.coefficients, strict=True)
         for modulation, coefficients in rows:
             x = self.expert(x, torch.from_numpy(modulation), torch.from_numpy(coefficients), *seen)
@@ -174,13 +190,13 @@ class FlowPolicy(nn.Module):
     @torch.no_grad()
     def parts(self) -> Parts:
         """Context, step and tables."""
-        seen: tuple[Tensor, ...] = self.context(*self._example)
+        seen: tuple[Tensor, ...] = self.prefix(*self._example)
         pairs = ((f"keys.{i}", f"values.{i}") for i in range((len(seen) - 3) // 2))
         names = ("bias", "cosine", "sine", *(name for pair in pairs for name in pair))
-        context = Graph("context", self.context, self._example, INPUTS, names)
+        context = Graph("context", Named("prefix", self.prefix), self._example, INPUTS, names)
         rows = (self.tables.modulation[0], self.tables.coefficients[0])
         noise = torch.zeros(self._rows, self.expert.action_in_proj.in_features)
         arguments = (noise, *(torch.from_numpy(row.copy()) for row in rows), *seen)
         inputs = ("x", "modulation", "coefficients", *names)
-        step = Graph("step", self.expert, arguments, inputs, ("x_next",))
+        step = Graph("step", Named("expert", self.expert), arguments, inputs, ("x_next",))
         return Parts(context=context, step=step, tables=self.tables)

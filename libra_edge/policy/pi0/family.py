@@ -11,7 +11,7 @@ from torch import nn
 
 from libra_edge.policy.family import Loaded, ReadOptions
 from libra_edge.policy.lerobot.decoder import Layer, gelu, own_names
-from libra_edge.policy.lerobot.flow import Expert, FlowPolicy, euler_tables
+from libra_edge.policy.lerobot.flow import FLOW_PARTS, Expert, FlowPolicy, euler_tables
 from libra_edge.policy.lerobot.flow_folder import (
     FlowFolder,
     example_of,
@@ -48,6 +48,7 @@ class Pi0Family:
     """LeRobot's `pi0`."""
 
     name = "pi0"
+    parts = FLOW_PARTS
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """By the type."""
@@ -153,11 +154,11 @@ def _fill(
     own |= _named_layers(take(models, TEXT), "language.")
     state = without_padding(take(rest, "state_proj."), read)
     own |= {f"state_proj.{n}": t for n, t in state.items()}
-    beside = _named_layers(take(models, EXPERT), "expert.")
+    beside = _named_layers(take(models, EXPERT), "layers.")
     own |= {
-        name.replace("expert.", "of_state.", 1): tensor
+        name.replace("layers.", "of_state.", 1): tensor
         for name, tensor in beside.items()
-        if name.startswith("expert.")
+        if name.startswith("layers.")
     }
     # The last layers give keys and values; what else they have makes words, or nothing.
     last = backbone.layers - 1

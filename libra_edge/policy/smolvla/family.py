@@ -10,8 +10,8 @@ from torch import nn
 
 from libra_edge.errors import InputError
 from libra_edge.policy.family import Loaded, ReadOptions
-from libra_edge.policy.lerobot.decoder import Layer, Reading, own_names
-from libra_edge.policy.lerobot.flow import Expert, FlowPolicy, euler_tables
+from libra_edge.policy.lerobot.decoder import Layer, own_names
+from libra_edge.policy.lerobot.flow import FLOW_PARTS, Expert, FlowPolicy, euler_tables
 from libra_edge.policy.lerobot.flow_folder import (
     FlowFolder,
     example_of,
@@ -35,7 +35,7 @@ from libra_edge.policy.smolvla.backbone import (
     Backbone,
     backbone_of,
 )
-from libra_edge.policy.smolvla.model import Connector, Prefix, places_of
+from libra_edge.policy.smolvla.model import Connector, Prefix, Reader, places_of
 from libra_edge.policy.tokenizer import Tokenizer
 
 _NEWLINE = "smolvla_new_line_processor"
@@ -48,6 +48,7 @@ class SmolVlaFamily:
     """LeRobot's `smolvla`."""
 
     name = "smolvla"
+    parts = FLOW_PARTS
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """By the type."""
@@ -105,7 +106,7 @@ def _prefix(read: FlowFolder, kept: Folder, backbone: Backbone, words: Tokenizer
         Connector(backbone.scale, tower.width, backbone.layer.width),
         nn.Embedding(backbone.vocabulary, backbone.layer.width),
         [Layer(backbone.layer, nn.functional.silu) for _ in range(backbone.layers)],
-        {number: Reading(sizes) for number, sizes in backbone.readers.items()},
+        {number: Reader(sizes, backbone.layer.width) for number, sizes in backbone.readers.items()},
         backbone.looked_at,
         state_dim=read.folder.state_dim,
         marks=_marks(read, words),
@@ -181,15 +182,18 @@ def _fill(
     own |= {
         f"state_proj.{n}": t for n, t in without_padding(take(rest, "state_proj."), read).items()
     }
-    beside = {
-        n.replace("layers.", "expert.", 1): t for n, t in own_names(take(vlm, EXPERT)).items()
-    }
+    beside = own_names(take(vlm, EXPERT))
     for at, number in enumerate(backbone.looked_at):
         if number in backbone.readers:
-            read_by = take(beside, f"expert.{at}.self_attn.reading.")
-            own |= {f"readers.{number}.{n}": t for n, t in read_by.items()}
+            made = take(beside, f"layers.{at}.self_attn.reading.")
+            values = own[f"language.{number}.self_attn.reading.v_proj.weight"]
+            again = made["v_proj.weight"].double() @ values.double()
+            own[f"readers.{number}.k_proj.weight"] = made["k_proj.weight"]
+            own[f"readers.{number}.v_proj.weight"] = again.float()
     # The last layer gives keys and values; what else it has makes words.
     last = backbone.layers - 1
+    if last in backbone.readers:
+        take(own, f"language.{last}.self_attn.reading.v_proj.")
     for name in ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp"):
         take(own, f"language.{last}.{name}.")
     fill(read.folder, prefix, own)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from libra_edge.policy.lerobot.decoder import HIDDEN, Layer, Reading, attended, each, turned, turns
+from libra_edge.policy.lerobot.decoder import (
+    HIDDEN,
+    Layer,
+    LayerSizes,
+    Reading,
+    attended,
+    each,
+    in_heads,
+    turned,
+    turns,
+)
 from libra_edge.policy.lerobot.normalize import Normalizer
 from libra_edge.policy.lerobot.pictures import Pictures
 from libra_edge.policy.lerobot.siglip import Tower
@@ -28,6 +39,29 @@ class Connector(nn.Module):
         squares = features.reshape(count, side, self.scale, side, self.scale, width)
         out: Tensor = self.proj(squares.transpose(2, 3).reshape(count, side * side, -1))
         return out
+
+
+class Reader(nn.Module):
+    """Keys and values that a layer of the expert makes from a layer of the language model.
+
+    LeRobot makes values from the language model's values. Nothing stands between the two products,
+    so they are one here, from what the language model's are made of.
+
+    Args:
+        sizes: of the expert's layer.
+        width: of the language model.
+    """
+
+    def __init__(self, sizes: LayerSizes, width: int) -> None:
+        super().__init__()
+        self.k_proj = nn.Linear(sizes.read, sizes.groups * sizes.head, bias=False)
+        self.v_proj = nn.Linear(width, sizes.groups * sizes.head, bias=False)
+        self.head = sizes.head
+
+    def forward(self, keys: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of keys [groups, S, d] and what they were made from, [S, width]."""
+        flat = keys.transpose(0, 1).flatten(1)
+        return in_heads(self.k_proj(flat), self.head), in_heads(self.v_proj(x), self.head)
 
 
 class Prefix(nn.Module):
@@ -58,7 +92,7 @@ class Prefix(nn.Module):
         connector: Connector,
         words: nn.Embedding,
         layers: Sequence[Layer],
-        readers: Mapping[int, Reading],
+        readers: Mapping[int, Reader],
         seen: Collection[int],
         *,
         state_dim: int,
@@ -72,6 +106,9 @@ class Prefix(nn.Module):
         self.vision, self.connector = tower, connector
         self.embed_tokens, self.language = words, nn.ModuleList(layers)
         layers[-1].keep_reading()
+        if len(layers) - 1 in readers:
+            # Its values are asked for by nobody.
+            del cast("Reading", layers[-1].self_attn.reading).v_proj
         self.state_proj = nn.Linear(state_dim, words.embedding_dim)
         self.readers = nn.ModuleDict({str(number): one for number, one in readers.items()})
         self._seen = frozenset(seen)
@@ -92,14 +129,14 @@ class Prefix(nn.Module):
         cache: list[Tensor] = []
         for number, layer in enumerate(layers):
             attention, z = layer.self_attn, layer.input_layernorm(x)
-            keys, values = attention.read(z)
-            keys = turned(keys, turn)
-            if str(number) in self.readers:
-                # As the language model has them: heads side by side.
-                cache += self.readers[str(number)](side_by_side(keys), side_by_side(values))
+            reading, read_again = cast("Reading", attention.reading), str(number) in self.readers
+            keys = turned(reading.keys(z), turn)
+            if read_again:
+                cache += self.readers[str(number)](keys, z)
             elif number in self._seen:
-                cache += [keys, values]
+                cache += [keys, reading.values(z)]
             if number + 1 < len(layers):
+                values = reading.values(z) if read_again or number not in self._seen else cache[-1]
                 mixed = attended(turned(attention.queries(z), turn), keys, values, among)
                 x = layer.after(x, mixed)
         following = seen.sum() + torch.arange(self.rows, dtype=torch.float32)
@@ -123,11 +160,6 @@ class Prefix(nn.Module):
         x = torch.cat(parts)
         words = (instruction != self.pad).float()
         return x, torch.cat((torch.ones(len(x) - len(words) - 1), words, torch.ones(1)))
-
-
-def side_by_side(heads: Tensor) -> Tensor:
-    """[heads, S, d] → [S, heads * d]."""
-    return heads.transpose(0, 1).flatten(1)
 
 
 def places_of(patches: int, side: int) -> Tensor:
