@@ -18,6 +18,7 @@ from libra_edge.evaluation.non_inferiority import closed_loop_checks
 from libra_edge.limits import read_gates
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.user_cache import make_writable
+from libra_edge.verification.claims.calibrated import examine_calibration
 from libra_edge.verification.claims.compiled_again import examine_compiled_again
 from libra_edge.verification.claims.examine import examine_claims, read_shown_here
 from libra_edge.verification.claims.speed import examine_speed
@@ -53,6 +54,8 @@ FULL: dict[str, Examination] = {
     "inputs": examine_inputs,
     "speed": examine_speed,
 }
+# Of every release, after what these need was made.
+LAST: dict[str, Examination] = {"calibration": examine_calibration}
 # What `--quick` does not ask for, besides the stages that would have to be compiled again.
 NOT_QUICK = (
     *("trajectories of executed actions", "error by denoising step", "latency"),
@@ -83,6 +86,7 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
         checks = [_integrity(release), *trained.checks, *_examined(subject, ALWAYS)]
         if not request.golden_only:
             checks += _examined(subject, FULL)
+        checks += _examined(subject, LAST)
     finally:
         subject.close()
     if not request.golden_only:

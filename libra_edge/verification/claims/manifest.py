@@ -19,6 +19,7 @@ from libra_edge.compiler.engines.read_back import layer_names
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.base import Product
 from libra_edge.limits import Limits
+from libra_edge.verification.claims.calibrated import SUBJECTS as CALIBRATION_SUBJECTS
 from libra_edge.verification.claims.graphs import Weight
 from libra_edge.verification.claims.held import Claims
 from libra_edge.verification.claims.recipe import Shown, kept
@@ -31,7 +32,7 @@ AUTO_PRECISION = "auto-precision"
 _SUBJECTS = {
     "build": {"engine kind", "refiner form"},
     "check": {"native runtime", "parity"},
-    "calibrate": {"calibration data", "calibration frames (episode:step)"},
+    "calibrate": CALIBRATION_SUBJECTS,
     "quantise": {AUTO_PRECISION},
 }
 _CPU_ENTRY = "onnxruntime"
@@ -216,12 +217,12 @@ def _decisions(claims: Claims, manifest: Manifest, shown: Shown) -> None:
         else:
             wrong.append(f"{one.stage}: the graphs have no {one.subject!r}")
     claims.judge("decisions", not wrong, "; ".join(wrong[:6]))
-    for subject in sorted(set(left)):
+    for subject in sorted(set(left) - CALIBRATION_SUBJECTS):
         claims.leave(f"decision about {subject}")
 
 
 def _calibration(claims: Claims, manifest: Manifest, shown: Shown) -> None:
-    """What it was calibrated on is not here; which layers came of it is."""
+    """Which layers came of it; what it was calibrated on is `examine_calibration`'s."""
     table = manifest.calibration
     quantizes = any(r.quantizes for r in shown.recipes)
     if table is None:
@@ -235,7 +236,6 @@ def _calibration(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     told = {name: layer.precision for name, layer in table.layers.items()}
     found = {name: str(p) for name, p in shown.precisions.items()}
     claims.held("calibrated layers", told, {n: found.get(n) for n in (*told, *found)})
-    claims.leave("calibration data and ranges (they need --calibrate DATASET)")
 
 
 def _left(claims: Claims, manifest: Manifest, truth: AnyCheckpoint | None) -> None:
