@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.compiler.cache import default_cache
@@ -24,6 +25,7 @@ from libra_edge.verification.claims.examine import examine_claims, read_shown_he
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
 from libra_edge.verification.inputs.examine import examine_inputs
+from libra_edge.verification.isolation.remote import RemoteDriver
 from libra_edge.verification.native.conformance import native_checks
 from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import Trained, read_checkpoint
@@ -90,7 +92,7 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
     finally:
         subject.close()
     if not request.golden_only:
-        checks += _closed_loop(subject)
+        checks += _examined(subject, {CLOSED_LOOP: _closed_loop})
     return Verification(
         release.manifest,
         _with_advice(checks, request),
@@ -151,7 +153,7 @@ def _closed_loop(subject: Subject) -> list[Check]:
     return closed_loop_checks(
         request.closed_loop,
         request.checkpoint,
-        release.path,
+        partial(RemoteDriver, release.path, request.time_limit_s),
         release.manifest,
         store,
         subject.on_stage,
