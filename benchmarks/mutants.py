@@ -173,8 +173,8 @@ def main() -> int:
         folder = Path(scratch)
         shop = Workshop(folder)
         for number, mutant in enumerate(draw(asked.count, asked.seed)):
-            what = known.get(mutant, "")
-            if not what or (asked.again and what == SURVIVED):
+            what = known.get(mutant)
+            if mutant not in known or (asked.again and what == SURVIVED):
                 work = folder / f"at-{number}"
                 work.mkdir()
                 what = outcome(shop, mutant, work)
