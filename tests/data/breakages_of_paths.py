@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.data.breaking import Random, Wanted, breakage, camera
-from tests.data.generated import Recipe, edit_info, tables
+import numpy as np
+
+from tests.data.breaking import Random, Wanted, breakage, camera, place
+from tests.data.generated import SIZE, Recipe, edit_cell, edit_info, png, tables, to_pictures
 
 
 @breakage
@@ -34,3 +37,22 @@ def brackets_without_end(path: Path, recipe: Recipe, random: Random) -> Wanted:
     name = str(random.choice(["info", "stats", "libra_edge"]))
     (path / f"meta/{name}.json").write_text(str(random.choice(["[", '{"a":'])) * 100_000)
     return Wanted("dataset-file-corrupt", "error")
+
+
+@breakage
+def a_stored_picture_that_is_none(path: Path, recipe: Recipe, random: Random) -> Wanted:
+    """One of all, mostly one that nobody would decode to look at the camera."""
+    name, (episode, frame) = camera(recipe, random), place(recipe, random)
+    to_pictures(path, name)
+    other = png(np.zeros((SIZE, 2 * SIZE, 3), np.uint8))
+    ways: list[Callable[[bytes], bytes | None]] = [
+        *(lambda content: None, lambda content: b"", lambda content: content[: len(content) // 2]),
+        *(lambda content: b"no picture", lambda content: other, lambda content: content[8:]),
+    ]
+    key, way = f"observation.images.{name}", ways[int(random.integers(len(ways)))]
+
+    def change(cell: dict[str, bytes]) -> dict[str, bytes | None]:
+        return {"bytes": way(cell["bytes"]), "path": None}
+
+    edit_cell(path, key, episode, frame, change)
+    return Wanted("dataset-picture-corrupt", "error", key, None, episode, frame)

@@ -188,9 +188,13 @@ def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Ite
     for layer in layers:
         if (weight := weights.get(layer.name)) is None:
             continue
-        found = str(weight.precision) if str(weight.precision) in kernels else "fp32"
+        found = str(weight.precision)
+        # What no kernel has to take is turned into floats first, at the latest where it is loaded.
+        same = {found}
+        if found not in kernels:
+            same = {"fp32", found} if weight.precision.activations == "fp32" else {"fp32"}
         least = weight.stored_bytes
-        if (layer.precision, runs[layer.name]) != (found, weight.runs):
+        if layer.precision not in same or runs[layer.name] != weight.runs:
             yield (
                 f"{layer.name} in {layer.precision} {runs[layer.name]} times, the graph has it in "
                 f"{found} {weight.runs} times"
