@@ -17,7 +17,7 @@ COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; nati
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue evaluate demo-checkpoint training-set docs system
+.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue mutants evaluate demo-checkpoint training-set docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ bench-quantize: $(VENV)/.dev ## what int8 gains on a CPU, write docs/measurement
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/faults.py
+
+mutants: $(VENV)/.dev ## random one-line changes of the runtime: which does verify not see; write docs/measurements
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/mutants.py
 
 evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs/measurements
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \

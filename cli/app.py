@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import secrets
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -174,7 +179,24 @@ def _root(
         sys.stdout.write(context.get_help() + "\n")
 
 
+@contextmanager
+def _nothing_of_torch_left() -> Iterator[None]:
+    """Take away the folder that PyTorch makes for a compiler which nothing here uses."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if name in os.environ:
+        yield
+        return
+    # PyTorch makes it when it needs it; nobody else knows its name.
+    folder = Path(os.environ.get("TMPDIR") or "/tmp", f"libra-edge-torch-{secrets.token_hex(8)}")
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
     """Entry point of the console script."""
     prepare()
-    app()
+    with _nothing_of_torch_left():
+        app()

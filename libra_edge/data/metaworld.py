@@ -217,6 +217,8 @@ def _import_simulation() -> tuple[Any, Any]:
     if os.environ.setdefault("MUJOCO_GL", _renderer()) == "osmesa":
         # Mesa's rasteriser starts one thread per core, which only costs time at 96 pixels.
         os.environ.setdefault("LP_NUM_THREADS", "1")
+    # Mesa would keep shaders in the user's cache folder; these are few and soon compiled.
+    os.environ.setdefault("MESA_SHADER_CACHE_DISABLE", "true")
     with needs_extra("sim", "Meta-World"), _renderer_errors():
         import metaworld
         import metaworld.env_dict

@@ -14,13 +14,13 @@ UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 
-def _check(name: str, array: npt.NDArray[np.generic], dtype: type, ndim: int) -> None:
+def _check(name: str, array: npt.NDArray[np.generic], dtype: type, *ndims: int) -> None:
     """Refuse an array of another dtype or rank, or a float array that is not finite."""
-    if array.dtype != np.dtype(dtype) or array.ndim != ndim:
+    if array.dtype != np.dtype(dtype) or array.ndim not in ndims:
         raise InputError(
             "array-mismatch",
             f"{name} is {array.dtype} with {array.ndim} axes; "
-            f"{np.dtype(dtype)} with {ndim} axes is needed.",
+            f"{np.dtype(dtype)} with {' or '.join(map(str, ndims))} axes is needed.",
             "Convert the array before handing it over.",
         )
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -37,7 +37,8 @@ class Observation:
     """One control step's input.
 
     Attributes:
-        images: uint8 [V, height, width, 3], one RGB view per camera in the embodiment's order.
+        images: uint8 [V, height, width, 3], one RGB view per camera in the embodiment's order;
+            [bytes] where cameras differ in size, one view after the other.
         state: float32 [P], in the embodiment's units.
         instruction: what the robot is told to do.
     """
@@ -47,9 +48,9 @@ class Observation:
     instruction: str
 
     def __post_init__(self) -> None:
-        _check("images", self.images, np.uint8, 4)
+        _check("images", self.images, np.uint8, 4, 1)
         _check("state", self.state, np.float32, 1)
-        if self.images.shape[-1] != 3:
+        if self.images.ndim == 4 and self.images.shape[-1] != 3:
             raise InputError(
                 "array-mismatch",
                 f"images have shape {self.images.shape}; the last axis must be RGB.",
@@ -62,7 +63,7 @@ class Episode:
     """One recorded demonstration of T steps.
 
     Attributes:
-        images: uint8 [T, V, height, width, 3].
+        images: uint8 [T, V, height, width, 3]; [T, bytes] where cameras differ in size.
         states: float32 [T, P].
         actions: float32 [T, D], physical units, the action that belongs to the same row's state.
         instruction: what the robot was told to do.
@@ -83,7 +84,7 @@ class Episode:
     instructions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check("images", self.images, np.uint8, 5)
+        _check("images", self.images, np.uint8, 5, 2)
         _check("states", self.states, np.float32, 2)
         _check("actions", self.actions, np.float32, 2)
         lengths = {len(self.images), len(self.states), len(self.actions)}

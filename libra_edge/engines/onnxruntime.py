@@ -7,7 +7,7 @@ set; loading costs a fraction of a second.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,11 +37,12 @@ _FLOAT = {
     "FusedConv": 1,
     "MatMulNBits": 1,
 }
-# Weights of 4 bits are multiplied by floats only if asked: by default the kernel rounds its input
-# to 8 bits, each call anew, which nothing has simulated.
+# Floats are multiplied by rounded weights as they are only if asked: by default the kernel rounds
+# them to 8 bits, each call anew, which nothing has simulated.
 _FLOAT_LEVEL = "1"
 _REORDERED = "_nchwc"
-_FOUR_BITS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
+_AS_FLOATS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
 
 class OnnxRuntimeEngine(Engine):
@@ -61,7 +62,7 @@ class OnnxRuntimeEngine(Engine):
         program: Program | None = None,
     ) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
-        options = settings.session_options | (_FOUR_BITS if _has_four_bits(model) else {})
+        options = settings.session_options | (_AS_FLOATS if _multiplies_floats(model) else {})
         session = self.load(model, "CPUExecutionProvider", options)
         return BuiltEngine(
             self.kind,
@@ -95,14 +96,29 @@ ENGINE = OnnxRuntimeEngine()
 _MERGED = ("Add", "Sum", "Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSigmoid")
 
 
-def _has_four_bits(model: bytes) -> bool:
-    return _holds(onnx.ModelProto.FromString(model).graph, onnx.TensorProto.INT4)
+def _multiplies_floats(model: bytes) -> bool:
+    """Whether some product is of rounded weights and of floats that are not."""
+    return any(map(_has_mixed_product, _graphs(onnx.ModelProto.FromString(model).graph)))
 
 
-def _holds(graph: onnx.GraphProto, data_type: int) -> bool:
-    bodies = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
-    own = any(tensor.data_type == data_type for tensor in graph.initializer)
-    return own or any(_holds(body, data_type) for body in bodies)
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _has_mixed_product(graph: onnx.GraphProto) -> bool:
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def rounded(name: str) -> bool:
+        while (node := makers.get(name)) is not None and node.op_type in _MOVES:
+            name = node.input[0]
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    products = (node for node in graph.node if node.op_type in ("MatMul", "Gemm"))
+    return any(rounded(node.input[1]) and not rounded(node.input[0]) for node in products)
 
 
 def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> list[Product]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.data.simulator import open_simulator
 from libra_edge.evaluation import closed_loop
-from libra_edge.evaluation.closed_loop import EpisodeResult, EpisodeSpec, Paired
+from libra_edge.evaluation.closed_loop import ControllerFactory, EpisodeResult, EpisodeSpec, Paired
 from libra_edge.models import Strict
 from libra_edge.parity.gates import Check
 
@@ -127,12 +127,20 @@ class ClosedLoop:
 def closed_loop_checks(
     asked: ClosedLoop,
     checkpoint: Path,
-    release: Path,
+    release: ControllerFactory,
     manifest: Manifest,
     store: Path,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> list[Check]:
     """Run both over the simulator's held-out variations and judge.
+
+    Args:
+        asked: what to run.
+        checkpoint: run by PyTorch.
+        release: opens it as a controller, in each worker process; picklable if `asked.jobs` > 1.
+        manifest: the release's.
+        store: folder of results, so that an interrupted run goes on where it was.
+        on_stage: called after each episode.
 
     Raises:
         IncompatibleError: the policy is not for this simulated robot.
@@ -150,7 +158,7 @@ def closed_loop_checks(
 
     identities = manifest.policy.checkpoint_sha256, manifest.release_id
     tasks = run_paired(
-        checkpoint,
+        partial(closed_loop.open_controller, checkpoint),
         release,
         asked.simulator,
         specs,
@@ -163,8 +171,8 @@ def closed_loop_checks(
 
 
 def run_paired(
-    checkpoint: Path,
-    release: Path,
+    checkpoint: ControllerFactory,
+    release: ControllerFactory,
     simulator: str,
     specs: Sequence[EpisodeSpec],
     store: Path,
@@ -176,8 +184,8 @@ def run_paired(
     """Run what is not in the store yet, and compare task by task.
 
     Args:
-        checkpoint: run by PyTorch.
-        release: run by the C runtime.
+        checkpoint: opens the one as a controller; picklable if `jobs` > 1.
+        release: opens the other.
         simulator: name of the simulator; its held-out variations are used.
         specs: the episodes.
         store: folder of results, so that an interrupted run goes on where it was.
@@ -186,15 +194,15 @@ def run_paired(
         on_result: called after each episode that was run.
     """
     results = []
-    for path, identity in zip((checkpoint, release), identities, strict=True):
+    for controller, identity in zip((checkpoint, release), identities, strict=True):
         kept = _Store(store, f"{simulator} {identity}")
-        _run_missing(path, simulator, specs, kept, jobs, on_result)
+        _run_missing(controller, simulator, specs, kept, jobs, on_result)
         results.append([found for spec in specs if (found := kept.get(spec)) is not None])
     return closed_loop.compare_tasks(*results)
 
 
 def _run_missing(
-    policy: Path,
+    controller: ControllerFactory,
     simulator: str,
     specs: Sequence[EpisodeSpec],
     kept: _Store,
@@ -209,7 +217,6 @@ def _run_missing(
         kept.add(next(coming), result)
         on_result(result)
 
-    controller = partial(closed_loop.open_controller, policy)
     closed_loop.run(controller, partial(open_simulator, simulator, "eval"), missing, jobs, keep)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from libra_edge.data.extras import needs_extra
-from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.execution.noise import chunk_noise
@@ -144,12 +143,6 @@ def dataset_samples(
     Raises:
         InputError: the dataset is of another robot, or has an instruction the policy cannot read.
     """
-    if embodiment.camera_sizes is not None:
-        raise InputError(
-            "cameras-differ",
-            "Datasets whose cameras differ in size are not read yet.",
-            "Leave out the dataset: observations are made up then.",
-        )
     dataset.check_matches(embodiment)
     count = min(count, len(dataset))
     edges = np.linspace(0, len(dataset), count + 1).astype(np.int64)

@@ -24,7 +24,7 @@ from libra_edge.compiler.import_folder import read_any
 from libra_edge.errors import InputError
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.verification.claims.recipe import read_shown
-from libra_edge.verification.recompile import graphs_again
+from libra_edge.verification.recompile import graphs_again, require_same_ranges
 from libra_edge.verification.request import Request
 from libra_edge.verification.unrolled_graphs import trips, unrolled
 
@@ -93,7 +93,9 @@ def release_culprits(request: Request, out: Path) -> list[Culprit]:
     )
     config, manifest = loaded.config, release.manifest
     recipe = read_shown(release).best(manifest.recipe)
-    _, front = graphs_again(manifest, recipe, loaded, request, lambda stage: None)
+    again = graphs_again(manifest, recipe, loaded, request, lambda stage: None)
+    require_same_ranges(manifest, again.quantized)
+    front = again.front
     samples = choose_samples(
         config.embodiment, config, loaded.tokenizer, BISECT_SAMPLES, request.seed, request.data
     )

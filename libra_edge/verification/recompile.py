@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from libra_edge.bundle.manifest import Calibration, Manifest
 from libra_edge.bundle.verify import Release
@@ -39,14 +39,15 @@ class Trained:
     """What a checkpoint gives to compare with.
 
     checkpoint: None where it was not given or is not the release's; stages: names and engines in
-    the order the data flows, the policy's own first; front: the graphs of the last one; left_out:
-    stages that were not compiled again, and why.
+    the order the data flows, the policy's own first; front: the graphs of the last one;
+    calibrated: what calibrating again gave; left_out: stages that were not compiled again, and why.
     """
 
     checks: tuple[Check, ...]
     checkpoint: AnyCheckpoint | None = None
     stages: tuple[tuple[str, Engines], ...] = ()
     front: Front | None = None
+    calibrated: Calibrated | None = None
     left_out: tuple[str, ...] = ()
 
 
@@ -118,10 +119,30 @@ def with_stages(
         if manifest.calibration is None:
             gap = not_measured(STAGES_BETWEEN, NOT_RECORDED)
             return replace(policy, checks=(*trained.checks, gap))
-    quantized, front = graphs_again(manifest, recipe, loaded, request, on_stage)
+    quantized, front, data = graphs_again(manifest, recipe, loaded, request, on_stage)
     form = manifest.engines.refiner.form
     chain = stages(front, form, loaded.policy, quantized.policy if quantized else None)
-    return replace(trained, stages=tuple(chain), front=front)
+    calibrated = None if quantized is None or data is None else Calibrated(quantized, data)
+    return replace(trained, stages=tuple(chain), front=front, calibrated=calibrated)
+
+
+class Calibrated(NamedTuple):
+    """A policy with its ranges, and the data that they were found on."""
+
+    quantized: Quantized
+    data: CalibrationData
+
+
+class Again(NamedTuple):
+    """A checkpoint compiled again.
+
+    quantized: the policy as the recipe rounds it, None where it does not; front: its plain graphs;
+    data: what its ranges were found on, None where it has none.
+    """
+
+    quantized: Quantized | None
+    front: Front
+    data: CalibrationData | None
 
 
 def graphs_again(
@@ -130,8 +151,8 @@ def graphs_again(
     checkpoint: AnyCheckpoint,
     request: Request,
     on_stage: Callable[[str], None],
-) -> tuple[Quantized | None, Front]:
-    """The policy as the recipe rounds it, None where it does not, and the plain graphs of that.
+) -> Again:
+    """Round and export a checkpoint as a release says that it was.
 
     Raises:
         InputError: the recipe needs calibration data, and it was not given or is not the release's.
@@ -140,12 +161,12 @@ def graphs_again(
     from libra_edge.compiler.graphs.make_graphs import make_graphs
 
     cache = StageCache(request.cache or default_cache())
-    quantized = _quantized_again(manifest, recipe, checkpoint, request.calibrate, cache)
+    quantized, data = _quantized_again(manifest, recipe, checkpoint, request.calibrate, cache)
 
     def say(stage: str, note: str) -> None:
         on_stage(f"{stage}: {note}")
 
-    return quantized, make_graphs(checkpoint, cache, say, quantized)
+    return Again(quantized, make_graphs(checkpoint, cache, say, quantized), data)
 
 
 def _quantized_again(
@@ -154,14 +175,14 @@ def _quantized_again(
     checkpoint: AnyCheckpoint,
     calibrate: Path | None,
     cache: StageCache,
-) -> Quantized | None:
+) -> tuple[Quantized | None, CalibrationData | None]:
     from libra_edge.compiler.quantization.assign import choose_precisions
     from libra_edge.compiler.quantization.quantize import as_the_recipe_says, quantize
     from libra_edge.engines import engine
 
     form = engine((manifest.provision or manifest.engines.refiner).kind).qdq
     if not recipe.quantizes:
-        return as_the_recipe_says(checkpoint, recipe, None, form, cache)
+        return as_the_recipe_says(checkpoint, recipe, None, form, cache), None
     recorded = _recorded(manifest)
     if recorded.algorithm != recipe.algorithm:
         raise _differs(f"Recipe {recipe.name!r} is {recipe.algorithm} here", recorded.algorithm)
@@ -172,8 +193,7 @@ def _quantized_again(
         for name, precision in wanted.items()
     }
     quantized = quantize(checkpoint, recipe, data, form, cache, kept)
-    _require_same_ranges(recorded, quantized)
-    return quantized
+    return quantized, data
 
 
 def _recorded(manifest: Manifest) -> Calibration:
@@ -191,8 +211,15 @@ def _precision(recorded: Calibration, name: str) -> str | None:
     return recorded.layers[name].precision if name in recorded.layers else None
 
 
-def _require_same_ranges(recorded: Calibration, quantized: Quantized) -> None:
-    """Refuse to hold a release against graphs that another recipe or compiler would have made."""
+def require_same_ranges(manifest: Manifest, quantized: Quantized | None) -> None:
+    """Refuse to hold a release against graphs that another recipe or compiler would have made.
+
+    Raises:
+        InputError: calibrating again gives other ranges than the manifest says.
+    """
+    recorded = manifest.calibration
+    if recorded is None or quantized is None:
+        return
     from libra_edge.compiler.release.facts import input_amax
 
     for name, precision in quantized.precisions.items():

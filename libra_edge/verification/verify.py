@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.compiler.cache import default_cache
@@ -18,11 +19,13 @@ from libra_edge.evaluation.non_inferiority import closed_loop_checks
 from libra_edge.limits import read_gates
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.user_cache import make_writable
+from libra_edge.verification.claims.calibrated import examine_calibration
 from libra_edge.verification.claims.compiled_again import examine_compiled_again
 from libra_edge.verification.claims.examine import examine_claims, read_shown_here
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
 from libra_edge.verification.inputs.examine import examine_inputs
+from libra_edge.verification.isolation.remote import RemoteDriver
 from libra_edge.verification.native.conformance import native_checks
 from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import Trained, read_checkpoint
@@ -53,6 +56,8 @@ FULL: dict[str, Examination] = {
     "inputs": examine_inputs,
     "speed": examine_speed,
 }
+# Of every release, after what these need was made.
+LAST: dict[str, Examination] = {"calibration": examine_calibration}
 # What `--quick` does not ask for, besides the stages that would have to be compiled again.
 NOT_QUICK = (
     *("trajectories of executed actions", "error by denoising step", "latency"),
@@ -83,10 +88,11 @@ def verify_release(request: Request, on_stage: OnStage = lambda _: None) -> Veri
         checks = [_integrity(release), *trained.checks, *_examined(subject, ALWAYS)]
         if not request.golden_only:
             checks += _examined(subject, FULL)
+        checks += _examined(subject, LAST)
     finally:
         subject.close()
     if not request.golden_only:
-        checks += _closed_loop(subject)
+        checks += _examined(subject, {CLOSED_LOOP: _closed_loop})
     return Verification(
         release.manifest,
         _with_advice(checks, request),
@@ -147,7 +153,7 @@ def _closed_loop(subject: Subject) -> list[Check]:
     return closed_loop_checks(
         request.closed_loop,
         request.checkpoint,
-        release.path,
+        partial(RemoteDriver, release.path, request.time_limit_s),
         release.manifest,
         store,
         subject.on_stage,

@@ -19,6 +19,8 @@ from libra_edge.bundle.pack import pack_release
 from libra_edge.bundle.time_structure import contract_of
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
+from libra_edge.data.lerobot_writer import DatasetWriter
+from libra_edge.data.types import Episode
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.policy.executor import Blend, Executor, State
 from tests.policy.lerobot_cases import Case, case, changed, edit, write_robot_file
@@ -298,3 +300,33 @@ def test_a_robot_is_refused_for_our_own_checkpoint(tmp_path: Path) -> None:
     done = CliRunner().invoke(program.app, words)
     assert done.exit_code != 0
     assert "--robot" in done.output
+
+
+def test_a_dataset_of_cameras_of_two_sizes_verifies_it(
+    act: tuple[Case, Path], shop: Path, tmp_path: Path
+) -> None:
+    """Recorded at one size, as cameras mostly are; each picture comes at its camera's own."""
+    found, release = act
+    robot = found.robot.model_copy(update={"camera_sizes": None})
+    size = (len(robot.cameras), robot.image_height, robot.image_width, 3)
+    random, steps = np.random.default_rng(0), 12
+    with DatasetWriter(tmp_path / "set", robot, "lossless") as writer:
+        for number in range(2):
+            writer.add(
+                Episode(
+                    images=random.integers(0, 256, (steps, *size), dtype=np.uint8),
+                    states=random.normal(size=(steps, len(robot.state))).astype(np.float32),
+                    actions=random.normal(size=(steps, len(robot.actions))).astype(np.float32),
+                    instruction="move",
+                    task="move",
+                    success=True,
+                    seed=number,
+                )
+            )
+    words = ["verify", str(release), "--checkpoint", str(shop / "act/folder"), "--samples", "8"]
+    words += ["--robot", str(shop / "act.json"), "--data", str(tmp_path / "set")]
+    done = CliRunner().invoke(program.app, [*words, "--cache", str(shop / "cache"), "--json"])
+    body = json.loads(done.stdout)
+    assert done.exit_code == 0, body
+    # Those of the dataset, and made-up ones beside them.
+    assert body["result"]["samples"] > 8

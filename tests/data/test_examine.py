@@ -20,7 +20,7 @@ from libra_edge.data.findings import DatasetDoubt
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
 from libra_edge.policy.config import NormalizationConfig
-from tests.data import breakages_of_files, breakages_of_robots
+from tests.data import breakages_of_files, breakages_of_paths, breakages_of_robots
 from tests.data.breaking import BREAKAGES, Wanted
 from tests.data.generated import (
     ACTION,
@@ -41,7 +41,7 @@ from tests.data.generated import (
 )
 
 # Importing them fills the table.
-assert breakages_of_files.__name__ != breakages_of_robots.__name__
+assert len({breakages_of_files, breakages_of_paths, breakages_of_robots}) == 3
 CASES = Path(__file__).parent / "cases"
 # A handful of shapes, each written once: what is drawn is where and how they break.
 RECIPES = st.sampled_from(

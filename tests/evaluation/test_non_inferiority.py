@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from libra_edge.evaluation import closed_loop, non_inferiority
+from libra_edge.evaluation import non_inferiority
 from libra_edge.evaluation.closed_loop import EpisodeSpec, Paired
 from libra_edge.evaluation.non_inferiority import (
     PairedCheck,
@@ -85,8 +85,8 @@ def test_the_check_carries_its_table_task_by_task() -> None:
 class Walker:
     """Walks towards what it is told, or not at all."""
 
-    def __init__(self, path: Path) -> None:
-        self._good = path.name == "good"
+    def __init__(self, good: bool) -> None:
+        self._good = good
 
     def reset(self, seed: int, instruction: str) -> None:
         self._way = 1.0 if "right" in instruction else -1.0
@@ -96,10 +96,9 @@ class Walker:
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "open_controller", Walker)
     monkeypatch.setattr(non_inferiority, "open_simulator", lambda name, split: LineWorld())
     specs = [EpisodeSpec(task, seed) for task in ("left", "right") for seed in range(4)]
-    run = partial(run_paired, tmp_path / "good", tmp_path / "bad", "line")
+    run = partial(run_paired, partial(Walker, True), partial(Walker, False), "line")
     rest = (tmp_path / "store", ("a", "b"))
 
     def stop(result) -> None:
@@ -116,14 +115,13 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_another_release_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "open_controller", Walker)
     monkeypatch.setattr(non_inferiority, "open_simulator", lambda name, split: LineWorld())
     specs = [EpisodeSpec("left", 0)]
     seen: list[object] = []
     for identity in ("b", "c"):
         run_paired(
-            tmp_path / "good",
-            tmp_path / "good",
+            partial(Walker, True),
+            partial(Walker, True),
             "line",
             specs,
             tmp_path / "store",

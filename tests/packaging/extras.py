@@ -69,17 +69,17 @@ FIELD = (
     Step("train {dataset} --out run", 2, "pip install 'libra-edge[train]'"),
     Step("doctor --extra compile", 1, "pip install 'libra-edge[compile]'"),
 )
+# Of the dataset's 240 frames.
+CALIBRATE = "--calibrate {dataset} --calibration-samples 128"
 COMPILE = (
     Step("doctor --extra compile"),
     Step("compile {checkpoint} --out made", says="checks passed"),
     Step("verify made --checkpoint {checkpoint} --data {dataset} --quick", says="0 failed"),
     Step("compile {checkpoint} --recipe int8", 2, "--calibrate"),
-    Step(
-        "compile {checkpoint} --recipe int8 --calibrate {dataset} --out made8",
-        says="checks passed",
-    ),
+    Step(f"compile {{checkpoint}} --recipe int8 {CALIBRATE} --out made8", says="checks passed"),
     Step("inspect made8 --layers", says="int8"),
-    Step("sensitivity {checkpoint} --recipe int8 --calibrate {dataset} --out found"),
+    Step("verify made8 --checkpoint {checkpoint} --calibrate {dataset} --quick", says="0 failed"),
+    Step(f"sensitivity {{checkpoint}} --recipe int8 {CALIBRATE} --out found"),
     Step("simulate made8 --replay {dataset}"),
 )
 TRAIN = (

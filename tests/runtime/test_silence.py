@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import watching
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
+from tests.watching import watch
 
-ROOT = Path(__file__).parents[2]
 # Long enough for ONNX Runtime's telemetry, where it is on, to look up its host.
 SECONDS = "8"
 
 
 @pytest.fixture(scope="module")
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("watcher") / "watcher.so"
-    native_build.zig(
-        *("cc", *native_build.TARGET, "-std=c11", "-O1", *native_build.STRICT, "-fPIC", "-shared"),
-        *(str(native_build.C_SOURCES / "watcher.c"), "-o", str(out)),
-    )
-    return out
-
-
-def watch(watcher: Path, folder: Path, *command: str, **extra: str) -> tuple[Counter[str], str]:
-    """What a command did by kind (`look-up`, `connect`, `socket`, `write`, `thread`); its output.
-
-    Its environment is bare: ONNX Runtime keeps quiet where it sees that it is in a CI job.
-    """
-    log = folder / "log"
-    environment = {
-        **{"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)},
-        **{"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-        **{"LD_PRELOAD": str(watcher), "WATCHER_LOG": str(log), **extra},
-    }
-    result = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    lines = log.read_text().splitlines() if log.exists() else []
-    kept = [line for line in lines if not line.endswith(("/dev/null", "/dev/tty"))]
-    return Counter(line.split()[0] for line in kept), result.stdout
+    return watching.build_watcher(tmp_path_factory.mktemp("watcher"))
 
 
 def test_the_watcher_sees_onnxruntime_talk(watcher: Path, tmp_path: Path) -> None:
@@ -55,9 +28,12 @@ def test_the_watcher_sees_onnxruntime_talk(watcher: Path, tmp_path: Path) -> Non
         "onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
         f"time.sleep({SECONDS})\n"
     )
-    seen, _ = watch(watcher, tmp_path, sys.executable, "-c", code, str(tmp_path / "graph.onnx"))
-    assert seen["write"] > 1
-    assert seen["thread"] > 1
+    seen = watch(watcher, tmp_path, sys.executable, "-c", code, str(tmp_path / "graph.onnx"))
+    assert len(seen.written) > 1
+    assert any("onnxruntime" in libraries for libraries in seen.threads)
+    home, tmp = tmp_path / "home", tmp_path / "tmp"
+    assert seen.outside() >= seen.outside(tmp) >= seen.outside(home, tmp)
+    assert any(path.is_relative_to(home) for path in seen.outside(tmp))
 
 
 @pytest.mark.parametrize("before", ["", "0"])
@@ -67,9 +43,12 @@ def test_the_c_library_is_silent(watcher: Path, release: Path, tmp_path: Path, b
     if before:
         extra["ORT_DISABLE_TELEMETRY"] = before
     command = [str(program), str(release), "open the tap", "10", SECONDS]
-    seen, printed = watch(watcher, tmp_path, *command, **extra)
-    assert f"ORT_DISABLE_TELEMETRY is {before or 'unset'}\n" in printed
-    assert seen == {"thread": 2}  # the planner's and the refiner's
+    seen = watch(watcher, tmp_path, *command, **extra)
+    assert f"ORT_DISABLE_TELEMETRY is {before or 'unset'}\n" in seen.printed
+    assert (seen.look_ups, seen.connections, seen.outside()) == ([], [], set())
+    # The planner's and the refiner's.
+    assert len(seen.threads) == 2
+    assert all("liblibra_edge.so" in libraries for libraries in seen.threads), seen.threads
 
 
 def test_python_is_silent(watcher: Path, release: Path, tmp_path: Path) -> None:
@@ -83,5 +62,6 @@ def test_python_is_silent(watcher: Path, release: Path, tmp_path: Path) -> None:
         "policy = Policy(release)\n"
         f"time.sleep({SECONDS})\n"
     )
-    seen, _ = watch(watcher, tmp_path, sys.executable, "-c", code, str(release))
-    assert not seen.keys() & {"look-up", "connect", "socket", "write"}, seen
+    seen = watch(watcher, tmp_path, sys.executable, "-c", code, str(release))
+    assert (seen.look_ups, seen.connections, seen.outside()) == ([], [], set())
+    assert not [libraries for libraries in seen.threads if "onnxruntime" in libraries]

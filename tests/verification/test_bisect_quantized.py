@@ -15,9 +15,12 @@ from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
 from libra_edge.errors import ExitCode, InputError
+from libra_edge.limits import Verdict
 from libra_edge.verification.bisect import Culprit, release_culprits
+from libra_edge.verification.claims.held import STAGE as CLAIMS
 from libra_edge.verification.recompile import STAGES_BETWEEN
 from libra_edge.verification.request import Request as VerifyRequest
+from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.surgery import store, tensor, values
 from tests.compiler.quantization.test_calibration_data import episodes, write
@@ -188,18 +191,21 @@ def test_a_release_without_the_table_is_judged_by_what_it_has(work: Path, tmp_pa
     assert not [c for c in result.checks if c.verdict == "fail"]
 
 
+def verify(work: Path, release: Path, **options: object) -> Verification:
+    request = {
+        **{"checkpoint": work / "checkpoint", "samples": 16, "cache": work / "cache"},
+        **{"gates": work / "gates.toml", "allow_loose": True, "calibrate": work / "train"},
+    }
+    return verify_release(VerifyRequest(release, **{**request, **options}))
+
+
+def about_calibration(result: Verification) -> dict[str, Verdict]:
+    found = {c.metric: c.verdict for c in result.checks if c.stage == CLAIMS}
+    return {metric: verdict for metric, verdict in found.items() if "calibration" in metric}
+
+
 def test_verify_holds_every_stage_of_a_quantized_release(work: Path) -> None:
-    result = verify_release(
-        VerifyRequest(
-            work / "release",
-            work / "checkpoint",
-            samples=16,
-            cache=work / "cache",
-            gates=work / "gates.toml",
-            allow_loose=True,
-            calibrate=work / "train",
-        )
-    )
+    result = verify(work, work / "release")
     assert {
         "quantised vs PyTorch policy",
         "split vs quantised",
@@ -208,7 +214,52 @@ def test_verify_holds_every_stage_of_a_quantized_release(work: Path) -> None:
     } <= {check.stage for check in result.checks}
     assert result.left_out == ()
     assert result.exit_code is ExitCode.OK, [c for c in result.checks if c.verdict != "pass"]
+    compared = {f"calibration {what}" for what in ("dataset", "samples", "frames", "ranges")}
+    found = about_calibration(result)
+    assert compared | {"decisions about calibration"} <= found.keys()
+    assert set(found.values()) == {"pass"}
+    assert not [what for what in result.unchecked if "calibration" in what]
     denoising = result.behind.denoising
     assert denoising is not None
     assert denoising.runs_in == "CPUExecutionProvider"
     assert denoising.steps[0].mean.value > 1e-5, "integers round"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"calibrate": None}, "they need --calibrate DATASET"),
+        (
+            {"calibrate": None, "checkpoint": None},
+            "they need --checkpoint CHECKPOINT and --calibrate DATASET",
+        ),
+        ({"quick": True}, "--quick calibrates nothing again"),
+        ({"golden_only": True}, "--golden-only calibrates nothing again"),
+    ],
+    ids=["no data", "no checkpoint", "quick", "golden only"],
+)
+def test_what_was_not_calibrated_again_is_claimed_and_no_more(
+    work: Path, options: dict[str, object], why: str
+) -> None:
+    result = verify(work, work / "release", **options)
+    assert f"calibration data, frames and ranges ({why})" in result.unchecked
+    assert "calibration ranges" not in about_calibration(result)
+
+
+@pytest.mark.parametrize("claim", ["dataset", "frames", "ranges"])
+def test_a_table_of_another_calibration_fails(work: Path, tmp_path: Path, claim: str) -> None:
+    recorded = Manifest.model_validate_json((work / "release/manifest.json").read_bytes())
+    table = recorded.calibration
+    assert table is not None
+    name = next(name for name, layer in table.layers.items() if layer.input_amax is not None)
+    layer = table.layers[name].model_copy(update={"input_amax": 123.0})
+    changes: dict[str, dict[str, object]] = {
+        "dataset": {"dataset": "0" * 64},
+        "frames": {"frames": (*table.frames[1:], table.frames[0])},
+        "ranges": {"layers": {**table.layers, name: layer}},
+    }
+    result = verify(work, retold(work, tmp_path / "told", **changes[claim]))
+    found = about_calibration(result)
+    assert {metric for metric, verdict in found.items() if verdict == "fail"} == {
+        f"calibration {claim}"
+    }

@@ -25,7 +25,7 @@ def decisions(job: Job, candidate: Candidate, built: Built) -> tuple[Decision, .
     quantized, found = candidate.quantized, candidate.found
     return (
         *_build(job.target, built),
-        *(_calibration(job.calibration) if job.calibration else ()),
+        *(calibration_decisions(job.calibration) if job.calibration else ()),
         *(_search(found) if found else ()),
         *(simulation_decisions(job.plan) if quantized else ()),
         *(_layers(job.recipe, quantized, built) if quantized else ()),
@@ -57,7 +57,7 @@ def _build(target: Target, built: Built) -> tuple[Decision, ...]:
     return kind, form, left_out
 
 
-def _calibration(data: CalibrationData) -> tuple[Decision, ...]:
+def calibration_decisions(data: CalibrationData) -> tuple[Decision, ...]:
     """What ranges were found on: the dataset and every frame."""
     frames = " ".join(f"{episode}:{step}" for episode, step in data.frames)
     source = Decision(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libra_edge.data.examine.stored_pictures import check_stored_pictures
 from libra_edge.data.examine.tables import TOLERANCE_S
 from libra_edge.data.findings import Finding, doubt, error, from_error, note
 from libra_edge.data.lerobot.dataset import Dataset, EpisodeInfo
@@ -27,15 +28,17 @@ _TELLING, _SURE = 0.03, 0.1
 
 
 def check_pictures(dataset: Dataset, keys: Sequence[str]) -> Iterator[Finding]:
-    """Clips against the videos' own index, then some pictures decoded, camera by camera."""
+    """Clips against the videos' own index and stored pictures by their ends, then some decoded."""
     means: dict[str, npt.NDArray[np.float64]] = {}
     seen: dict[str, list[UInt8Array]] = {}
     for key in keys:
         if dataset.layout.features[key]["dtype"] == "video":
             found = list(_clips(dataset, key))
-            yield from found
-            if any(finding.level == "error" for finding in found):
-                continue
+        else:
+            found = list(check_stored_pictures(dataset, key))
+        yield from found
+        if any(finding.level == "error" for finding in found):
+            continue
         try:
             samples = list(_sample(dataset, key))
         except InputError as caught:

@@ -32,6 +32,7 @@ def check_files(layout: Layout) -> Iterator[Finding]:
             require_whole(path)
         except InputError as caught:
             yield from_error(caught)
+    yield from _unlisted(layout, paths)
     leftover = layout.path / "images"
     if leftover.is_dir() and any(leftover.rglob("episode*")) and layout.version.startswith("v3."):
         yield doubt(
@@ -39,6 +40,20 @@ def check_files(layout: Layout) -> Iterator[Finding]:
             f"{leftover} still holds pictures: a recording stopped before it was written.",
             "Remove the folder if the episode is not wanted; the dataset is complete without it.",
         )
+
+
+def _unlisted(layout: Layout, paths: set[Path]) -> Iterator[Finding]:
+    """Tables and videos that no episode names: a camera or frames that nobody will read."""
+    for folder, suffix in (("data", "parquet"), ("videos", "mp4")):
+        extra = sorted(set((layout.path / folder).rglob(f"*.{suffix}")) - paths)
+        if extra:
+            yield doubt(
+                "dataset-file-unlisted",
+                f"no episode of {layout.path} names {extra[0].relative_to(layout.path)}"
+                + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+                + ": what it holds is not read.",
+                "Copy the dataset again if meta/ is older than it; remove it if it is not wanted.",
+            )
 
 
 def check_tables(dataset: Dataset) -> Iterator[Finding]:

@@ -183,11 +183,19 @@ class Dataset:
         )
 
     def pictures(self, number: int) -> Iterator[UInt8Array]:
-        """The pictures of an episode step by step, one step in memory: uint8 [V, h, w, 3]."""
+        """The pictures of an episode step by step, one step in memory: uint8 [V, h, w, 3].
+
+        For a robot whose cameras differ in size [bytes], each view at its camera's own size.
+        """
         info = self.episodes[number]
-        size = None if self.robot is None else self.picture_size
-        readers = [info.pictures[key].read(self.fps, size) for key in self._keys]
+        robot = self.robot
+        sizes = (None,) * len(self._keys) if robot is None else robot.sizes
+        pairs = zip(self._keys, sizes, strict=True)
+        readers = [info.pictures[key].read(self.fps, size) for key, size in pairs]
         for views in zip(*readers, strict=True):
+            if robot is not None and robot.camera_sizes is not None:
+                yield np.concatenate([view.reshape(-1) for view in views])
+                continue
             if len({view.shape for view in views}) > 1:
                 raise InputError(
                     "dataset-image-sizes",

@@ -103,7 +103,7 @@ def read_json(path: StrPath) -> dict[str, Any]:
     require_whole(path)
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             "dataset-file-corrupt", f"{path} is not JSON: {error}.", COPY_AGAIN
         ) from error
@@ -124,7 +124,7 @@ def read_json_lines(path: StrPath) -> list[dict[str, Any]]:
         for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
             if line.strip():
                 rows.append(json.loads(line))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             "dataset-file-corrupt", f"{path} is not JSON lines: {error}.", COPY_AGAIN
         ) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +23,8 @@ from libra_edge.data.lerobot_writer import ACTION_KEY, IMAGE_PREFIX, STATE_KEY
 from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
 
+# Digits of a number in a path, as LeRobot writes them.
+_WIDTH = re.compile(r"|0?\d{1,2}d?")
 _WRITE_AGAIN = "Write the dataset again with LeRobot 0.4 or later."
 
 
@@ -233,11 +237,15 @@ def _place(path: Path, pattern: str, row: Mapping[str, Any], group: str, key: st
 def _inside(path: Path, pattern: str, **values: Any) -> Path:
     """The file a pattern of `info.json` names; links inside the dataset may lead anywhere."""
     try:
+        for _, key, width, conversion in Formatter().parse(pattern):
+            plain = conversion is None and _WIDTH.fullmatch(width or "")
+            if key not in (None, *values) or not plain:
+                raise ValueError
         name = pattern.format(**values)
     except (KeyError, IndexError, ValueError, AttributeError):
         raise InputError(
             "dataset-info-incomplete",
-            f"meta/info.json of {path} has the path {pattern!r}.",
+            f"meta/info.json of {path} has the path {pattern!r:.200}.",
             COPY_AGAIN,
         ) from None
     if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -182,7 +182,7 @@ def _picture(layout: Layout, key: str, robot: Embodiment) -> Iterator[Finding]:
         )
         return
     height, width = axes["height"], axes["width"]
-    wanted = (robot.image_height, robot.image_width)
+    wanted = robot.sizes[robot.cameras.index(camera_name(key))]
     if (height, width) == wanted:
         return
     change = (wanted[1] / wanted[0]) / (width / height) - 1

@@ -53,22 +53,34 @@ class Pictures:
             require_whole(self.path)
             yield from iterate_frames(self.path, fps, start, wanted, size)
             return
+        for frame, content in self.stored(first, wanted):
+            yield decode_picture(content, self._where(frame), size)
+
+    def stored(self, first: int, count: int) -> Iterator[tuple[int, bytes]]:
+        """Number and content of the picture files [first, first + count) of the tables.
+
+        Raises:
+            InputError: as `read`.
+        """
         found = 0
-        for cell in read_cells(self.path, self.key, start, wanted):
-            yield self._picture(cell, first + found, size)
+        for cell in read_cells(self.path, self.key, self.first + first, count):
+            yield first + found, self._content(cell, first + found)
             found += 1
-        if found < wanted:
+        if found < count:
             raise InputError(
                 "dataset-truncated",
-                f"{self.path} holds {found} of {wanted} pictures of {self.key}.",
+                f"{self.path} holds {found} of {count} pictures of {self.key}.",
                 COPY_AGAIN,
             )
 
-    def _picture(self, cell: Any, frame: int, size: Size | None) -> UInt8Array:
-        """Decode a cell: bytes, or LeRobot's table of bytes and path."""
+    def _where(self, frame: int) -> str:
+        return f"{self.key}, frame {frame} of {self.path}"
+
+    def _content(self, cell: Any, frame: int) -> bytes:
+        """What a cell holds: bytes, or LeRobot's table of bytes and path."""
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         name = cell.get("path") if isinstance(cell, dict) else None
-        where = f"{self.key}, frame {frame} of {self.path}"
+        where = self._where(frame)
         if content is None and isinstance(name, str):
             file = self.root / name
             if ".." in Path(name).parts or not file.is_file():
@@ -84,4 +96,4 @@ class Pictures:
                 f"{where} holds {type(content).__name__}, not a picture.",
                 COPY_AGAIN,
             )
-        return decode_picture(content, where, size)
+        return content

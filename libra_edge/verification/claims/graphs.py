@@ -29,6 +29,7 @@ _FORMATS: dict[int, Number] = {
     TensorProto.FLOAT4E2M1: "nvfp4",
 }
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
+_SHAPE_KEEPING = ("GroupNormalization",)
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Pad", "Slice")
 
 
@@ -112,10 +113,23 @@ def _require_plain(graph: GraphProto) -> None:
 
 
 def _with_shapes(model: ModelProto) -> ModelProto:
+    """The graph with every shape that follows from those of its inputs.
+
+    ONNX infers none for these operators from opset 21 on; their output has the shape of the input.
+    """
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    for node in plain.graph.node:
+        if node.op_type in _SHAPE_KEEPING:
+            same = onnx.helper.make_node("Identity", node.input[:1], node.output)
+            node.CopyFrom(same)
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        found = onnx.shape_inference.infer_shapes(plain, data_prop=True)
     except Exception as error:
         raise NotReadable(f"its shapes cannot be inferred: {error}") from None
+    for node, own in zip(found.graph.node, model.graph.node, strict=True):
+        node.CopyFrom(own)
+    return found
 
 
 class _Reader:

@@ -19,6 +19,7 @@ from libra_edge.compiler.engines.read_back import layer_names
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.base import Product
 from libra_edge.limits import Limits
+from libra_edge.verification.claims.calibrated import SUBJECTS as CALIBRATION_SUBJECTS
 from libra_edge.verification.claims.graphs import Weight
 from libra_edge.verification.claims.held import Claims
 from libra_edge.verification.claims.recipe import Shown, kept
@@ -31,7 +32,7 @@ AUTO_PRECISION = "auto-precision"
 _SUBJECTS = {
     "build": {"engine kind", "refiner form"},
     "check": {"native runtime", "parity"},
-    "calibrate": {"calibration data", "calibration frames (episode:step)"},
+    "calibrate": CALIBRATION_SUBJECTS,
     "quantise": {AUTO_PRECISION},
 }
 _CPU_ENTRY = "onnxruntime"
@@ -187,9 +188,13 @@ def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Ite
     for layer in layers:
         if (weight := weights.get(layer.name)) is None:
             continue
-        found = str(weight.precision) if str(weight.precision) in kernels else "fp32"
+        found = str(weight.precision)
+        # What no kernel has to take is turned into floats first, at the latest where it is loaded.
+        same = {found}
+        if found not in kernels:
+            same = {"fp32", found} if weight.precision.activations == "fp32" else {"fp32"}
         least = weight.stored_bytes
-        if (layer.precision, runs[layer.name]) != (found, weight.runs):
+        if layer.precision not in same or runs[layer.name] != weight.runs:
             yield (
                 f"{layer.name} in {layer.precision} {runs[layer.name]} times, the graph has it in "
                 f"{found} {weight.runs} times"
@@ -216,12 +221,12 @@ def _decisions(claims: Claims, manifest: Manifest, shown: Shown) -> None:
         else:
             wrong.append(f"{one.stage}: the graphs have no {one.subject!r}")
     claims.judge("decisions", not wrong, "; ".join(wrong[:6]))
-    for subject in sorted(set(left)):
+    for subject in sorted(set(left) - CALIBRATION_SUBJECTS):
         claims.leave(f"decision about {subject}")
 
 
 def _calibration(claims: Claims, manifest: Manifest, shown: Shown) -> None:
-    """What it was calibrated on is not here; which layers came of it is."""
+    """Which layers came of it; what it was calibrated on is `examine_calibration`'s."""
     table = manifest.calibration
     quantizes = any(r.quantizes for r in shown.recipes)
     if table is None:
@@ -235,7 +240,6 @@ def _calibration(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     told = {name: layer.precision for name, layer in table.layers.items()}
     found = {name: str(p) for name, p in shown.precisions.items()}
     claims.held("calibrated layers", told, {n: found.get(n) for n in (*told, *found)})
-    claims.leave("calibration data and ranges (they need --calibrate DATASET)")
 
 
 def _left(claims: Claims, manifest: Manifest, truth: AnyCheckpoint | None) -> None:

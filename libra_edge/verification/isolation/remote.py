@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from libra_edge.bundle.compatibility import CPU
 from libra_edge.bundle.verify import Release
+from libra_edge.data.types import Observation
+from libra_edge.errors import CrashedError, IntegrityError, LibraError
 from libra_edge.policy.executor import Floats, Images, Instruction, State, Tokens
-from libra_edge.verification.isolation.child import MEMORY_BYTES, Child
+from libra_edge.verification.isolation.child import MEMORY_BYTES, Child, crashed
 from libra_edge.verification.isolation.messages import Array
 
 _SERVICES = "libra_edge.verification.isolation.services"
@@ -111,6 +114,48 @@ def open_engines(release: Release, time_limit_s: float, *, written: bool = False
             memory_bytes=MEMORY_BYTES if on_cpu else None,
         )
     )
+
+
+class RemoteDriver:
+    """The release over there as what drives a robot: `libra_edge.data.types.Controller`.
+
+    Args:
+        release: the release's directory; its bytes have been verified.
+        time_limit_s: of each answer.
+
+    Raises:
+        CrashedError: it took its process down, or does not open.
+        IntegrityError: its bytes have changed meanwhile.
+    """
+
+    def __init__(self, release: Path, time_limit_s: float) -> None:
+        args = {"release": str(release)}
+        try:
+            self._child = Child(f"{_SERVICES}:DriverService", args, time_limit_s=time_limit_s)
+        except (CrashedError, IntegrityError):
+            raise
+        except LibraError as error:
+            raise crashed(f"it does not open: {error.fact}", "open") from None
+
+    def reset(self, seed: int, instruction: str) -> None:
+        """Begin an episode."""
+        self._child.call("reset", seed=str(seed), instruction=instruction)
+
+    def act(self, observation: Observation) -> Floats:
+        """The action for this control step.
+
+        Raises:
+            CrashedError: it took its process down, or holds the robot.
+        """
+        told = {"instruction": observation.instruction}
+        _, (action,) = self._child.call("act", observation.images, observation.state, **told)
+        return action
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.close()
 
 
 class RemoteModel:

@@ -15,8 +15,11 @@ from libra_edge.binding.policy import Policy
 from libra_edge.bundle.manifest import parse_manifest
 from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.verify import Release
+from libra_edge.data.types import Observation
 from libra_edge.engines import engine
+from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.executor import Engines
+from libra_edge.verification.isolation.child import crashed
 from libra_edge.verification.isolation.messages import Array
 from libra_edge.verification.open_engines import load_engines, load_graphs
 
@@ -97,6 +100,29 @@ class RuntimeService(EnginesService):
             "refiner_ran": bool(info.refiner_ran),
         }
         return told, [action]
+
+
+class DriverService:
+    """The release as what drives a robot in a simulator, whatever it says of itself."""
+
+    def __init__(self, release: str) -> None:
+        self._policy = Policy(Path(release), allow_failed=True, allow_random_weights=True)
+
+    def reset(self, seed: str, instruction: str) -> Answer:
+        """Begin an episode; the seed in digits."""
+        self._policy.reset(int(seed), instruction)
+        return {}, []
+
+    def act(self, images: Array, state: Array, instruction: str) -> Answer:
+        """The action of one control step."""
+        try:
+            return {}, [self._policy.act(Observation(images, state, instruction))]
+        except InputError:
+            raise
+        except LibraError as error:
+            # A release that holds or faults where the checkpoint goes on has failed, like one that
+            # takes its process down.
+            raise crashed(error.fact, "an episode") from None
 
 
 class ModelService:

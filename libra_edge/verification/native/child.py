@@ -24,6 +24,7 @@ from libra_edge.verification.native.probe import NARROW, OWN, WHOLE, WIDE, contr
 from libra_edge.verification.native.scripts import (
     arguments,
     async_mode,
+    bounds,
     opening,
     surface,
     sync_mode,
@@ -46,6 +47,8 @@ CALLS = {
     "calls: noise": surface.noise,
     "calls: engines by hand": surface.engine_calls,
     "calls: arguments": arguments.calls,
+    "calls: texts": bounds.texts,
+    "calls: outputs": bounds.outputs,
     "calls: options of async mode": arguments.run_options,
 }
 # Ages that are options of `le_open`, which takes longer than the script: for one contract alone.

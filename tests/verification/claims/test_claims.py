@@ -62,6 +62,31 @@ def test_a_product_of_integers_is_seen_through_its_roundings() -> None:
     assert facts.layers == {"planner.output": {LayerPrecision(weights="int8", activations="fp32")}}
 
 
+@pytest.mark.parametrize("opset", [20, 21, 23])
+def test_shapes_are_known_behind_every_normalization(opset: int) -> None:
+    """ONNX infers none behind GroupNormalization from opset 21 on."""
+    nodes = [
+        helper.make_node("GroupNormalization", ["x", "s", "b"], ["n"], num_groups=2),
+        helper.make_node("Conv", ["n", "policy.planner.stem.0.weight"], ["y"]),
+    ]
+    tensors = {"s": np.ones(4, np.float32), "b": np.zeros(4, np.float32)}
+    weight = np.ones((3, 4, 1, 1), np.float32)
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 5, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 5, 5])],
+        [
+            *(numpy_helper.from_array(array, name) for name, array in tensors.items()),
+            numpy_helper.from_array(weight, "policy.planner.stem.0.weight"),
+        ],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
+    facts = read_graph(model.SerializeToString())
+    assert facts.operations == 2 * 75 * 4
+    assert facts.elements == 100
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from libra_edge.catalog import load_recipe
-from libra_edge.verification.inputs.examine import far_limits, word_limits
+from libra_edge.verification.inputs.examine import far_limits, noise_limits, word_limits
 from libra_edge.verification.subject import rounds
 
 
@@ -29,3 +29,11 @@ def test_far_from_the_data_limits_are_ten_times_as_wide_and_stay_limits(recipe: 
     assert far.tokens == pytest.approx(1 - 10 * (1 - limits.tokens))
     assert far.action == pytest.approx(10 * limits.action)
     assert far.margin_percentile is None or far.margin_percentile <= 50
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8"])
+def test_noise_bounds_the_tokens_that_rounding_turns_less_tightly(recipe: str) -> None:
+    limits = load_recipe(recipe).gates
+    far, noise = far_limits(limits), noise_limits(limits)
+    assert noise.margin_percentile == (75 if rounds(limits) else None)
+    assert noise.model_copy(update={"margin_percentile": far.margin_percentile}) == far

@@ -33,7 +33,7 @@ def calls(desk: Desk) -> None:
         images, state = see.calm()
         raw, words = observation(images, state, 0), subject.words[0].copy()
         intent, noise = np.zeros(plan, np.int32), np.zeros(chunk, np.float32)
-        margin = np.zeros(plan, np.float32)
+        margin, size = np.zeros(plan, np.float32), ctypes.c_uint32()
         floats = ctypes.POINTER(ctypes.c_float)
         action, info = margin.ctypes.data_as(floats), ctypes.byref(abi.StepInfo())
         seen, tick = ctypes.byref(raw), ctypes.byref(abi.TickInfo())
@@ -53,6 +53,7 @@ def calls(desk: Desk) -> None:
             "le_tick": (handle, 0, action, contract.dims, tick),
             "le_noise": (0, 0, n, chunk),
             "le_fault_text": (handle, None, 0),
+            "le_camera_size": (handle, 0, ctypes.byref(size), ctypes.byref(size)),
         }
         # What may be NULL or of any size.
         free = {("le_step", 3), ("le_noise", 0), ("le_noise", 1), ("le_noise", 3), ("le_reset", 1)}
@@ -66,7 +67,13 @@ def calls(desk: Desk) -> None:
                 for other in wrong:
                     status = function(*arguments[:place], other, *arguments[place + 1 :])
                     _refused(f"{name}, argument {place} as {other}", status)
-        if intent.any() or margin.any() or noise.any() or (words != subject.words[0]).any():
+        if (
+            intent.any()
+            or margin.any()
+            or noise.any()
+            or size.value
+            or (words != subject.words[0]).any()
+        ):
             raise Differs("a call that was refused has written to an output")
         _observations(library, handle, contract, raw)
         # Nothing of it has changed what the policy does.
@@ -110,6 +117,7 @@ def run_options(desk: Desk) -> None:
         {"struct_size": ctypes.sizeof(abi.RunOptions) - 1},
         *({"chunks_per_plan": chunks + 1}, {"refill_at": chunks + 1}),
         *({"refine_ahead_steps": total + 1}, {"blend": 3}, {"blend_steps": 1}, {"blend": 1}),
+        *({"blend": other, "blend_steps": 1} for other in (3, 2**31) if chunk > 1),
         *({"blend": 1, "blend_steps": chunk}, {"blend": 2, "blend_steps": chunk}),
         *({"frozen_steps": 1}, shared | {"frozen_steps": 1}),
         *({"blend": 2, "blend_steps": 1, "frozen_steps": 2}, {"max_observation_age_ns": _LAST + 1}),

@@ -65,10 +65,20 @@ def description(desk: Desk) -> None:
         for v, camera in enumerate((*robot.cameras, None)):
             wanted = camera and camera.encode()
             _require(f"le_camera_name {v}", wanted, library.le_camera_name(handle, v))
+            _camera_size(library, handle, v, (robot.image_height, robot.image_width))
         for p, state in enumerate((*robot.state, None)):
             _dim(f"le_state_dim {p}", library.le_state_dim, handle, p, state)
         for d, action in enumerate((*robot.actions, None)):
             _dim(f"le_action_dim {d}", library.le_action_dim, handle, d, action)
+
+
+def _camera_size(library: ctypes.CDLL, handle: Any, camera: int, size: tuple[int, int]) -> None:
+    """Height and width; of a camera that is none, nothing."""
+    height, width = ctypes.c_uint32(77), ctypes.c_uint32(77)
+    status = library.le_camera_size(handle, camera, ctypes.byref(height), ctypes.byref(width))
+    there = library.le_camera_name(handle, camera) is not None
+    expected = (abi.OK, *size) if there else (abi.INVALID_ARGUMENT, 77, 77)
+    _require(f"le_camera_size {camera}", expected, (status, height.value, width.value))
 
 
 def _dim(
