@@ -66,7 +66,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     write_robot_file(robot_for(folder), shop / "robot.json")
     data, out = write_data(folder, shop / "data"), shop / "release"
     words = ["compile", str(folder), *words_of(found, shop), str(data), "--out", str(out)]
-    words += ["--recipe", "int8", "--calibration-samples", "128", "--samples", "16"]
+    words += ["--recipe", "int8", "--calibration-samples", "128"]
     done = CliRunner().invoke(program.app, [*words, "--form", "loop"] if found.tasks else words)
     assert done.exit_code == 0, done.output
     return found, shop, out

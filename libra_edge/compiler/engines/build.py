@@ -36,7 +36,7 @@ _ONLY: dict[Form, str] = {
 _ONE_PASS = "the policy has no denoising loop"
 _HEAVY = "so large a policy is unrolled only where --form asks for it"
 _PROGRAM = "the steps of a PyTorch program are unrolled"
-_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 5, 200, 3.0
+_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 15, 200, 3.0
 
 
 @dataclass(frozen=True)

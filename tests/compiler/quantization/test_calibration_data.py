@@ -79,7 +79,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_frames_are_spread_and_grippers_count_more(
     dataset: Dataset, checkpoint: Checkpoint
 ) -> None:
-    frames = choose_frames(dataset, checkpoint.config, 96, seed=0)
+    frames = choose_frames(dataset, checkpoint.config.embodiment, 96, seed=0)
     assert len(set(frames)) == len(frames) == 96
     assert frames == sorted(frames)
     tasks = Counter(dataset.episodes[number].task for number, _ in frames)
@@ -89,7 +89,7 @@ def test_frames_are_spread_and_grippers_count_more(
     assert min(phases.values()) >= 12, phases
     near = sum(SWITCH - 2 <= step < SWITCH + 2 for _, step in frames)
     assert near >= 0.95 * 24, "all of the few frames at which a gripper moves"
-    assert frames != choose_frames(dataset, checkpoint.config, 96, seed=1)
+    assert frames != choose_frames(dataset, checkpoint.config.embodiment, 96, seed=1)
 
 
 def test_samples_are_the_datasets(dataset: Dataset, checkpoint: Checkpoint) -> None:
