@@ -126,9 +126,11 @@ def outputs(desk: Desk) -> None:
         for call, (size, write) in arrays.items():
             room = _guarded(size)
             given: Any = ctypes.cast(room, ctypes.POINTER(ctypes.c_float))
-            _call(call, write, given if call == "le_step" else ctypes.c_void_p(_address(room)))
+            to = given if call == "le_step" else ctypes.c_void_p(_address(room))
+            status = _call(call, write, to)
             _require_untouched(call, room, size)
-            if bytes([FILLED]) * 4 == room.raw[size - 4 : size]:
+            # A tokenizer whose rules the library does not have gives nothing.
+            if status == abi.OK and bytes([FILLED]) * 4 == room.raw[size - 4 : size]:
                 raise Differs(f"{call} does not write its last number")
         _structures(library, handle, contract.dims)
         pair.start()
@@ -148,10 +150,13 @@ def _address(room: ctypes.Array[ctypes.c_char]) -> int:
     return ctypes.addressof(room)
 
 
-def _call(call: str, write: Callable[[Any], int], to: Any) -> None:
+def _call(call: str, write: Callable[[Any], int], to: Any) -> int:
+    """The status, which is OK, or of `le_tokenize` that it does not apply the rules."""
     status = write(to)
-    if status not in (abi.OK, abi.INCOMPATIBLE):
+    allowed = (abi.OK, abi.INCOMPATIBLE) if call == "le_tokenize" else (abi.OK,)
+    if status not in allowed:
         raise Differs(f"{call} gives status {status}, not {abi.OK}")
+    return status
 
 
 def _structures(library: ctypes.CDLL, handle: Any, dims: int) -> None:
