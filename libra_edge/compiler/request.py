@@ -9,15 +9,13 @@ from pathlib import Path
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.plan import EnginePlan
-from libra_edge.compiler.graphs.fuse import FORMS, Form
+from libra_edge.compiler.graphs.fuse import FORMS, HEAVY_FORMS, Form
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.limits import Gates, Limits
 from libra_edge.parity.samples import Sample
 from libra_edge.paths import to_paths
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.imported import AnyCheckpoint
-
-LOOP: Form = "loop"
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class Job:
         """The refiner's forms to make: the one asked for, or all, or of a heavy policy Loop."""
         if self.request.form is not None:
             return (self.request.form,)
-        return (LOOP,) if self.heavy else FORMS
+        return HEAVY_FORMS if self.heavy else FORMS
 
     @property
     def limits(self) -> Limits:

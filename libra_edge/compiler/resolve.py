@@ -26,14 +26,12 @@ from libra_edge.parity.samples import choose_samples
 from libra_edge.policy.checkpoint import CONFIG, load_checkpoint, outline
 from libra_edge.policy.config import read_config
 from libra_edge.policy.family import Family
-from libra_edge.policy.imported import AnyCheckpoint, family_of, module_of
+from libra_edge.policy.imported import AnyCheckpoint, family_of, is_heavy
 from libra_edge.user_cache import require_writable
 
 GATE_SAMPLES = 32
 # A gate on a percentile needs more to stand on.
 QUANTIZED_GATE_SAMPLES = 128
-# Of weights in memory: from here on one call takes a second and more.
-HEAVY_BYTES = 2**29
 # The recipe that the policies of every family have.
 _IN_FLOATS = "fp32"
 
@@ -66,7 +64,7 @@ def resolve(request: Request) -> Job:
     name = request.name or robot.name + ("-random-weights" if request.random_weights else "")
     out = request.out or Path(f"{name}-{target.name}-{recipe.name}")
     _require_free(out, replace=request.force)
-    heavy = not large and _weights_bytes(checkpoint) > HEAVY_BYTES
+    heavy = not large and is_heavy(checkpoint)
     usual = QUANTIZED_GATE_SAMPLES if recipe.quantizes else GATE_SAMPLES
     count = request.samples or (LARGE_SAMPLES if large else usual // 4 if heavy else usual)
     samples = choose_samples(
@@ -110,11 +108,6 @@ def _read(
         require_drawn(config, recipe, plan, random=request.random_weights)
     random = request.random_weights
     return load_checkpoint(request.checkpoint, random_weights=random, in_half=large), large
-
-
-def _weights_bytes(checkpoint: AnyCheckpoint) -> int:
-    parameters = module_of(checkpoint.policy).parameters()
-    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:

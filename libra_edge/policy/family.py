@@ -192,10 +192,12 @@ class Family(Protocol):
 
     parts: what a recipe calls the layers below a name of the policy's; None for layers that are
     none of a graph. The longest name that matches decides; layers that none matches stay as they
-    are. Names of different families never meet.
+    are. Names of different families never meet. takes: fields of `ReadOptions` that it has a use
+    for, beside the robot.
     """
 
     name: str
+    takes: tuple[str, ...]
     parts: Mapping[str, PartName | None]
 
     def recognises(self, config: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 import libra_edge.policy as families_folder
+from libra_edge.errors import InputError
 from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.family import Contract, Family, Policy, ReadOptions
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -36,6 +37,16 @@ class Imported:
 
 AnyCheckpoint = Checkpoint | Imported
 AnyPolicy = LibraVLA | Policy
+
+
+# Of weights in memory: from here on one call takes a second and more, and each copy is felt.
+_HEAVY_BYTES = 2**29
+
+
+def is_heavy(checkpoint: AnyCheckpoint) -> bool:
+    """Whether a policy is judged on fewer observations, and unrolled only where that is asked."""
+    parameters = module_of(checkpoint.policy).parameters()
+    return sum(p.numel() * p.element_size() for p in parameters) > _HEAVY_BYTES
 
 
 def module_of(policy: AnyPolicy) -> nn.Module:
@@ -76,8 +87,16 @@ def read_imported(family: Family, folder: Path, options: ReadOptions) -> Importe
     """Read a folder of another family.
 
     Raises:
-        InputError: anything about it that does not fit.
+        InputError: anything about it that does not fit, or an option that is not for its family.
     """
+    for option in ("tokenizer", "vlm_config"):
+        if getattr(options, option) is not None and option not in family.takes:
+            raise InputError(
+                "usage",
+                f"--{option.replace('_', '-')} is for policies that only name it, and those of the "
+                f"type {family.name!r} have none.",
+                "Leave it out.",
+            )
     loaded = family.read(folder, options)
     return Imported(
         folder, loaded.contract, loaded.policy, loaded.sha256, loaded.tokenizer, loaded.notes

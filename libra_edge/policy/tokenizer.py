@@ -104,7 +104,10 @@ def _read(path: Path, text: str | None) -> tuple[str, tokenizers.Tokenizer]:
         raise InputError(
             "tokenizer-missing", f"{path} does not exist.", "Copy it from the training run."
         ) from None
-    except Exception as error:  # the library raises bare Exception for unreadable files
+    except BaseException as error:
+        # The library raises bare Exception for unreadable files, and panics at some of them.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise _invalid(f"{path} is not a tokenizer: {error}") from None
 
 

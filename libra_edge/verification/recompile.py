@@ -158,7 +158,9 @@ def graphs_again(
         InputError: the recipe needs calibration data, and it was not given or is not the release's.
     """
     from libra_edge.compiler.cache import StageCache, default_cache
+    from libra_edge.compiler.graphs.fuse import FORMS
     from libra_edge.compiler.graphs.make_graphs import make_graphs
+    from libra_edge.policy.imported import is_heavy
 
     cache = StageCache(request.cache or default_cache())
     quantized, data = _quantized_again(manifest, recipe, checkpoint, request.calibrate, cache)
@@ -166,7 +168,9 @@ def graphs_again(
     def say(stage: str, note: str) -> None:
         on_stage(f"{stage}: {note}")
 
-    return Again(quantized, make_graphs(checkpoint, cache, say, quantized), data)
+    # As compiling makes them, so that the cache has them.
+    forms = (manifest.engines.refiner.form,) if is_heavy(checkpoint) else FORMS
+    return Again(quantized, make_graphs(checkpoint, cache, say, quantized, forms), data)
 
 
 def _quantized_again(

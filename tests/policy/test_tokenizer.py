@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,21 @@ def test_any_text_is_encoded_or_refused(path: Path, text: str) -> None:
         return
     assert tokens.shape == (5,)
     assert tokens.min() >= 0
+
+
+def test_a_file_at_which_the_library_panics_is_no_bug_of_ours(tmp_path: Path) -> None:
+    """Its exception is no `Exception`: a prefix longer than the word that a merge makes."""
+    body = {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": {
+            "type": "BPE",
+            "continuing_subword_prefix": "######",
+            "vocab": {"a": 0, "b": 1, "ab": 2},
+            "merges": [["a", "b"]],
+        },
+    }
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(body))
+    with pytest.raises(InputError, match="tokenizer-invalid"):
+        Tokenizer(path, 5)

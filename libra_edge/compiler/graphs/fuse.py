@@ -23,6 +23,8 @@ from libra_edge.policy.family import Tables
 
 Form = Literal["loop", "unrolled"]
 FORMS: tuple[Form, ...] = ("loop", "unrolled")
+# Of a policy whose weights are felt: unrolled it is, and takes, more.
+HEAVY_FORMS: tuple[Form, ...] = ("loop",)
 # Inputs of the step graph: the loop's state and the rows of its tables; all others are context.
 STATE = ("x", "previous")
 ROWS = ("modulation", "coefficients")

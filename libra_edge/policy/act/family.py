@@ -13,7 +13,14 @@ from libra_edge.errors import InputError
 from libra_edge.policy.act.model import ACTIVATIONS, Act, Network, Sizes
 from libra_edge.policy.family import Contract, Loaded, ReadOptions
 from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
-from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
+from libra_edge.policy.lerobot.load import (
+    Tensors,
+    build,
+    folder_sha256,
+    read_weights,
+    shapes_of,
+    under,
+)
 from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
 from libra_edge.policy.lerobot.pictures import Pictures
 from libra_edge.policy.lerobot.resnet import FrozenNorm, fold, resnet_like
@@ -27,6 +34,7 @@ class ActFamily:
     """LeRobot's `act`."""
 
     name = "act"
+    takes: tuple[str, ...] = ()
     parts: ClassVar[dict[str, PartName | None]] = {
         "network.backbone": "encoder",
         "network.encoder_img_feat_input_proj": "encoder",
@@ -50,12 +58,14 @@ class ActFamily:
         robot = fitted(read, options.robot)
         sizes, executed = _sizes(read)
         tensors = under(read_weights(folder), "model.")
-        backbone = resnet_like(
-            {n: tuple(t.shape) for n, t in under(tensors, "backbone.").items()}, FrozenNorm
+        eyes = shapes_of(under(tensors, "backbone."))
+        network = build(
+            read,
+            lambda: Network(sizes, resnet_like(eyes, FrozenNorm)),
+            _split_attention(tensors),
+            _TRAINING,
         )
-        network = Network(sizes, backbone)
-        fill(read, network, _split_attention(tensors), _TRAINING)
-        fold(backbone)
+        fold(network.backbone)
         steps, contract = (
             read.steps,
             Contract(robot, self.name, executed, sizes.chunk),
@@ -86,19 +96,19 @@ def _sizes(folder: Folder) -> tuple[Sizes, int]:
     activation = folder.get("feedforward_activation", str)
     if activation not in ACTIVATIONS:
         raise folder.wrong(f"feedforward_activation {activation!r} is not compiled")
-    chunk, executed = folder.get("chunk_size", int), folder.get("n_action_steps", int)
-    width, heads = folder.get("dim_model", int), folder.get("n_heads", int)
-    if not 1 <= executed <= chunk or heads < 1 or width % heads or width % 4:
+    chunk, executed = folder.count("chunk_size"), folder.count("n_action_steps")
+    width, heads = folder.count("dim_model"), folder.count("n_heads")
+    if executed > chunk or width % heads or width % 4:
         raise folder.wrong(
             f"n_action_steps {executed} of chunk_size {chunk}, dim_model {width}, n_heads {heads}"
         )
     return Sizes(
         width,
         heads,
-        folder.get("dim_feedforward", int),
-        folder.get("n_encoder_layers", int),
-        folder.get("n_decoder_layers", int),
-        folder.get("latent_dim", int),
+        folder.count("dim_feedforward"),
+        folder.count("n_encoder_layers", 256),
+        folder.count("n_decoder_layers", 256),
+        folder.count("latent_dim"),
         chunk,
         folder.state_dim,
         folder.action_dim,

@@ -16,8 +16,8 @@ from libra_edge.policy.diffusion.model import Context, DiffusionPolicy, Step
 from libra_edge.policy.diffusion.sampler import BETAS, cumulative_alphas, ddim
 from libra_edge.policy.diffusion.unet import Sizes, Unet
 from libra_edge.policy.family import Contract, Loaded, ReadOptions, Tables
-from libra_edge.policy.lerobot.folder import ACTION, STATE, Folder, read_folder
-from libra_edge.policy.lerobot.load import Tensors, fill, folder_sha256, read_weights, under
+from libra_edge.policy.lerobot.folder import ACTION, MOST, STATE, Folder, read_folder
+from libra_edge.policy.lerobot.load import Tensors, build, folder_sha256, read_weights, under
 from libra_edge.policy.lerobot.normalize import Normalizer, denormalizing
 from libra_edge.policy.lerobot.pictures import Pictures
 from libra_edge.policy.lerobot.resnet import fold, group_norm, resnet_like
@@ -38,6 +38,7 @@ class DiffusionFamily:
     """LeRobot's `diffusion`."""
 
     name = "diffusion"
+    takes: tuple[str, ...] = ()
     # Convolutions, for which there is no form in integers yet.
     parts: ClassVar[dict[str, PartName | None]] = {}
 
@@ -58,8 +59,9 @@ class DiffusionFamily:
         features = sum(e.out.out_features for e in eyes) * (
             len(read.cameras) if len(eyes) == 1 else 1
         )
-        unet = Unet(_sizes(read, back * (read.state_dim + features)))
-        fill(read, unet, _split_conditions(under(tensors, "unet."), unet.time))
+        sizes = _sizes(read, back * (read.state_dim + features))
+        conditions = _split_conditions(under(tensors, "unet."), sizes.time)
+        unet = build(read, lambda: Unet(sizes), conditions)
         step = read.steps.normalization
         context = Context(
             Pictures(read, back),
@@ -100,9 +102,9 @@ class DiffusionFamily:
 
 def _steps(folder: Folder) -> tuple[int, int, int]:
     """Horizon, executed steps and observation steps."""
-    horizon, executed = folder.get("horizon", int), folder.get("n_action_steps", int)
-    back = folder.get("n_obs_steps", int)
-    if not (back >= 1 and 1 <= executed <= horizon - back + 1):
+    horizon, executed = folder.count("horizon"), folder.count("n_action_steps")
+    back = folder.count("n_obs_steps", 16)
+    if executed > horizon - back + 1:
         raise folder.wrong(
             f"n_action_steps {executed} do not fit horizon {horizon} with n_obs_steps {back}"
         )
@@ -114,29 +116,20 @@ def _framing(folder: Folder) -> Framing:
     if len(sizes) != 1:
         raise folder.wrong("its cameras differ in size, which LeRobot's own policy refuses")
     (size,) = sizes
-    resized, cropped = (_pair(folder, key) for key in ("resize_shape", "crop_shape"))
-    ratio = float(folder.config.get("crop_ratio", 1.0))
+    resized, cropped = (folder.pair(key) for key in ("resize_shape", "crop_shape"))
+    ratio = folder.config.get("crop_ratio", 1.0)
+    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 < ratio <= 1:
+        raise folder.wrong(f"crop_ratio is {ratio!r}")
     if resized is not None:
         # As LeRobot's configuration does when it is read.
         sides = (int(resized[0] * ratio), int(resized[1] * ratio))
         cropped = sides if ratio < 1.0 else None
+        if min(sides) < 1:
+            raise folder.wrong(f"crop_ratio {ratio} leaves nothing of {list(resized)}")
     inside = resized or size
     if cropped is not None and (cropped[0] > inside[0] or cropped[1] > inside[1]):
         raise folder.wrong(f"crop_shape {list(cropped)} is larger than the pictures {list(inside)}")
     return Framing(size, resized, cropped)
-
-
-def _pair(folder: Folder, key: str) -> tuple[int, int] | None:
-    value = folder.config.get(key)
-    if value is None:
-        return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 2
-        or not all(isinstance(side, int) and side > 0 for side in value)
-    ):
-        raise folder.wrong(f"{key} is {value!r}")
-    return value[0], value[1]
 
 
 def _sampler(folder: Folder) -> tuple[Tensor, Any]:
@@ -149,7 +142,7 @@ def _sampler(folder: Folder) -> tuple[Tensor, Any]:
             'Set noise_scheduler_type to "DDIM" and num_inference_steps to, say, 10 in '
             "config.json: the weights stay, and LeRobot reads it too. Evaluate it there first.",
         )
-    train = folder.get("num_train_timesteps", int)
+    train = folder.count("num_train_timesteps")
     steps = folder.config.get("num_inference_steps")
     steps = train if steps is None else steps
     if not isinstance(steps, int) or not 1 <= steps <= min(train, 1000):
@@ -176,14 +169,13 @@ def _eyes(folder: Folder, tensors: Tensors) -> list[Eyes]:
         own = {_own_name(name): tensor for name, tensor in under(tensors, prefix).items()}
         shapes = {n: tuple(t.shape) for n, t in under(own, "backbone.").items()}
         grouped = folder.get("use_group_norm", bool)
-        backbone = resnet_like(shapes, group_norm if grouped else nn.BatchNorm2d)
+        norm = group_norm if grouped else nn.BatchNorm2d
         if not {"pool.nets.weight", "pool.pos_grid"} <= own.keys():
             raise folder.wrong(f"its weights have no keypoints under {prefix}")
         points, places = len(own["pool.nets.weight"]), len(own["pool.pos_grid"])
         own["pool.places.weight"] = own.pop("pool.pos_grid").transpose(0, 1).contiguous()
-        eyes = Eyes(backbone, points, places)
-        fill(folder, eyes, own)
-        fold(backbone)
+        eyes = build(folder, lambda: Eyes(resnet_like(shapes, norm), points, places), own)  # noqa: B023
+        fold(eyes.backbone)
         found.append(eyes)
     return found
 
@@ -213,16 +205,17 @@ def _own_name(name: str) -> str:
 
 def _sizes(folder: Folder, seen: int) -> Sizes:
     dims = folder.get("down_dims", list)
-    if not dims or not all(isinstance(d, int) and d > 0 for d in dims):
+    whole = all(isinstance(d, int) and not isinstance(d, bool) and 0 < d <= MOST for d in dims)
+    if not 1 <= len(dims) <= 16 or not whole:
         raise folder.wrong(f"down_dims is {dims!r}")
     if folder.config["horizon"] % 2 ** len(dims):
         raise folder.wrong(f"horizon is no multiple of {2 ** len(dims)}")
     return Sizes(
         folder.action_dim,
         tuple(dims),
-        folder.get("kernel_size", int),
-        folder.get("n_groups", int),
-        folder.get("diffusion_step_embed_dim", int),
+        folder.count("kernel_size"),
+        folder.count("n_groups"),
+        folder.count("diffusion_step_embed_dim"),
         seen,
         folder.get("use_film_scale_modulation", bool),
     )

@@ -67,8 +67,10 @@ def read_flow_folder(path: Path, *, newline_step: str, steps_key: str) -> FlowFo
     for key in _SWITCHES:
         if folder.config.get(key):
             raise _switched(path, f"{key} is set in config.json", key)
-    real_time = folder.config.get("rtc_config")
-    if isinstance(real_time, Mapping) and real_time.get("enabled"):
+    real_time = folder.config.get("rtc_config") or {}
+    if not isinstance(real_time, Mapping):
+        raise folder.wrong(f"rtc_config is {real_time!r}")
+    if real_time.get("enabled"):
         raise InputError(
             "lerobot-rtc",
             f"{path}: rtc_config is switched on: LeRobot then guides each chunk by the last one.",
@@ -77,24 +79,22 @@ def read_flow_folder(path: Path, *, newline_step: str, steps_key: str) -> FlowFo
         )
     if folder.config.get("n_obs_steps", 1) != 1:
         raise folder.wrong(f"n_obs_steps is {folder.config['n_obs_steps']!r}; 1 is compiled")
-    rows, executed = folder.get("chunk_size", int), folder.get("n_action_steps", int)
-    if not 1 <= executed <= rows:
+    rows, executed = folder.count("chunk_size"), folder.count("n_action_steps")
+    if executed > rows:
         raise folder.wrong(f"n_action_steps is {executed} of chunk_size {rows}")
-    columns, state_columns = folder.get("max_action_dim", int), folder.get("max_state_dim", int)
+    columns, state_columns = folder.count("max_action_dim"), folder.count("max_state_dim")
     if folder.action_dim > columns or folder.state_dim > state_columns:
         raise folder.wrong(
             f"action and state have {folder.action_dim} and {folder.state_dim} dimensions; "
             f"max_action_dim and max_state_dim are {columns} and {state_columns}"
         )
-    steps, shortest, longest = (
-        folder.get(steps_key, int),
-        *(float(folder.get(f"{end}_period", (int, float))) for end in ("min", "max")),
-    )
-    if not 1 <= steps <= 1000 or not 0 < shortest < longest:
-        raise folder.wrong(f"{steps_key} is {steps}, the periods are {shortest} and {longest}")
-    empty = int(folder.config.get("empty_cameras") or 0)
+    denoise_steps = folder.count(steps_key, 1000)
+    shortest, longest = (float(folder.get(f"{end}_period", (int, float))) for end in ("min", "max"))
+    if not 0 < shortest < longest:
+        raise folder.wrong(f"the periods are {shortest} and {longest}")
+    empty = folder.whole("empty_cameras", 0)
     return FlowFolder(
-        folder, rows, executed, columns, state_columns, steps, (shortest, longest), empty
+        folder, rows, executed, columns, state_columns, denoise_steps, (shortest, longest), empty
     )
 
 
@@ -143,7 +143,48 @@ def without_padding(tensors: Tensors, read: FlowFolder) -> Tensors:
     return tensors | {"weight": weight[:, : read.folder.state_dim].clone()}
 
 
-def read_vlm_config(read: FlowFolder, path: Path, model_type: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ModelConfig:
+    """A table of a model's `config.json`; its classes have defaults for what is left out."""
+
+    file: Path
+    body: Mapping[str, Any]
+
+    def part(self, key: str) -> ModelConfig:
+        """A table within; empty where it is left out."""
+        found = self.body.get(key, {})
+        if not isinstance(found, Mapping):
+            raise self._wrong(key, found)
+        return ModelConfig(self.file, found)
+
+    def whole(self, key: str, default: int) -> int:
+        """A whole number above zero; null is as good as left out."""
+        value = self.body.get(key)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._wrong(key, value)
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A number above zero and below one."""
+        value = self.body.get(key, default)
+        if not isinstance(value, int | float) or not 0 < value < 1:
+            raise self._wrong(key, value)
+        return float(value)
+
+    def text(self, key: str, default: str) -> str:
+        """A word."""
+        return str(self.body.get(key, default))
+
+    def _wrong(self, key: str, value: object) -> InputError:
+        return InputError(
+            "vlm-config-invalid",
+            f"{self.file}: {key} is {value!r}.",
+            "Fetch config.json of the model again.",
+        )
+
+
+def read_vlm_config(read: FlowFolder, path: Path, model_type: str) -> ModelConfig:
     """The configuration of the vision-language model that a folder only names.
 
     Args:
@@ -167,13 +208,7 @@ def read_vlm_config(read: FlowFolder, path: Path, model_type: str) -> dict[str, 
         )
     if body.get("model_type") != model_type:
         raise vlm_differs(read, path, f"is of the type {body.get('model_type')!r}")
-    return body
-
-
-def table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A part of a model's configuration; empty where it is left out."""
-    found = config.get(key)
-    return found if isinstance(found, Mapping) else {}
+    return ModelConfig(file, body)
 
 
 def hold_against(

@@ -22,6 +22,8 @@ from libra_edge.policy.weights import read_tensors
 CONFIG = "config.json"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 IMAGES, STATE, ACTION = "observation.images.", "observation.state", "action"
+# Of any size that a configuration tells: more is a slip, and is found before memory is asked for.
+MOST = 65536
 MODES = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
 # What each way of normalising reads.
 NEEDED = {
@@ -94,6 +96,43 @@ class Folder:
             raise self.wrong(f"{key} is {value!r}")
         return value
 
+    def count(self, key: str, most: int = MOST) -> int:
+        """How many there are of something, a whole number from 1 to `most`.
+
+        Raises:
+            InputError: it is missing or something else.
+        """
+        value = self.get(key, int)
+        if not 1 <= value <= most:
+            raise self.wrong(f"{key} is {value}, not 1 to {most}")
+        return int(value)
+
+    def pair(self, key: str) -> tuple[int, int] | None:
+        """Two sides in pixels, or nothing.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.config.get(key)
+        if value is None:
+            return None
+        sides = value if isinstance(value, list) else []
+        whole = all(isinstance(s, int) and not isinstance(s, bool) for s in sides)
+        if len(sides) != 2 or not whole or not all(1 <= side <= MOST for side in sides):
+            raise self.wrong(f"{key} is {value!r}")
+        return sides[0], sides[1]
+
+    def whole(self, key: str, default: int) -> int:
+        """A whole number that `config.json` may leave out.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.config.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.wrong(f"{key} is {value!r}")
+        return value
+
     def wrong(self, fact: str) -> InputError:
         """The error for a configuration that cannot be compiled."""
         return _wrong(self.path / CONFIG, fact)
@@ -122,7 +161,7 @@ def read_folder(path: Path, *, known: tuple[str, ...] = ()) -> Folder:
     inputs = _features(path, config, "input_features")
     outputs = _features(path, config, "output_features")
     for name, (kind, shape) in inputs.items():
-        camera = kind == "VISUAL" and name.startswith(IMAGES) and shape[:1] == (3,)
+        camera = kind == "VISUAL" and name.startswith(IMAGES) and len(shape) == 3 and shape[0] == 3
         if not camera and (name, kind, len(shape)) != (STATE, "STATE", 1):
             raise _wrong(
                 path / CONFIG, f"the input {name} ({kind} {list(shape)}) is none that is compiled"
@@ -147,12 +186,16 @@ def _features(
     path: Path, config: Mapping[str, Any], key: str
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
-        return {
+        found = {
             str(name): (str(feature["type"]), tuple(int(size) for size in feature["shape"]))
             for name, feature in config[key].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _wrong(path / CONFIG, f"{key} is missing or no table of features") from None
+    for name, (_, shape) in found.items():
+        if not all(1 <= size <= MOST for size in shape):
+            raise _wrong(path / CONFIG, f"the shape of {name} is {list(shape)}")
+    return found
 
 
 def _read_steps(path: Path, known: tuple[str, ...], sizes: Mapping[str, tuple[int, ...]]) -> Steps:
@@ -160,6 +203,8 @@ def _read_steps(path: Path, known: tuple[str, ...], sizes: Mapping[str, tuple[in
     before, normalization = _read_processor(path / PREPROCESSOR, "normalizer_processor", known)
     after, unnormalization = _read_processor(path / POSTPROCESSOR, "unnormalizer_processor", known)
     renamed = before.pop(_RENAMES, {}).get("rename_map", {})
+    if not isinstance(renamed, dict):
+        raise _wrong(path / PREPROCESSOR, f"rename_map is {renamed!r}")
     for step, wanted in ((normalization, [*sizes]), (unnormalization, [ACTION])):
         for feature in wanted:
             kind = "VISUAL" if feature.startswith(IMAGES) else "STATE"
@@ -209,6 +254,8 @@ def _read_processor(
         steps = [(str(s.get("registry_name", s.get("class"))), s) for s in body["steps"]]
         for name, step in steps:
             settings = step.get("config", {})
+            if not isinstance(settings, dict):
+                raise _wrong(path, f"the settings of {name} are no table")
             if name == normalizer:
                 normalization = _read_normalization(path, step, settings)
             elif name in known or name in _NOTHING_TO_DO:

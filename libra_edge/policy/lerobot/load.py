@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from libra_edge.policy.lerobot.folder import Folder
 from libra_edge.policy.weights import read_tensors, weight_files
 
 Tensors = dict[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def read_weights(folder: Path) -> Tensors:
@@ -41,6 +43,27 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
+def build(
+    folder: Folder, make: Callable[[], Module], tensors: Tensors, unused: Collection[str] = ()
+) -> Module:
+    """A module whose sizes `config.json` tells, filled as by `fill`.
+
+    It is made without memory first: sizes that are not the weights' cost nothing.
+
+    Raises:
+        InputError: the sizes are none of a network, or not those of the weights.
+    """
+    try:
+        with torch.device("meta"):
+            sizes = make()
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        raise folder.wrong(f"its sizes are those of no network ({error})") from None
+    _require_same(folder, sizes, _without(tensors, unused))
+    module = make()
+    fill(folder, module, tensors, unused)
+    return module
+
+
 def fill(folder: Folder, module: nn.Module, tensors: Tensors, unused: Collection[str] = ()) -> None:
     """Put tensors into a module: every parameter and buffer, and none left over.
 
@@ -53,7 +76,17 @@ def fill(folder: Folder, module: nn.Module, tensors: Tensors, unused: Collection
     Raises:
         InputError: names or shapes differ.
     """
-    given = {n: t for n, t in tensors.items() if not n.startswith(tuple(unused))}
+    given = _without(tensors, unused)
+    _require_same(folder, module, given)
+    module.load_state_dict(given)
+    module.eval().requires_grad_(False)
+
+
+def _without(tensors: Tensors, unused: Collection[str]) -> Tensors:
+    return {n: t for n, t in tensors.items() if not n.startswith(tuple(unused))}
+
+
+def _require_same(folder: Folder, module: nn.Module, given: Tensors) -> None:
     needed = module.state_dict()
     for problem, names in (
         ("lacks", sorted(needed.keys() - given.keys())),
@@ -74,19 +107,25 @@ def fill(folder: Folder, module: nn.Module, tensors: Tensors, unused: Collection
                 f"{list(needed[name].shape)}.",
                 "config.json and the weights do not belong together; copy both from one run.",
             )
-    module.load_state_dict(given)
-    module.eval().requires_grad_(False)
 
 
-def folder_sha256(path: Path, robot: Embodiment, *others: Path) -> str:
-    """SHA-256 over the names and contents of all that defines the policy, and of the robot."""
+def folder_sha256(path: Path, robot: Embodiment, *others: bytes) -> str:
+    """SHA-256 over the names and contents of all that defines the policy, and of the robot.
+
+    Args:
+        path: the folder.
+        robot: its description.
+        others: what the folder only names: tokenizer, configuration of its language model.
+    """
     digest = hashlib.sha256(robot.model_dump_json().encode())
     own = [*path.glob("*.json"), *path.glob("*.safetensors")]
     files = [file for file in own if file.name != "train_config.json"]
-    for file in sorted(files) + list(others):
+    for file in sorted(files):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{file.name} {content}\n".encode())
+    for other in others:
+        digest.update(f"{hashlib.sha256(other).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -12,7 +12,6 @@ from libra_edge.policy.lerobot.flow_folder import (
     FlowFolder,
     hold_against,
     read_vlm_config,
-    table,
 )
 from libra_edge.policy.lerobot.load import Tensors, shapes_of, under
 from libra_edge.policy.lerobot.siglip import TowerSizes, tower_sizes
@@ -103,5 +102,5 @@ def check_vlm_config(read: FlowFolder, backbone: Backbone, path: Path) -> None:
         "patch_size": tower.patch,
     }
     for key, found in (("text_config", text), ("vision_config", eyes)):
-        told = {what: n for what, n in table(config, key).items() if what in found}
+        told = {what: n for what, n in config.part(key).body.items() if what in found}
         hold_against(read, path, told, found)

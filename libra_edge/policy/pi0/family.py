@@ -48,6 +48,7 @@ class Pi0Family:
     """LeRobot's `pi0`."""
 
     name = "pi0"
+    takes: tuple[str, ...] = ("tokenizer", "vlm_config")
     parts = FLOW_PARTS
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
@@ -83,7 +84,8 @@ class Pi0Family:
             prefix, expert, tables, example_of(read, robot, words.length), read.rows
         ).eval()
         contract = flow_contract(read, robot, self.name, words)
-        return Loaded(contract, policy, folder_sha256(folder, robot), words, _notes(read))
+        sha256 = folder_sha256(folder, robot, words.text.encode())
+        return Loaded(contract, policy, sha256, words, _notes(read))
 
 
 def _named(tensors: Tensors) -> Tensors:
@@ -110,16 +112,12 @@ def _layers(backbone: Backbone, *, expert: bool) -> list[Layer]:
 
 
 def _prefix(read: FlowFolder, kept: Folder, backbone: Backbone, words: Tokenizer) -> Prefix:
-    target = read.folder.get("image_resolution", list)
+    target = read.folder.pair("image_resolution")
     tower = backbone.tower
     side = tower.side * tower.patch
-    if (
-        target != [target[0]] * 2
-        or not isinstance(target[0], int)
-        or target[0] // tower.patch != (tower.side)
-    ):
+    if target is None or target[0] != target[1] or target[0] // tower.patch != tower.side:
         raise read.folder.wrong(
-            f"image_resolution is {target!r}; the eyes were trained on {side} x {side}"
+            f"image_resolution is {target}; the eyes were trained on {side} x {side}"
         )
     sizes = [size for _, size in kept.cameras.values()]
     state = read.folder.steps.normalization

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from libra_edge.policy.lerobot.decoder import LayerSizes, layer_sizes
-from libra_edge.policy.lerobot.flow_folder import FlowFolder, hold_against, table, vlm_differs
+from libra_edge.policy.lerobot.flow_folder import (
+    FlowFolder,
+    ModelConfig,
+    hold_against,
+    vlm_differs,
+)
 from libra_edge.policy.lerobot.load import Tensors, shapes_of, under
 from libra_edge.policy.lerobot.siglip import TowerSizes, tower_sizes
 
@@ -39,7 +43,7 @@ class Backbone:
 
 
 def backbone_of(
-    read: FlowFolder, tensors: Tensors, config: Mapping[str, Any], file: Path, words: int
+    read: FlowFolder, tensors: Tensors, config: ModelConfig, file: Path, words: int
 ) -> Backbone:
     """Sizes of a folder's weights.
 
@@ -53,12 +57,12 @@ def backbone_of(
     Raises:
         InputError: configuration, tokenizer and weights are of different models.
     """
-    text, vision = (table(config, f"{kind}_config") for kind in ("text", "vision"))
+    text, vision = (config.part(f"{kind}_config") for kind in ("text", "vision"))
     shapes = shapes_of(tensors)
-    heads = int(text.get("num_attention_heads", 32))
-    groups = int(text.get("num_key_value_heads") or heads)
-    head = int(text.get("head_dim") or int(text.get("hidden_size", 4096)) // heads)
-    eps = float(text.get("rms_norm_eps", 1e-6))
+    heads = text.whole("num_attention_heads", 32)
+    groups = text.whole("num_key_value_heads", heads)
+    head = text.whole("head_dim", text.whole("hidden_size", 4096) // heads)
+    eps = text.number("rms_norm_eps", 1e-6)
 
     def sizes(layer: str) -> LayerSizes | None:
         return layer_sizes(shapes, layer, heads=heads, head=head, eps=eps)
@@ -66,24 +70,24 @@ def backbone_of(
     layer = sizes(f"{TEXT}layers.0")
     tower = tower_sizes(
         shapes_of(under(tensors, VISION)),
-        heads=int(vision.get("num_attention_heads", 16)),
-        eps=float(vision.get("layer_norm_eps", 1e-6)),
+        heads=vision.whole("num_attention_heads", 16),
+        eps=vision.number("layer_norm_eps", 1e-6),
     )
     embedding = shapes.get(f"{TEXT}embed_tokens.weight", ())
     projection = shapes.get(f"{CONNECTOR}proj.weight", ())
     if layer is None or tower is None or (len(embedding), len(projection)) != (2, 2):
         raise read.folder.wrong("its weights hold no SmolVLM2: layers, embeddings or eyes are gone")
-    scale = int(config.get("scale_factor", 2))
+    scale = config.whole("scale_factor", 2)
     told = {
-        "hidden_size": text.get("hidden_size", 4096),
+        "hidden_size": text.whole("hidden_size", 4096),
         "num_attention_heads and head_dim": heads * head,
         "num_key_value_heads and head_dim": groups * head,
-        "vocab_size": text.get("vocab_size", 32000),
-        "hidden_act": text.get("hidden_act", "silu"),
-        "hidden_size of the eyes": vision.get("hidden_size", 1152),
-        "patch_size": vision.get("patch_size", 32),
+        "vocab_size": text.whole("vocab_size", 32000),
+        "hidden_act": text.text("hidden_act", "silu"),
+        "hidden_size of the eyes": vision.whole("hidden_size", 1152),
+        "patch_size": vision.whole("patch_size", 32),
         "image_size and patch_size": _places(vision),
-        "hidden_act of the eyes": vision.get("hidden_act", _GELU),
+        "hidden_act of the eyes": vision.text("hidden_act", _GELU),
         "scale_factor": tower.width * scale * scale,
     }
     rows = [_rows(shapes, f"{TEXT}layers.0", which) for which in "qk"]
@@ -97,7 +101,7 @@ def backbone_of(
     if words > embedding[0]:
         raise vlm_differs(read, file, f"has {embedding[0]} words, the tokenizer {words}")
     count = _count(shapes, f"{TEXT}layers.")
-    wanted = int(read.folder.config.get("num_vlm_layers", -1))
+    wanted = read.folder.whole("num_vlm_layers", -1)
     if 0 < wanted != count:
         raise read.folder.wrong(f"num_vlm_layers is {wanted}, the weights have {count}")
     beside = _count(shapes, f"{EXPERT}layers.")
@@ -125,13 +129,14 @@ def backbone_of(
 
 def _across(read: FlowFolder, number: int) -> bool:
     """Whether the expert's layer beside this one sees the language model alone."""
-    every = int(read.folder.config.get("self_attn_every_n_layers", 2))
+    every = read.folder.whole("self_attn_every_n_layers", 2)
     crosses = "cross" in str(read.folder.config.get("attention_mode", "cross_attn"))
     return crosses and not (every > 0 and number % every == 0)
 
 
-def _places(vision: Mapping[str, Any]) -> int:
-    return int((int(vision.get("image_size", 224)) // int(vision.get("patch_size", 32))) ** 2)
+def _places(vision: ModelConfig) -> int:
+    side = vision.whole("image_size", 224) // vision.whole("patch_size", 32)
+    return side * side
 
 
 def _rows(shapes: Mapping[str, tuple[int, ...]], layer: str, which: str) -> int:

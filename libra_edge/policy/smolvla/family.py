@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from libra_edge.policy.lerobot.decoder import Layer, own_names
 from libra_edge.policy.lerobot.flow import FLOW_PARTS, Expert, FlowPolicy, euler_tables
 from libra_edge.policy.lerobot.flow_folder import (
     FlowFolder,
+    ModelConfig,
     example_of,
     flow_contract,
     read_flow_folder,
@@ -48,6 +50,7 @@ class SmolVlaFamily:
     """LeRobot's `smolvla`."""
 
     name = "smolvla"
+    takes: tuple[str, ...] = ("tokenizer", "vlm_config")
     parts = FLOW_PARTS
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
@@ -69,7 +72,7 @@ class SmolVlaFamily:
             read.folder,
             options.tokenizer,
             newline_step=_NEWLINE,
-            pad=vlm_config.get("pad_token_id"),
+            pad=_pad(vlm_config),
         )
         kept = without_empty(read.folder, options.robot, read.empty)
         robot = fitted(kept, options.robot)
@@ -86,7 +89,17 @@ class SmolVlaFamily:
         example = example_of(read, robot, words.length)
         policy = FlowPolicy(prefix, expert, tables, example, read.rows).eval()
         contract = flow_contract(read, robot, self.name, words)
-        return Loaded(contract, policy, folder_sha256(folder, robot), words)
+        told = json.dumps(vlm_config.body, sort_keys=True)
+        sha256 = folder_sha256(folder, robot, words.text.encode(), told.encode())
+        return Loaded(contract, policy, sha256, words)
+
+
+def _pad(config: ModelConfig) -> int | None:
+    """The padding word that a model's configuration names, at the top or for its language model."""
+    told = [table.body.get("pad_token_id") for table in (config, config.part("text_config"))]
+    return next(
+        (i for i in told if isinstance(i, int) and not isinstance(i, bool) and i >= 0), None
+    )
 
 
 def _prefix(read: FlowFolder, kept: Folder, backbone: Backbone, words: Tokenizer) -> Prefix:
@@ -118,18 +131,12 @@ def _prefix(read: FlowFolder, kept: Folder, backbone: Backbone, words: Tokenizer
 
 def _framing(read: FlowFolder, kept: Folder) -> tuple[list[nn.Module], tuple[int, int]]:
     """What brings each camera to the size of the eyes, and that size."""
-    target = read.folder.config.get("resize_imgs_with_padding")
+    target = read.folder.pair("resize_imgs_with_padding")
     sizes = [size for _, size in kept.cameras.values()]
     if target is None:
         if len(set(sizes)) > 1:
             raise read.folder.wrong("cameras differ in size, and resize_imgs_with_padding is null")
         return [nn.Identity() for _ in sizes], sizes[0]
-    if (
-        not isinstance(target, list)
-        or len(target) != 2
-        or not all(isinstance(side, int) and side > 0 for side in target)
-    ):
-        raise read.folder.wrong(f"resize_imgs_with_padding is {target!r}")
     width, height = target
     return [Padded(size, (height, width), centred=False) for size in sizes], (height, width)
 
