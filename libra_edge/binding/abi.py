@@ -42,6 +42,16 @@ REALTIME = (
     "lock_memory",
 )
 
+# Why `refine_ahead_steps` is what it is.
+AHEAD_REASONS = (
+    "not told by this library",
+    "asked for",
+    "no refiner call measured yet",
+    "the refiner's p99",
+    "the refiner's p99 with the planner beside it",
+    "the refiner's p99 is more than a chunk",
+)
+
 REASONS = (
     "",
     "nothing observed yet",
@@ -198,7 +208,8 @@ class StatsInfo(_Sized):
         "histogram: tick_ns planner_ns refiner_ns plan_age_steps queue_steps",
         "u64: ticks running_ticks hold_ticks fault_ticks holds faults underruns clamped_ticks",
         "u64: slowed_ticks plans dropped_plans chunks dropped_chunks hold_reason_ticks[16]",
-        "u64: reserved[4]",
+        "u32: refine_ahead_steps refine_ahead_reason",
+        "u64: refiner_p99_steps reserved[2]",
     )
 
 

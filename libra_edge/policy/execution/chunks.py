@@ -32,13 +32,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on."""
+    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on.
+
+    `begun`: what `Pace.chunk_begins` gave.
+    """
 
     began: int
     ready: int
     first: int
     plan_step: int
     actions: Floats
+    begun: tuple[int, int] = (0, 0)
 
 
 def lay(queue: dict[int, Row], chunk: Chunk, step: int, blend: Blend) -> None:
@@ -55,7 +59,7 @@ def lay(queue: dict[int, Row], chunk: Chunk, step: int, blend: Blend) -> None:
     for i, action in enumerate(chunk.actions):
         before = queue.get(chunk.first + i)
         row = Row(action, chunk.plan_step)
-        if before is not None:
+        if before is not None and blend.steps:
             new = max(0, i - frozen + 1)
             weight = np.float32(new) / np.float32(common - frozen + 1)
             blended = before.action + weight * (action - before.action)

@@ -325,7 +325,7 @@ typedef struct le_run_options {
   uint32_t flags;              /* LE_RUN_... */
   uint32_t chunks_per_plan;    /* [M] chunks to use of each plan, at most M */
   uint32_t refill_at;          /* [1] chunks left at which the planner is asked again */
-  uint32_t refine_ahead_steps; /* [H] actions left at which the next chunk is begun */
+  uint32_t refine_ahead_steps; /* [chosen] actions left at which the next chunk is begun */
   uint32_t max_plan_age_steps; /* [L; without a planner 2 * (H + R)] older actions are not sent */
   uint32_t blend;              /* LE_BLEND_... */
   uint32_t blend_steps;        /* steps that successive chunks share, below H (or R) */
@@ -363,6 +363,13 @@ typedef struct le_tick_info {
   uint64_t reserved[4];              /* out: 0 */
 } le_tick_info;
 
+/* Why refine_ahead_steps is what it is: le_stats_info.refine_ahead_reason. 0: an older library. */
+#define LE_AHEAD_ASKED 1u               /* le_run_options says so */
+#define LE_AHEAD_NOT_MEASURED 2u        /* H, until a refiner call was measured */
+#define LE_AHEAD_REFINER 3u             /* the p99 of the refiner's calls */
+#define LE_AHEAD_PLANNER 4u             /* that, and more than of those without the planner */
+#define LE_AHEAD_SLOWER_THAN_A_CHUNK 5u /* H, although that p99 is more */
+
 /* Numbers since le_start. Quantiles are exact to 6 %. */
 typedef struct le_histogram {
   uint64_t count, sum, max;
@@ -392,7 +399,10 @@ typedef struct le_stats_info {
   uint64_t chunks;             /* chunks handed over */
   uint64_t dropped_chunks;     /* chunks that came too late for every one of their steps */
   uint64_t hold_reason_ticks[16]; /* LE_HOLD by reason */
-  uint64_t reserved[4];           /* out: 0 */
+  uint32_t refine_ahead_steps;    /* as it is now: see le_start */
+  uint32_t refine_ahead_reason;   /* LE_AHEAD_... */
+  uint64_t refiner_p99_steps;     /* control steps that 99 of the last 100 refiner calls took */
+  uint64_t reserved[2];           /* out: 0 */
 } le_stats_info;
 
 /* Pieces of work for le_work. */
@@ -563,6 +573,14 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  * queue of actions filled. A plan made from the observation at step s covers s, s + 1, ...; the
  * part that is past when it arrives is dropped, the rest replaces what was planned. The
  * instruction, the last command and a latched fault stay; the observation is forgotten.
+ *
+ * With refine_ahead_steps 0 a chunk is begun as late as it can, so that what it saw is fresh: with
+ * as few actions left as 99 of the last 100 refiner calls took control steps, the planner beside
+ * them where it was, and after the observation of the present step where one comes in every step.
+ * The planner is asked when the next chunk is not planned (or refill_at chunks are left), right
+ * after a refiner call; nobody waits for it while a chunk is planned, or an eighth of one adds to
+ * the queue. le_stats tells the choice and why. A number asks for that many actions left, and then
+ * neither engine waits for an observation or for the other.
  *
  * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
  * A thread inherits the priority of the one that calls le_start: call it before the control loop

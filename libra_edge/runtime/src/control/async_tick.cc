@@ -57,6 +57,8 @@ le_reason Async::out_of_actions(uint64_t step, uint64_t queue_end) const {
 
 void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
   const uint64_t begin = counter();
+  tick_apart_.store(begin - ticked_at_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  ticked_at_.store(begin, std::memory_order_relaxed);
   const uint64_t step = step_.load(std::memory_order_relaxed);
   advance_clock(now_ns);
   uint64_t end = step;

@@ -1,0 +1,241 @@
+"""When the next chunk and the next plan are begun in async mode.
+
+`src/control/pace.cc` of the runtime decides the same in whole control steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+from libra_edge.policy.execution.intent_buffer import IntentBuffer
+
+
+class AheadReason(IntEnum):
+    """Why `refine_ahead_steps` is what it is; the numbers are those of the C ABI."""
+
+    ASKED = 1
+    NOT_MEASURED = 2
+    REFINER = 3
+    PLANNER = 4
+    SLOWER_THAN_A_CHUNK = 5
+
+
+class RefineAhead:
+    """How many actions are left when the next chunk is begun.
+
+    Asked for, or as few as 99 of the last 100 refiner calls needed to be back in time; the longest
+    of them while there are fewer, H before the first and never more than that.
+
+    Args:
+        asked: 0 chooses.
+        chunk: H.
+    """
+
+    WINDOW = 128
+
+    def __init__(self, asked: int, chunk: int) -> None:
+        self._asked, self._chunk = asked, chunk
+        self._calls: deque[tuple[int, bool]] = deque(maxlen=self.WINDOW)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether nobody asked for a number."""
+        return self._asked == 0
+
+    def add(self, steps: int, planner_beside: bool) -> None:
+        """Take in a refiner call: what it took, and whether the planner ran meanwhile."""
+        self._calls.append((steps, planner_beside))
+
+    @property
+    def p99(self) -> int:
+        """Steps that a refiner call takes at most, but for one in a hundred."""
+        return _p99([steps for steps, _ in self._calls])
+
+    @property
+    def steps(self) -> int:
+        """The choice."""
+        if not self.automatic:
+            return self._asked
+        return min(self.p99, self._chunk) if self._calls else self._chunk
+
+    @property
+    def reason(self) -> AheadReason:
+        """Why it is that."""
+        if not self.automatic:
+            return AheadReason.ASKED
+        if not self._calls:
+            return AheadReason.NOT_MEASURED
+        if self.p99 > self._chunk:
+            return AheadReason.SLOWER_THAN_A_CHUNK
+        alone = _p99([steps for steps, beside in self._calls if not beside])
+        return AheadReason.PLANNER if alone < self.p99 else AheadReason.REFINER
+
+
+def _p99(steps: list[int]) -> int:
+    return sorted(steps)[len(steps) - len(steps) // 100 - 1] if steps else 0
+
+
+@dataclass(frozen=True)
+class Now:
+    """The moment of a decision: the step, the one after the queue, and the newest observation.
+
+    `gap`: control steps between the newest two observations; None before there are two.
+    """
+
+    step: int
+    queue_end: int
+    seen: int
+    gap: int | None
+
+    @property
+    def queued(self) -> int:
+        """Actions left."""
+        return max(0, self.queue_end - self.step)
+
+    @property
+    def end(self) -> int:
+        """The first step without an action."""
+        return max(self.queue_end, self.step)
+
+
+class Pace:
+    """Decides, from what engine calls took in control steps.
+
+    Args:
+        chunk: H.
+        plan_steps: L.
+        plans: whether there is a planner.
+        ahead: `refine_ahead_steps`; 0 chooses, and then engines also wait for each other.
+        refill_at: chunks left at which the planner is asked.
+        shared: steps that successive chunks share.
+        max_plan_age: of an action, in steps.
+    """
+
+    def __init__(
+        self,
+        chunk: int,
+        plan_steps: int,
+        *,
+        plans: bool,
+        ahead: int,
+        refill_at: int,
+        shared: int,
+        max_plan_age: int,
+    ) -> None:
+        self._chunk, self._plan_steps, self._plans = chunk, plan_steps, plans
+        self._refill, self._shared, self._max_age = refill_at * chunk, shared, max_plan_age
+        # Engines are no faster after a reset than before.
+        self.ahead = RefineAhead(ahead, chunk)
+        self._plans_begun = self._plans_ended = self._refines_begun = self._refines_ended = 0
+        self.reset()
+
+    def reset(self, *, idle: bool = False) -> None:
+        """Step 0 again; `idle`: the calls under way will not end."""
+        if idle:
+            self._plans_ended, self._refines_ended = self._plans_begun, self._refines_begun
+        self._lasted, self._ended_at = (0, 0), 0
+        self._waiting_since: int | None = None
+        self._yields_to = 0
+
+    def next_chunk(self, now: Now, intents: IntentBuffer) -> int | None:
+        """The first step of the chunk that can be begun now; None where none can.
+
+        It begins where the queue ends, but not before the refiner can be back. Where fewer steps
+        are planned it has the last H of them, if one is left by then; where a number of steps was
+        asked for, no queued action is given up for that, and else it has to add to the queue.
+        """
+        if now.queued > self.ahead.steps:
+            return None
+        joins = now.queue_end - self._shared if now.queued > self._shared else now.step
+        back = now.step + self._lead(now.step)
+        first = max(joins, back)
+        if not self._plans:
+            return first
+        if intents.plan_step is None:
+            return None
+        last = max(0, intents.end - self._chunk)
+        adds = intents.end >= now.queue_end + -(-self._chunk // 8)
+        worth_it = now.queued == 0 or (adds if self.ahead.automatic else last >= joins)
+        if last < first and intents.end > back and worth_it:
+            first = last
+        age = max(first, now.step) - intents.plan_step
+        return first if age <= self._max_age and intents.left(first) >= self._chunk else None
+
+    def _lead(self, step: int) -> int:
+        """Steps that the refiner is expected to take.
+
+        One slow call says nothing yet about the next, so the shorter of the last two counts, and
+        that no longer than a plan.
+        """
+        return min(self._lasted) if step <= self._ended_at + self._plan_steps else 0
+
+    def waits_for_observation(self, now: Now) -> bool:
+        """Whether a chunk that can be begun has to wait for the observation of this step.
+
+        Only where one came in the step before, and not into the next step.
+        """
+        comes = self.ahead.automatic and now.gap is not None and now.gap <= 1
+        late = now.queued != self.ahead.steps or self._waiting_since not in (None, now.step)
+        if not comes or late or now.seen >= now.step:
+            return False
+        self._waiting_since = now.step
+        return True
+
+    def no_chunk(self) -> None:
+        """None can be begun."""
+        self._waiting_since = None
+
+    def chunk_begins(self, step: int) -> tuple[int, int]:
+        """What `chunk_ends` has to know: since when it was due, and planner calls ended by now."""
+        due = step if self._waiting_since is None else self._waiting_since
+        self._waiting_since = None
+        self._refines_begun += 1
+        return due, self._plans_ended
+
+    def chunk_dropped(self) -> None:
+        """The call under way ended; what it took is for nothing."""
+        self._refines_ended += 1
+
+    def chunk_ends(self, step: int, began: int, begun: tuple[int, int]) -> None:
+        """The call under way ended in step `step`, and began in `began`, as `begun` tells."""
+        due, plans_ended = begun
+        self._refines_ended += 1
+        self.ahead.add(step - due, self._plans_begun != plans_ended)
+        self._lasted, self._ended_at = (step - began, self._lasted[0]), step
+
+    def plan_due(self, now: Now, intents: IntentBuffer, used: int) -> bool:
+        """Whether the planner is to be asked; `used`: steps to use of its plan.
+
+        Where a number of steps was asked for, when `refill_at` chunks are left. Else also when the
+        next chunk is not planned, as soon as a plan of the newest observation would hold it; and a
+        refiner call that is due or under way comes first, but not a second one.
+        """
+        left = intents.left(now.step)
+        if not self.ahead.automatic:
+            return left <= self._refill
+        planned = intents.plan_step is not None and intents.end >= now.end + self._chunk
+        planned = planned and now.end - (intents.plan_step or 0) <= self._max_age
+        if planned and left > self._refill:
+            return False
+        if used > self._chunk and now.seen + used < now.end + self._chunk:
+            return False
+        return not self._yields(now, intents)
+
+    def _yields(self, now: Now, intents: IntentBuffer) -> bool:
+        busy = self._refines_begun != self._refines_ended
+        if not busy and self.next_chunk(now, intents) is None:
+            return False
+        if self._yields_to == 0:
+            self._yields_to = self._refines_begun + (not busy)
+        return self._refines_ended < self._yields_to
+
+    def plan_begins(self) -> None:
+        """The planner is asked."""
+        self._plans_begun += 1
+        self._yields_to = 0
+
+    def plan_ends(self) -> None:
+        """The planner's call ended."""
+        self._plans_ended += 1

@@ -1,0 +1,97 @@
+// When the next chunk and the next plan are begun in async mode, decided in whole control steps:
+// libra_edge/policy/execution/pace.py.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "control/intents.h"
+#include "engine/tensor.h"
+#include "libra_edge.h"
+
+namespace le {
+
+// How many actions are left when the next chunk is begun: asked for, or as few as 99 of the last
+// 100 refiner calls needed to be back in time; the longest of them while there are fewer, H before
+// the first and never more than that.
+class RefineAhead {
+ public:
+  RefineAhead(uint32_t asked, uint32_t chunk);
+
+  bool automatic() const { return asked_ == 0; }
+  // Takes in what a call took, and whether the planner ran meanwhile.
+  void add(uint64_t steps, bool planner_beside);
+  uint64_t steps() const { return steps_; }
+  uint32_t reason() const { return reason_; }
+  uint64_t p99() const { return p99_; }
+
+ private:
+  static constexpr size_t kWindow = 128;
+  struct Call {
+    uint64_t steps;
+    bool planner_beside;
+  };
+
+  uint64_t p99_of(bool all) const;
+
+  const uint32_t asked_, chunk_;
+  std::array<Call, kWindow> calls_;
+  uint64_t count_ = 0;
+  uint64_t steps_, p99_ = 0;
+  uint32_t reason_;
+};
+
+// The moment of a decision: the step, the one after the queue, and the newest observation.
+struct Now {
+  uint64_t step, queue_end, seen;
+  uint64_t gap;  // control steps between the newest two observations; all bits: there are not two
+
+  uint64_t queued() const { return queue_end > step ? queue_end - step : 0; }
+  uint64_t end() const { return queue_end > step ? queue_end : step; }
+};
+
+// Not safe for threads: one lock is around everything.
+class Pace {
+ public:
+  // What the end of a refiner call has to know of its beginning.
+  struct Begun {
+    uint64_t due = 0;          // since when it could have begun
+    uint64_t plans_ended = 0;  // planner calls, by then
+  };
+
+  Pace(const Sizes &sizes, const le_run_options &options);
+
+  void reset();
+  // The first step of the chunk that can be begun now.
+  std::optional<uint64_t> next_chunk(const Now &now, const IntentBuffer &intents) const;
+  // Whether a chunk that can be begun has to wait for the observation of this step: only where one
+  // came in the step before, and not into the next step.
+  bool waits_for_observation(const Now &now);
+  void no_chunk() { waiting_ = false; }
+  Begun chunk_begins(uint64_t step);
+  void chunk_dropped() { ++refines_ended_; }
+  // `near_next`: it ended so late in its step that the next such call may end in the one after.
+  void chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool near_next);
+  // Whether the planner is to be asked; `used`: steps to use of its plan.
+  bool plan_due(const Now &now, const IntentBuffer &intents, uint64_t used);
+  void plan_begins();
+  void plan_ends() { ++plans_ended_; }
+  const RefineAhead &ahead() const { return ahead_; }
+
+ private:
+  uint64_t lead(uint64_t step) const;
+  bool yields(const Now &now, const IntentBuffer &intents);
+
+  const uint64_t chunk_, plan_steps_, refill_, shared_, max_plan_age_;
+  const bool plans_;
+  RefineAhead ahead_;
+  uint64_t plans_begun_ = 0, plans_ended_ = 0, refines_begun_ = 0, refines_ended_ = 0;
+  std::array<uint64_t, 2> lasted_{};  // steps that the last two refiner calls took
+  uint64_t ended_at_ = 0;             // when the last of them ended
+  bool waiting_ = false;
+  uint64_t waiting_since_ = 0;
+  uint64_t yields_to_ = 0;  // the refiner call that the planner makes way for, from 1
+};
+
+}  // namespace le
