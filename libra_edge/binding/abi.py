@@ -135,7 +135,9 @@ class DimInfo(_Sized):
         "text: name unit",
         "f32: lower upper max_step_change max_acceleration",
         "u32: flags reserved0",
-        "u64: reserved[4]",
+        "u64: reserved[3]",
+        "f32: max_jerk",
+        "u32: reserved1",
     )
 
 
@@ -208,8 +210,9 @@ class StatsInfo(_Sized):
         "histogram: tick_ns planner_ns refiner_ns plan_age_steps queue_steps",
         "u64: ticks running_ticks hold_ticks fault_ticks holds faults underruns clamped_ticks",
         "u64: slowed_ticks plans dropped_plans chunks dropped_chunks hold_reason_ticks[16]",
+        "u64: reserved[2]",
         "u32: refine_ahead_steps refine_ahead_reason",
-        "u64: refiner_p99_steps reserved[2]",
+        "u64: refiner_p99_steps",
     )
 
 

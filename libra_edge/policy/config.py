@@ -51,11 +51,16 @@ class ActionDim(Grown):
 
     `kind` fixes the hold action: `absolute` and `gripper` keep the last command, `delta` is zero.
     `max_step_change` bounds the command's change from one control step to the next (unit per
-    step), `max_acceleration` the change of that change; None leaves them free. `on_limit` says
-    whether an action outside any of these is clamped or latches FAULT.
+    step), `max_acceleration` the change of that change, `max_jerk` the change of that one; None
+    leaves them free. `on_limit` says whether an action outside any of these is clamped or latches
+    FAULT. An absolute dimension that a state of the same name and unit measures sets out from
+    where the robot is.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("on_limit", "max_step_change", "max_acceleration")
+    later: ClassVar[tuple[str, ...]] = (
+        *("on_limit", "max_step_change", "max_acceleration"),
+        "max_jerk",
+    )
 
     name: Name
     unit: Unit
@@ -65,6 +70,7 @@ class ActionDim(Grown):
     on_limit: Literal["clamp", "fault"] = "clamp"
     max_step_change: ChangeLimit | None = None
     max_acceleration: ChangeLimit | None = None
+    max_jerk: ChangeLimit | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> ActionDim:

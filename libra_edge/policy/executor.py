@@ -83,7 +83,7 @@ class Executor:
             shared=self._blend.steps,
             max_plan_age=self._max_age,
         )
-        self._command = Command(config.embodiment.actions)
+        self._command = Command(config.embodiment.actions, config.embodiment.state)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
 
     def reset(self, seed: int, instruction: Instruction) -> None:
@@ -153,7 +153,8 @@ class Executor:
         if row is not None and self._step - row.plan_step > self._max_age:
             row = None
         if row is not None and not self._fault and not waits:
-            limited = self._command.send(row.action)
+            state = None if self._seen is None else self._seen[2]
+            limited = self._command.send(row.action, state)
             info = replace(
                 info, clamped=bool(limited.clamped.any()), slowed=bool(limited.slowed.any())
             )

@@ -35,8 +35,10 @@ class Loop:
         self.policy, self.step, self.now_ns = policy, 0, 10**15
         self.delays = (planner_steps, refiner_steps)
         self.ready: list[int | None] = [None, None]
+        self.chooses = False
 
     def start(self, options: RunOptions = MANUAL, seed: int = 5) -> None:
+        self.chooses = not options.refine_ahead_steps
         self.policy.stop()
         self.policy.reset(seed, "open the tap")
         self.policy.set_instruction(TOKENS)
@@ -46,11 +48,19 @@ class Loop:
         """In the order of the reference executor: planner, then refiner as often as it is due."""
         for engine, (begin, end) in enumerate(((PLAN_BEGIN, PLAN_END), (REFINE_BEGIN, REFINE_END))):
             self._end(engine, end)
-            while self.ready[engine] is None and self.policy.work(begin):
-                self.ready[engine] = self.step + self.delays[engine]
-                self._end(engine, end)
+            while self._begin(engine, begin, end):
                 if begin == PLAN_BEGIN:
                     break
+        if self.chooses:
+            # Where the planner made way for the refiner.
+            self._begin(0, PLAN_BEGIN, PLAN_END)
+
+    def _begin(self, engine: int, begin: int, end: int) -> bool:
+        if self.ready[engine] is not None or not self.policy.work(begin):
+            return False
+        self.ready[engine] = self.step + self.delays[engine]
+        self._end(engine, end)
+        return True
 
     def _end(self, engine: int, end: int) -> None:
         ready = self.ready[engine]
@@ -118,6 +128,13 @@ CASES = [
     {"planner": 0, "refiner": 2, "steps": 2, "refill": 2},
     {"planner": 1, "refiner": 1, "steps": 2, "frozen": 1, "refill": 2},
     {"planner": 0, "refiner": 0, "steps": 1, "frozen": 1, "ahead": 2, "refill": 2},
+    *(
+        {"planner": planner, "refiner": refiner, "ahead": 0, **rest}
+        for planner, refiner, rest in (
+            (0, 0, {}), (1, 0, {}), (0, 1, {}), (1, 1, {}), (2, 1, {"steps": 1}),
+            (1, 1, {"chunks": 1}), (2, 2, {"refill": 2}), (1, 2, {"steps": 2, "frozen": 1}),
+        )
+    ),
 ]
 
 
@@ -182,7 +199,7 @@ def test_gives_the_actions_of_the_reference_executor_whatever_the_options(
             "planner": int(rng.integers(0, H + 2)),
             "refiner": int(rng.integers(0, H + 2)),
             "refill": int(rng.integers(1, M + 1)),
-            "ahead": int(rng.integers(1, L + 1)),
+            "ahead": int(rng.integers(0, L + 1)),
             "chunks": int(rng.integers(1, M + 1)),
             "max_age": int(rng.integers(H, L + H)),
             "steps": steps,

@@ -269,7 +269,9 @@ typedef struct le_dim_info {
   float max_acceleration; /* of that change from one control step to the next; infinity: free */
   uint32_t flags;         /* LE_DIM_... */
   uint32_t reserved0;     /* out: 0 */
-  uint64_t reserved[4];   /* out: 0 */
+  uint64_t reserved[3];   /* out: 0 */
+  float max_jerk;         /* of that change's change; infinity: free; 0: an older library */
+  uint32_t reserved1;     /* out: 0 */
 } le_dim_info;
 
 /* One look at the robot. */
@@ -399,10 +401,10 @@ typedef struct le_stats_info {
   uint64_t chunks;             /* chunks handed over */
   uint64_t dropped_chunks;     /* chunks that came too late for every one of their steps */
   uint64_t hold_reason_ticks[16]; /* LE_HOLD by reason */
+  uint64_t reserved[2];           /* out: 0 */
   uint32_t refine_ahead_steps;    /* as it is now: see le_start */
   uint32_t refine_ahead_reason;   /* LE_AHEAD_... */
   uint64_t refiner_p99_steps;     /* control steps that 99 of the last 100 refiner calls took */
-  uint64_t reserved[2];           /* out: 0 */
 } le_stats_info;
 
 /* Pieces of work for le_work. */

@@ -293,7 +293,7 @@ class AsyncReference:
         age = self._step - chunk.plan_steps[row]
         if age > self._options.max_plan_age_steps:
             return None, reference.NO_PLAN
-        action = self._limits.send(chunk.actions[row], info)
+        action = self._limits.send(chunk.actions[row], self._seen, info)
         if action is None:
             self.fault = reference.OUT_OF_LIMITS
         else:

@@ -37,6 +37,7 @@ Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &o
       rows_(queued_rows(options, sizes)),
       command_(command),
       seen_(nothing(sizes)),
+      state_(std::vector<float>(sizes.state_dim)),
       instruction_(std::vector<int64_t>(sizes.instruction_length)),
       seed_(seed),
       intents_(sizes.plan_steps, sizes.action_dim),
@@ -64,6 +65,8 @@ void Async::observe(const le_observation &observation) {
        slot.images.data());
   look(before.state.data(), first, gap, steps, sizes_.state_dim, observation.state,
        slot.state.data());
+  std::copy_n(observation.state, sizes_.state_dim, state_.writable().begin());
+  state_.publish();
   observed_step_.store(slot.step, std::memory_order_relaxed);
   observation_gap_.store(first ? UINT64_MAX : gap, std::memory_order_relaxed);
   slot.number = ++observations_;

@@ -103,6 +103,7 @@ class Async {
   uint64_t observation_age(uint64_t now_ns);
   bool timed_out(const Job &job) const;
   le_reason hold_reason(uint64_t observation_age_ns) const;
+  Limited send(const float *wanted, float *action);
   le_reason out_of_actions(uint64_t step, uint64_t queue_end) const;
   void count(const le_tick_info &info);
   void fail_with(const Job &job);
@@ -129,6 +130,7 @@ class Async {
   le_state last_state_ = LE_HOLD;
 
   Latest<Seen, 2> seen_;
+  Latest<std::vector<float>, 1> state_;  // of the newest observation, for the control loop
   Latest<std::vector<int64_t>, 1> instruction_;
   std::atomic<bool> instructed_{false};
   uint64_t observations_ = 0;
