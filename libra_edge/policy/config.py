@@ -32,6 +32,7 @@ Steps = Annotated[int, Field(ge=1, le=1_000)]
 InstructionLength = Annotated[int, Field(ge=1, le=4_096)]
 # What stays finite, and above zero, in the float32 of the engines and the runtime.
 Limit = Annotated[float, Field(ge=-1e30, le=1e30)]
+CHANGES = ("step_change", "acceleration", "jerk")
 ChangeLimit = Annotated[float, Field(ge=1e-30, le=1e30)]
 Normalization = Literal["quantiles", "min_max", "mean_std", "identity"]
 PredictionType = Literal["epsilon", "sample", "velocity"]
@@ -53,14 +54,10 @@ class ActionDim(Grown):
     `max_step_change` bounds the command's change from one control step to the next (unit per
     step), `max_acceleration` the change of that change, `max_jerk` the change of that one; None
     leaves them free. `on_limit` says whether an action outside any of these is clamped or latches
-    FAULT. An absolute dimension that a state of the same name and unit measures sets out from
-    where the robot is.
+    FAULT. A state of the same name and unit measures an absolute dimension: it sets out from there.
     """
 
-    later: ClassVar[tuple[str, ...]] = (
-        *("on_limit", "max_step_change", "max_acceleration"),
-        "max_jerk",
-    )
+    later: ClassVar[tuple[str, ...]] = ("on_limit",) + tuple(f"max_{n}" for n in CHANGES)
 
     name: Name
     unit: Unit
@@ -220,8 +217,24 @@ class ScheduleConfig(Strict):
         return self
 
 
-class PolicyConfig(Strict):
-    """A whole Libra-VLA policy. `refiner = None` is the monolithic ablation (Libra-Base)."""
+class RealTimeConfig(Strict):
+    """What a refiner was shown of real time.
+
+    Observations 0 to `observation_age_steps` control steps older than the first action; where
+    `plan_offsets`, chunks from any step of a plan that leaves H planned, not from multiples of H.
+    """
+
+    observation_age_steps: Annotated[int, Field(ge=0, le=1_000)]
+    plan_offsets: bool
+
+
+class PolicyConfig(Grown):
+    """A whole Libra-VLA policy. `refiner = None` is the monolithic ablation (Libra-Base).
+
+    `real_time` is None where training did not say.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("real_time",)
 
     schema_version: Literal[1] = 1
     type: Literal["libra_vla"] = "libra_vla"
@@ -235,6 +248,7 @@ class PolicyConfig(Strict):
     planner: PlannerConfig = PlannerConfig()
     refiner: RefinerConfig | None = RefinerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    real_time: RealTimeConfig | None = None
 
     plans: ClassVar[bool] = True
     observation_steps: ClassVar[int] = 1

@@ -50,8 +50,8 @@ def _largest_bend(change: Doubles, jerk: Doubles) -> Doubles:
     """The largest b such that b, b - jerk, b - 2 jerk, … down to zero add up to `change`."""
     change = np.maximum(change, 0.0)
     free = np.isinf(jerk) | np.isinf(change)
-    n = np.maximum(1.0, np.ceil((np.sqrt(1.0 + 8.0 * change / jerk) - 1.0) / 2.0))
     with np.errstate(invalid="ignore"):
+        n = np.maximum(1.0, np.ceil((np.sqrt(1.0 + 8.0 * change / jerk) - 1.0) / 2.0))
         limited = (change + jerk * (n * (n - 1.0) / 2.0)) / n
     return np.where(free, change, limited)
 

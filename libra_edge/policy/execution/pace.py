@@ -26,17 +26,19 @@ class RefineAhead:
     """How many actions are left when the next chunk is begun.
 
     Asked for, or as few as 99 of the last 100 refiner calls needed to be back in time; the longest
-    of them while there are fewer, H before the first and never more than that.
+    of them while there are fewer, H before the first and never more than that; and besides, those
+    that it shares with the next.
 
     Args:
         asked: 0 chooses.
         chunk: H.
+        shared: steps that successive chunks share.
     """
 
     WINDOW = 128
 
-    def __init__(self, asked: int, chunk: int) -> None:
-        self._asked, self._chunk = asked, chunk
+    def __init__(self, asked: int, chunk: int, shared: int) -> None:
+        self._asked, self._chunk, self._shared = asked, chunk, shared
         self._calls: deque[tuple[int, bool]] = deque(maxlen=self.WINDOW)
 
     @property
@@ -58,7 +60,7 @@ class RefineAhead:
         """The choice."""
         if not self.automatic:
             return self._asked
-        return min(self.p99, self._chunk) if self._calls else self._chunk
+        return (min(self.p99, self._chunk) if self._calls else self._chunk) + self._shared
 
     @property
     def reason(self) -> AheadReason:
@@ -127,7 +129,7 @@ class Pace:
         self._chunk, self._plan_steps, self._plans = chunk, plan_steps, plans
         self._refill, self._shared, self._max_age = refill_at * chunk, shared, max_plan_age
         # Engines are no faster after a reset than before.
-        self.ahead = RefineAhead(ahead, chunk)
+        self.ahead = RefineAhead(ahead, chunk, shared)
         self._plans_begun = self._plans_ended = self._refines_begun = self._refines_ended = 0
         self.reset()
 

@@ -578,7 +578,7 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  *
  * With refine_ahead_steps 0 a chunk is begun as late as it can, so that what it saw is fresh: with
  * as few actions left as 99 of the last 100 refiner calls took control steps, the planner beside
- * them where it was, and after the observation of the present step where one comes in every step.
+ * them where it was (and blend_steps more), and after the observation of the present step where one comes in every step.
  * The planner is asked when the next chunk is not planned (or refill_at chunks are left), right
  * after a refiner call; nobody waits for it while a chunk is planned, or an eighth of one adds to
  * the queue. le_stats tells the choice and why. A number asks for that many actions left, and then

@@ -16,11 +16,11 @@ uint32_t queued_rows(const le_run_options &options, const Sizes &sizes) {
 }
 
 // New chunks begin at most refine_ahead steps from now and rows - overlap steps apart; where that
-// is chosen, at most H steps, and eighths of H apart.
+// is chosen, at most H steps and those shared from now, and eighths of H apart.
 size_t queue_capacity(const le_run_options &options, const Sizes &sizes, uint32_t rows) {
   const uint32_t apart = rows - options.blend_steps;
   const size_t asked = options.refine_ahead_steps / apart;
-  const size_t chosen = std::max<size_t>(sizes.chunk / apart, 8);
+  const size_t chosen = std::max<size_t>((sizes.chunk + options.blend_steps) / apart, 16);
   return std::bit_ceil((options.refine_ahead_steps == 0 ? chosen : asked) + 4);
 }
 

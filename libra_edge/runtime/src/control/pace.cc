@@ -4,17 +4,18 @@
 
 namespace le {
 
-RefineAhead::RefineAhead(uint32_t asked, uint32_t chunk)
-    : asked_(asked),
+RefineAhead::RefineAhead(const le_run_options &options, uint32_t chunk)
+    : asked_(options.refine_ahead_steps),
       chunk_(chunk),
-      steps_(asked == 0 ? chunk : asked),
-      reason_(asked == 0 ? LE_AHEAD_NOT_MEASURED : LE_AHEAD_ASKED) {}
+      shared_(options.blend_steps),
+      steps_(asked_ == 0 ? chunk + shared_ : asked_),
+      reason_(asked_ == 0 ? LE_AHEAD_NOT_MEASURED : LE_AHEAD_ASKED) {}
 
 void RefineAhead::add(uint64_t steps, bool planner_beside) {
   calls_[count_++ % kWindow] = {steps, planner_beside};
   p99_ = p99_of(true);
   if (!automatic()) return;
-  steps_ = std::min<uint64_t>(p99_, chunk_);
+  steps_ = std::min<uint64_t>(p99_, chunk_) + shared_;
   reason_ = p99_ > chunk_          ? LE_AHEAD_SLOWER_THAN_A_CHUNK
             : p99_of(false) < p99_ ? LE_AHEAD_PLANNER
                                    : LE_AHEAD_REFINER;
@@ -40,7 +41,7 @@ Pace::Pace(const Sizes &sizes, const le_run_options &options)
       shared_(options.blend_steps),
       max_plan_age_(options.max_plan_age_steps),
       plans_(sizes.plans()),
-      ahead_(options.refine_ahead_steps, sizes.chunk) {}
+      ahead_(options, sizes.chunk) {}
 
 // What engine calls took stays: engines are no faster after a reset than before.
 void Pace::reset() {

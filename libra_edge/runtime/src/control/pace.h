@@ -14,10 +14,10 @@ namespace le {
 
 // How many actions are left when the next chunk is begun: asked for, or as few as 99 of the last
 // 100 refiner calls needed to be back in time; the longest of them while there are fewer, H before
-// the first and never more than that.
+// the first and never more than that; and besides, those that it shares with the next.
 class RefineAhead {
  public:
-  RefineAhead(uint32_t asked, uint32_t chunk);
+  RefineAhead(const le_run_options &options, uint32_t chunk);
 
   bool automatic() const { return asked_ == 0; }
   // Takes in what a call took, and whether the planner ran meanwhile.
@@ -35,7 +35,7 @@ class RefineAhead {
 
   uint64_t p99_of(bool all) const;
 
-  const uint32_t asked_, chunk_;
+  const uint32_t asked_, chunk_, shared_;
   std::array<Call, kWindow> calls_;
   uint64_t count_ = 0;
   uint64_t steps_, p99_ = 0;
