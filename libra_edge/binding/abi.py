@@ -187,7 +187,7 @@ class TickInfo(_Sized):
         "i64: plan_step plan_age_steps",
         "u64: observation_timestamp_ns observation_age_ns clamped_mask slowed_mask",
         "u32: clamped_count queue_steps realtime_asked realtime_got",
-        "u64: chunks_seen reserved[4]",
+        "u64: chunks_seen reserved[3] seen_steps",
     )
 
 

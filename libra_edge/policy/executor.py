@@ -26,6 +26,7 @@ from libra_edge.policy.execution.step import State as State
 from libra_edge.policy.execution.step import Tokens as Tokens
 from libra_edge.policy.time_structure import TimeStructure
 
+
 class Executor:
     """Runs the two engines step by step.
 
@@ -159,8 +160,8 @@ class Executor:
                 info, clamped=bool(limited.clamped.any()), slowed=bool(limited.slowed.any())
             )
             if limited.action is not None:
-                age = self._step - row.plan_step
-                return limited.action.copy(), replace(info, plan_age_steps=age)
+                age, seen = self._step - row.plan_step, self._step - row.seen + 1
+                return limited.action.copy(), replace(info, plan_age_steps=age, seen_steps=seen)
             self._fault = "action is out of limits"
         if self._fault:
             info = replace(info, state=State.FAULT, reason=self._fault)
@@ -254,7 +255,9 @@ class Executor:
         actions = np.asarray(self._engines.refine(images, state, intents, noise, *told))
         delay = self._refiner_delay if self._mode == "async" else 0
         rows = actions[: self._rows]
-        self._refining = Chunk(self._step, self._step + delay, first, plan_step, rows, begun)
+        self._refining = Chunk(
+            self._step, self._step + delay, first, plan_step, rows, begun, now.seen
+        )
         return True
 
     def _part(self, now: Now, first: int) -> tuple[int, Tokens]:

@@ -230,9 +230,7 @@ class Trainer:
         coarse, accuracy = coarse_loss(logits, tokens, mask)
         if policy.refiner is None:
             return coarse, accuracy, torch.zeros((), device=device)
-        intents = mixed_intents(
-            logits, tokens, self._curriculum.own_share(self.step), generator
-        )
+        intents = mixed_intents(logits, tokens, self._curriculum.own_share(self.step), generator)
         steps = tensor(batch.offset)[:, None] + torch.arange(policy.config.chunk, device=device)
         intent = intents[torch.arange(len(intents), device=device)[:, None], steps]
         late_images = tensor(random_shift(batch.late_images, config.random_shift_px, random))

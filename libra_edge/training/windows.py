@@ -138,7 +138,6 @@ class Windows:
             late_mask=(later <= last[:, None]).astype(np.float32),
         )
 
-
     def _real_time(
         self, size: int, random: np.random.Generator
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -131,8 +131,14 @@ CASES = [
     *(
         {"planner": planner, "refiner": refiner, "ahead": 0, **rest}
         for planner, refiner, rest in (
-            (0, 0, {}), (1, 0, {}), (0, 1, {}), (1, 1, {}), (2, 1, {"steps": 1}),
-            (1, 1, {"chunks": 1}), (2, 2, {"refill": 2}), (1, 2, {"steps": 2, "frozen": 1}),
+            (0, 0, {}),
+            (1, 0, {}),
+            (0, 1, {}),
+            (1, 1, {}),
+            (2, 1, {"steps": 1}),
+            (1, 1, {"chunks": 1}),
+            (2, 2, {"refill": 2}),
+            (1, 2, {"steps": 2, "frozen": 1}),
         )
     ),
 ]
@@ -175,6 +181,7 @@ def compare_with_the_reference(release: Path, content: dict[str, Any], case: dic
             assert info.reason == reference.reason or info.state is State.HOLD
             if info.state is State.RUNNING:
                 assert info.plan_age_steps == reference.plan_age_steps
+                assert info.seen_steps == reference.seen_steps
                 running += 1
     return running
 

@@ -168,9 +168,9 @@ def test_a_dimension_may_fault_at_its_limit(copy: Callable[[], Path]) -> None:
 
     release, content = changed(copy, strict)
     with Policy(release) as policy:
-        executor = Executor(policy, config(content), "async")
+        executor = Executor(policy, config(content), "async", refine_ahead_steps=H)
         loop = Loop(policy)
-        loop.start(MANUAL)
+        loop.start(RunOptions(manual=True, refine_ahead_steps=H))
         executor.reset(5, TOKENS)
         reasons = set()
         for images, state in some_observations(4 * L):

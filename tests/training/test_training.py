@@ -158,9 +158,7 @@ def test_the_refiner_gets_the_intents_from_the_offset_on(
     monkeypatch.setattr(refiner, "context", lambda m, i: (given.append(i), context(m, i))[1])
     drawn: list[Any] = []
     batch = run._windows.batch
-    monkeypatch.setattr(
-        run._windows, "batch", lambda *a: (drawn.append(batch(*a)), drawn[-1])[1]
-    )
+    monkeypatch.setattr(run._windows, "batch", lambda *a: (drawn.append(batch(*a)), drawn[-1])[1])
     run._train_step()
     for row, offset, intent in zip(drawn[0].tokens, drawn[0].offset, given[0], strict=True):
         np.testing.assert_array_equal(intent.numpy(), row[offset : offset + 3])

@@ -116,15 +116,11 @@ def _resting_place(of: Bounds, at: Motion) -> Doubles:
             break
         then = _brake(of, at)
         names = [field.name for field in fields(at)]
-        at = replace(
-            at, **{n: np.where(rest, getattr(at, n), getattr(then, n)) for n in names}
-        )
+        at = replace(at, **{n: np.where(rest, getattr(at, n), getattr(then, n)) for n in names})
     return at.position
 
 
-def next_position(
-    of: Bounds, at: Motion, wanted: Doubles, low: Doubles, high: Doubles
-) -> Doubles:
+def next_position(of: Bounds, at: Motion, wanted: Doubles, low: Doubles, high: Doubles) -> Doubles:
     """The next positions, nearest to `wanted`, such that no limit has to give way now or later.
 
     From them a dimension can come to rest inside, and where `wanted` itself is out of reach,

@@ -48,12 +48,17 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class ExecutedStep:
-    """What happened in one control step. Steps are absolute; `plan_age_steps` is -1 without one."""
+    """What happened in one control step. Steps are absolute; `plan_age_steps` is -1 without one.
+
+    `seen_steps`: control steps since the observation that the action's chunk was made from, counted
+    with its own; 0 without one.
+    """
 
     step: int
     state: State = State.RUNNING
     reason: str = ""
     plan_age_steps: int = -1
+    seen_steps: int = 0
     planner_ran: bool = False
     refiner_ran: bool = False
     clamped: bool = False

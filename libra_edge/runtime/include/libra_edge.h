@@ -75,8 +75,12 @@
  *     LE_KIND_ABSOLUTE  a value to go to; LE_HOLD keeps the last one
  *     LE_KIND_DELTA     a change per control step; LE_HOLD sends 0
  *     LE_KIND_GRIPPER   as absolute: LE_HOLD keeps what the gripper does
- * and lies within `lower` and `upper`; a change limit bounds it from one control step to the next.
- * An engine's action outside of them is clamped, or, with LE_DIM_FAULTS, is a fault.
+ * and lies within `lower` and `upper`; limits on change, acceleration and jerk bound it from one
+ * control step to the next, and none gives way to another: a dimension brakes in time. An engine's
+ * action outside of them is clamped, or, with LE_DIM_FAULTS, is a fault. After a hold, at the start
+ * and after le_reset an action is approached from rest within these limits, which is no fault: an
+ * absolute dimension that a number of the state with its name and unit measures sets out from where
+ * it is measured to be, if it was never sent or is more than max_step_change from what was sent.
  *
  * INSTRUCTIONS. le_tokenize turns words into tokens, by the rules of the release's tokenizer.json:
  * UTF-8 text in lower case (each character by itself), cut at white space and where letters, digits
@@ -362,7 +366,9 @@ typedef struct le_tick_info {
   uint32_t realtime_asked;           /* LE_REALTIME_... */
   uint32_t realtime_got;             /* LE_REALTIME_... */
   uint64_t chunks_seen;              /* chunks that the refiner had handed over by now */
-  uint64_t reserved[4];              /* out: 0 */
+  uint64_t reserved[3];              /* out: 0 */
+  uint64_t seen_steps;               /* RUNNING: step - step of the observation that the chunk was
+                                        made from, plus 1; else, and in older libraries, 0 */
 } le_tick_info;
 
 /* Why refine_ahead_steps is what it is: le_stats_info.refine_ahead_reason. 0: an older library. */
@@ -578,11 +584,11 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  *
  * With refine_ahead_steps 0 a chunk is begun as late as it can, so that what it saw is fresh: with
  * as few actions left as 99 of the last 100 refiner calls took control steps, the planner beside
- * them where it was (and blend_steps more), and after the observation of the present step where one comes in every step.
- * The planner is asked when the next chunk is not planned (or refill_at chunks are left), right
- * after a refiner call; nobody waits for it while a chunk is planned, or an eighth of one adds to
- * the queue. le_stats tells the choice and why. A number asks for that many actions left, and then
- * neither engine waits for an observation or for the other.
+ * them where it was (and blend_steps more), and after the observation of the present step where one
+ * comes in every step. The planner is asked when the next chunk is not planned (or refill_at chunks
+ * are left), right after a refiner call; nobody waits for it while a chunk is planned, or an eighth
+ * of one adds to the queue. le_stats tells the choice and why. A number asks for that many actions
+ * left, and then neither engine waits for an observation or for the other.
  *
  * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
  * A thread inherits the priority of the one that calls le_start: call it before the control loop

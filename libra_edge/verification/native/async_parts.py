@@ -57,10 +57,14 @@ class Job:
 
 @dataclass
 class Chunk:
-    """A chunk in the queue: for the steps from `first` on, the oldest plan in each."""
+    """A chunk in the queue: for the steps from `first` on, the oldest plan in each.
+
+    `seen`: step of the observation that it was made from.
+    """
 
     number: int
     first: int
+    seen: int
     actions: Floats
     plan_steps: list[int] = field(default_factory=list)
 

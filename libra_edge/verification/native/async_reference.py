@@ -225,7 +225,8 @@ class AsyncReference:
         if job.step + len(actions) <= self._step:
             self.counters.add("dropped_chunks")
             return
-        chunk = Chunk(number, job.step, actions.copy(), [job.plan_step] * len(actions))
+        seen = self._step if job.seen is None else job.seen.step
+        chunk = Chunk(number, job.step, seen, actions.copy(), [job.plan_step] * len(actions))
         self._blend(chunk)
         self._last_chunk, self._queue_end = chunk, chunk.end
         self._queue.append(chunk)
@@ -258,7 +259,7 @@ class AsyncReference:
             self._queue.pop(0)
         end = self._queue[-1].end if self._queue else step
         age_ns = self._observation_age(now_ns)
-        info = reference.no_masks() | {"plan_step": -1, "plan_age_steps": -1}
+        info = reference.no_masks() | {"plan_step": -1, "plan_age_steps": -1, "seen_steps": 0}
         hold, action = self._hold(age_ns), None
         current = self._queue[0] if self._queue and self._queue[0].first <= step else None
         if not self.fault and not hold and current is None:
@@ -298,7 +299,7 @@ class AsyncReference:
             self.fault = reference.OUT_OF_LIMITS
         else:
             info |= {"chunk": chunk.number, "plan_step": chunk.plan_steps[row]}
-            info |= {"plan_age_steps": age}
+            info |= {"plan_age_steps": age, "seen_steps": self._step - chunk.seen + 1}
         return action, 0
 
     def _observation_age(self, now_ns: int) -> int:

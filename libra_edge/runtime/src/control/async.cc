@@ -97,6 +97,7 @@ bool Async::observed(Job &job, size_t reader) {
     look_back(seen.images.data(), gap, steps, sizes_.image_bytes(), io.images.data());
     look_back(seen.state.data(), gap, steps, sizes_.state_dim, io.state.data());
     if (!sizes_.plans()) job.plan_step = static_cast<int64_t>(seen.step);
+    job.seen = seen.step;
     if (reader != kPlannerReads) return;
     job.step = seen.step;
     asked_observation_ = seen.number;

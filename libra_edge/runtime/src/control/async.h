@@ -51,6 +51,7 @@ struct Job {
   uint64_t step = 0;   // of the observation (planner), first of the chunk (refiner)
   uint64_t began = 0;  // the step at which it began
   Pace::Begun begun;
+  uint64_t seen = 0;  // step of the observation
   int64_t plan_step = -1;
   le_reason fault = LE_REASON_NONE;
   std::string text;

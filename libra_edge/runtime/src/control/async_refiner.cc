@@ -77,6 +77,7 @@ bool Async::finish_chunk() {
   }
   chunk->number = number;
   chunk->first = refiner_.step;
+  chunk->seen = refiner_.seen;
   std::copy_n(refiner_.session->io.actions.begin(), chunk->actions.size(), chunk->actions.begin());
   std::fill(chunk->plan_steps.begin(), chunk->plan_steps.end(), refiner_.plan_step);
   blend(*chunk, now);

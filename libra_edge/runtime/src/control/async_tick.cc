@@ -99,6 +99,7 @@ void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
         info->chunk = chunk->number;
         info->plan_step = chunk->plan_steps[row];
         info->plan_age_steps = age;
+        info->seen_steps = step - chunk->seen + 1;
       }
     }
   }
