@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,21 @@ def combined(motions: Sequence[Motion]) -> Motion:
     largest = {name: max(known(name), default=None) for name in ("longest_gap_s", "boundary_max")}
     names = ("mean_jerk", "path_curvature", "boundary_mean", "inside_mean", "held_share")
     return Motion(**{name: _mean(known(name)) for name in names}, **largest)  # type: ignore[arg-type]
+
+
+def motion_rows(motion: Motion) -> Iterator[tuple[str, str]]:
+    """What was measured, in words."""
+
+    def said(value: float | None, unit: str) -> str:
+        return "not known" if value is None else f"{value:.3g} {unit}"
+
+    yield "mean jerk", said(motion.mean_jerk, "ranges/s³")
+    yield "path curvature", said(motion.path_curvature, "rad per range")
+    yield "longest gap between observation and action", said(motion.longest_gap_s, "s")
+    boundary, largest = motion.boundary_mean, said(motion.boundary_max, "at most")
+    words = f"{said(boundary, 'limits')}, {largest}, {said(motion.inside_mean, 'within chunks')}"
+    yield "change from chunk to chunk", words
+    yield "held", f"{motion.held_share:.1%} of the steps"
 
 
 def moment_of(driver: Any, before: Moment | None) -> Moment:

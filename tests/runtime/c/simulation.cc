@@ -245,7 +245,11 @@ struct Simulation {
     const Chunk &chunk = async->last_chunk_;
     require(chunk.end() > end || end > step, "a chunk adds no step");
     const bool blended = options.blend != LE_BLEND_NONE;
-    require(blended || end <= std::max(step, chunk.first), "chunks overlap without a blend");
+    // Where nobody asked for a number of steps, the last planned ones may begin before the queue
+    // ends.
+    const bool takes_over = options.refine_ahead_steps == 0;
+    require(blended || takes_over || end <= std::max(step, chunk.first),
+            "chunks overlap without a blend");
     std::vector<double> share(sizes.action_dim, 0);
     for (uint64_t i = 0; i < sizes.chunk; ++i) {
       const uint64_t at = chunk.first + i;
@@ -309,8 +313,11 @@ struct Simulation {
       check_time();
       ++running;
     }
-    for (size_t d = 0; d < action.size(); ++d)
-      change[d] = sent && info.state == LE_RUNNING ? action[d] - last[d] : 0;
+    for (size_t d = 0; d < action.size(); ++d) {
+      // A delta sets out from zero; of the others nobody knows where they were before the first.
+      const bool known = (sent || limits[d].delta) && info.state == LE_RUNNING;
+      change[d] = known ? action[d] - last[d] : 0;
+    }
     last = action;
     sent = sent || info.state == LE_RUNNING;
     last_info = info;
