@@ -28,7 +28,6 @@ from ._progress import progress
 from ._render import Output
 from .collect import Split
 
-
 if TYPE_CHECKING:
     from libra_edge.evaluation.film import Film
 

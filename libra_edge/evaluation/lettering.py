@@ -18,9 +18,7 @@ def _font() -> _Font:
     return ImageFont.load_default()
 
 
-def draw(
-    frame: UInt8Array, words: str, top: int, left: int, colour: tuple[int, int, int]
-) -> None:
+def draw(frame: UInt8Array, words: str, top: int, left: int, colour: tuple[int, int, int]) -> None:
     """Write one line into a picture uint8 [height, width, 3]; what does not fit is cut off."""
     strip = frame[top : top + HEIGHT]
     picture = Image.fromarray(strip)

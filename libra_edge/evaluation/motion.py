@@ -104,7 +104,8 @@ class MotionMeter:
     def _changes(self, actions: Doubles) -> tuple[list[float], list[float]]:
         """Change of each action from the one before: between chunks, and within them."""
         changes = (np.abs(np.diff(actions, axis=0)) / self._unit).max(axis=1, initial=0)
-        boundary, inside = [], []
+        boundary: list[float] = []
+        inside: list[float] = []
         for change, before, now in zip(changes, self._moments, self._moments[1:], strict=False):
             if before.chunk is None or now.chunk is None:
                 continue
@@ -135,7 +136,7 @@ def _curvature(path: Doubles) -> float | None:
     steps = np.diff(path, axis=0)
     lengths = np.linalg.norm(steps, axis=1)
     moving = lengths > _STILL
-    if moving.sum() < 2:  # noqa: PLR2004 - an angle is between two
+    if moving.sum() < 2:
         return None
     directions = steps[moving] / lengths[moving, None]
     cosines = np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1.0, 1.0)

@@ -57,7 +57,7 @@ class ActionDim(Grown):
     FAULT. A state of the same name and unit measures an absolute dimension: it sets out from there.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("on_limit",) + tuple(f"max_{n}" for n in CHANGES)
+    later: ClassVar[tuple[str, ...]] = ("on_limit", *(f"max_{n}" for n in CHANGES))
 
     name: Name
     unit: Unit

@@ -75,11 +75,11 @@ def test_what_cannot_be_filmed_is_said_before(tmp_path: Path) -> None:
 def test_a_run_that_fails_leaves_the_film_of_before(tmp_path: Path) -> None:
     path, world = tmp_path / "a.mp4", LineWorld()
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), Film(path, world.embodiment()) as made:
-        observation = world.reset("left", 0)
-        made.begin(EpisodeSpec("left", 0), observation)
-        made.step(observation, np.zeros(1, np.float32), Moment(0))
-        raise RuntimeError
+    made = Film(path, world.embodiment())
+    observation = world.reset("left", 0)
+    made.begin(EpisodeSpec("left", 0), observation)
+    made.step(observation, np.zeros(1, np.float32), Moment(0))
+    made.__exit__(RuntimeError, RuntimeError(), None)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     assert path.read_bytes() == b"old"
 

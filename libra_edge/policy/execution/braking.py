@@ -130,7 +130,8 @@ def next_position(of: Bounds, at: Motion, wanted: Doubles, low: Doubles, high: D
         of: limits.
         at: the last command.
         wanted: within `of.lower` and `of.upper`.
-        low, high: bounds in any case.
+        low: bound in any case.
+        high: the other.
     """
 
     def towards(position: Doubles) -> Motion:
