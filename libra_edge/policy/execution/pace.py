@@ -138,8 +138,7 @@ class Pace:
         if idle:
             self._plans_ended, self._refines_ended = self._plans_begun, self._refines_begun
         self._lasted, self._ended_at = (0, 0), 0
-        self._waiting_since: int | None = None
-        self._yields_to = 0
+        self._yields_to = 0  # the refiner call that the planner makes way for, from 1
 
     def next_chunk(self, now: Now, intents: IntentBuffer) -> int | None:
         """The first step of the chunk that can be begun now; None where none can.
@@ -176,24 +175,22 @@ class Pace:
     def waits_for_observation(self, now: Now) -> bool:
         """Whether a chunk that can be begun has to wait for the observation of this step.
 
-        Only where one came in the step before, and not into the next step.
+        Only where one came in the step before, and in the step in which the chunk is due alone.
         """
         comes = self.ahead.automatic and now.gap is not None and now.gap <= 1
-        late = now.queued != self.ahead.steps or self._waiting_since not in (None, now.step)
-        if not comes or late or now.seen >= now.step:
-            return False
-        self._waiting_since = now.step
-        return True
+        return comes and now.queue_end == now.step + self.ahead.steps and now.seen < now.step
 
-    def no_chunk(self) -> None:
-        """None can be begun."""
-        self._waiting_since = None
+    def chunk_begins(self, now: Now, intents: IntentBuffer, used: int) -> tuple[int, int]:
+        """What `chunk_ends` has to know: since when it was due, and planner calls ended by now.
 
-    def chunk_begins(self, step: int) -> tuple[int, int]:
-        """What `chunk_ends` has to know: since when it was due, and planner calls ended by now."""
-        due = step if self._waiting_since is None else self._waiting_since
-        self._waiting_since = None
+        A step in which no observation came counts as one that the call took: it was waited for.
+        """
+        missed = now.queue_end + 1 == now.step + self.ahead.steps and now.seen != now.step - 1
+        due = now.step - (self.ahead.automatic and missed)
         self._refines_begun += 1
+        idle = self._plans_begun == self._plans_ended
+        if self._plans and idle and self._yields_to == 0 and self._needs_plan(now, intents, used):
+            self._yields_to = self._refines_begun
         return due, self._plans_ended
 
     def chunk_dropped(self) -> None:
@@ -214,24 +211,22 @@ class Pace:
         next chunk is not planned, as soon as a plan of the newest observation would hold it; and a
         refiner call that is due or under way comes first, but not a second one.
         """
-        left = intents.left(now.step)
         if not self.ahead.automatic:
-            return left <= self._refill
+            return intents.left(now.step) <= self._refill
+        return self._needs_plan(now, intents, used) and not self._yields(now, intents)
+
+    def _needs_plan(self, now: Now, intents: IntentBuffer, used: int) -> bool:
         planned = intents.plan_step is not None and intents.end >= now.end + self._chunk
         planned = planned and now.end - (intents.plan_step or 0) <= self._max_age
-        if planned and left > self._refill:
+        if planned and intents.left(now.step) > self._refill:
             return False
-        if used > self._chunk and now.seen + used < now.end + self._chunk:
-            return False
-        return not self._yields(now, intents)
+        return used <= self._chunk or now.seen + used >= now.end + self._chunk
 
     def _yields(self, now: Now, intents: IntentBuffer) -> bool:
-        busy = self._refines_begun != self._refines_ended
-        if not busy and self.next_chunk(now, intents) is None:
+        if 0 < self._yields_to <= self._refines_ended:
             return False
-        if self._yields_to == 0:
-            self._yields_to = self._refines_begun + (not busy)
-        return self._refines_ended < self._yields_to
+        busy = self._refines_begun != self._refines_ended
+        return busy or self.next_chunk(now, intents) is not None
 
     def plan_begins(self) -> None:
         """The planner is asked."""

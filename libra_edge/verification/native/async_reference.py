@@ -178,7 +178,6 @@ class AsyncReference:
         now, chunk = self._now(self._seen), self._contract.chunk
         first = self._pace.next_chunk(now, self._intents)
         if first is None or self._intents.plan_step is None:
-            self._pace.no_chunk()
             return False
         if self._pace.waits_for_observation(now):
             return False
@@ -188,7 +187,7 @@ class AsyncReference:
             since_ns=self._elapsed_ns,
             step=first,
             began=self._step,
-            begun=self._pace.chunk_begins(self._step),
+            begun=self._pace.chunk_begins(now, self._intents, self._chunks_per_plan * chunk),
             plan_step=self._intents.plan_step,
             seen=self._seen,
             intent=self._intents.take(first, chunk),

@@ -16,7 +16,7 @@ bool Async::begin_chunk() {
     if (!ready()) return false;
     const Now now = this->now();
     const std::optional<uint64_t> first = pace_.next_chunk(now, intents_);
-    if (!first) return pace_.no_chunk(), false;
+    if (!first) return false;
     if (queue_.back() == nullptr || pace_.waits_for_observation(now)) return false;
     Io &io = refiner_.session->io;
     if (sizes_.plans()) intents_.take(*first, sizes_.chunk, io.chunk_intent.data());
@@ -24,7 +24,8 @@ bool Async::begin_chunk() {
     refiner_.epoch = epoch_;
     refiner_.step = *first;
     refiner_.began = now.step;
-    refiner_.begun = pace_.chunk_begins(now.step);
+    const uint64_t used = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
+    refiner_.begun = pace_.chunk_begins(now, intents_, used);
     refiner_.plan_step = intents_.plan_step();
   }
   observed(refiner_, kRefinerReads);

@@ -47,7 +47,6 @@ Pace::Pace(const Sizes &sizes, const le_run_options &options)
 void Pace::reset() {
   lasted_ = {};
   ended_at_ = 0;
-  waiting_ = false;
   yields_to_ = 0;
 }
 
@@ -79,19 +78,20 @@ std::optional<uint64_t> Pace::next_chunk(const Now &now, const IntentBuffer &int
   return first;
 }
 
-bool Pace::waits_for_observation(const Now &now) {
+bool Pace::waits_for_observation(const Now &now) const {
   const bool comes = ahead_.automatic() && now.gap <= 1;
-  const bool late = now.queued() != ahead_.steps() || (waiting_ && waiting_since_ != now.step);
-  if (!comes || late || now.seen >= now.step) return false;
-  waiting_ = true;
-  waiting_since_ = now.step;
-  return true;
+  return comes && now.queue_end == now.step + ahead_.steps() && now.seen < now.step;
 }
 
-Pace::Begun Pace::chunk_begins(uint64_t step) {
-  const uint64_t due = waiting_ ? waiting_since_ : step;
-  waiting_ = false;
+// A step in which no observation came counts as one that the call took: it was waited for.
+Pace::Begun Pace::chunk_begins(const Now &now, const IntentBuffer &intents, uint64_t used) {
+  const bool missed = now.queue_end + 1 == now.step + ahead_.steps() && now.seen + 1 != now.step;
+  const uint64_t due = now.step - (ahead_.automatic() && missed ? 1 : 0);
   ++refines_begun_;
+  const bool idle = plans_begun_ == plans_ended_;
+  if (plans_ && idle && yields_to_ == 0 && needs_plan(now, intents, used)) {
+    yields_to_ = refines_begun_;
+  }
   return {due, plans_ended_};
 }
 
@@ -104,23 +104,23 @@ void Pace::chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool ne
 
 // Where a number of steps was asked for, when `refill_at` chunks are left. Else also when the next
 // chunk is not planned, as soon as a plan of the newest observation would hold it.
-bool Pace::plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) {
-  const uint64_t left = intents.left(now.step);
-  if (!ahead_.automatic()) return left <= refill_;
+bool Pace::plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) const {
+  if (!ahead_.automatic()) return intents.left(now.step) <= refill_;
+  return needs_plan(now, intents, used) && !yields(now, intents);
+}
+
+bool Pace::needs_plan(const Now &now, const IntentBuffer &intents, uint64_t used) const {
   const int64_t age = static_cast<int64_t>(now.end()) - intents.plan_step();
   const bool planned = intents.plan_step() >= 0 && intents.end() >= now.end() + chunk_ &&
                        age <= static_cast<int64_t>(max_plan_age_);
-  if (planned && left > refill_) return false;
-  if (used > chunk_ && now.seen + used < now.end() + chunk_) return false;
-  return !yields(now, intents);
+  if (planned && intents.left(now.step) > refill_) return false;
+  return used <= chunk_ || now.seen + used >= now.end() + chunk_;
 }
 
 // A refiner call that is due or under way comes first, but not a second one.
-bool Pace::yields(const Now &now, const IntentBuffer &intents) {
-  const bool busy = refines_begun_ != refines_ended_;
-  if (!busy && !next_chunk(now, intents)) return false;
-  if (yields_to_ == 0) yields_to_ = refines_begun_ + (busy ? 0 : 1);
-  return refines_ended_ < yields_to_;
+bool Pace::yields(const Now &now, const IntentBuffer &intents) const {
+  if (yields_to_ != 0 && yields_to_ <= refines_ended_) return false;
+  return refines_begun_ != refines_ended_ || next_chunk(now, intents).has_value();
 }
 
 void Pace::plan_begins() {

@@ -51,7 +51,8 @@ struct Now {
   uint64_t end() const { return queue_end > step ? queue_end : step; }
 };
 
-// Not safe for threads: one lock is around everything.
+// Not safe for threads: one lock is around everything. What was asked in vain changes nothing, so
+// that a recording needs what was done alone.
 class Pace {
  public:
   // What the end of a refiner call has to know of its beginning.
@@ -66,22 +67,22 @@ class Pace {
   // The first step of the chunk that can be begun now.
   std::optional<uint64_t> next_chunk(const Now &now, const IntentBuffer &intents) const;
   // Whether a chunk that can be begun has to wait for the observation of this step: only where one
-  // came in the step before, and not into the next step.
-  bool waits_for_observation(const Now &now);
-  void no_chunk() { waiting_ = false; }
-  Begun chunk_begins(uint64_t step);
+  // came in the step before, and in the step in which the chunk is due alone.
+  bool waits_for_observation(const Now &now) const;
+  Begun chunk_begins(const Now &now, const IntentBuffer &intents, uint64_t used);
   void chunk_dropped() { ++refines_ended_; }
   // `near_next`: it ended so late in its step that the next such call may end in the one after.
   void chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool near_next);
   // Whether the planner is to be asked; `used`: steps to use of its plan.
-  bool plan_due(const Now &now, const IntentBuffer &intents, uint64_t used);
+  bool plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) const;
   void plan_begins();
   void plan_ends() { ++plans_ended_; }
   const RefineAhead &ahead() const { return ahead_; }
 
  private:
   uint64_t lead(uint64_t step) const;
-  bool yields(const Now &now, const IntentBuffer &intents);
+  bool needs_plan(const Now &now, const IntentBuffer &intents, uint64_t used) const;
+  bool yields(const Now &now, const IntentBuffer &intents) const;
 
   const uint64_t chunk_, plan_steps_, refill_, shared_, max_plan_age_;
   const bool plans_;
@@ -89,9 +90,7 @@ class Pace {
   uint64_t plans_begun_ = 0, plans_ended_ = 0, refines_begun_ = 0, refines_ended_ = 0;
   std::array<uint64_t, 2> lasted_{};  // steps that the last two refiner calls took
   uint64_t ended_at_ = 0;             // when the last of them ended
-  bool waiting_ = false;
-  uint64_t waiting_since_ = 0;
-  uint64_t yields_to_ = 0;  // the refiner call that the planner makes way for, from 1
+  uint64_t yields_to_ = 0;            // the refiner call that the planner makes way for, from 1
 };
 
 }  // namespace le
