@@ -179,15 +179,14 @@ class Executor:
             return info
         if self._mode == "sync":
             return self._run_in_step(info, images, state)
-        if self._config.plans:
-            info = self._plan_ahead(info, images, state)
-        self._deliver_chunk()
-        while not self._fault and self._begin_chunk(images, state):
-            info = replace(info, refiner_ran=True)
+        # Once more where the planner makes way for the refiner.
+        for _ in range(1 + self.pace.ahead.automatic):
+            if self._config.plans and not self._fault:
+                info = self._plan_ahead(info, images, state)
             self._deliver_chunk()
-        if self._config.plans and self.pace.ahead.automatic and not self._fault:
-            # Where it made way for the refiner.
-            info = self._plan_ahead(info, images, state)
+            while not self._fault and self._begin_chunk(images, state):
+                info = replace(info, refiner_ran=True)
+                self._deliver_chunk()
         return info
 
     def _run_in_step(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
@@ -213,7 +212,7 @@ class Executor:
         may_ask = self._planning is None and self._asked != self._step
         if may_ask and self.pace.plan_due(self._now, self._buffer, self._plan_steps):
             self._asked = self._step
-            self.pace.plan_begins()
+            self.pace.plan_begins(self._step)
             intents = self._plan(images, state)[: self._plan_steps]
             self._planning = (self._step + self._planner_delay, self._step, intents)
             info = replace(info, planner_ran=True)
@@ -225,7 +224,7 @@ class Executor:
             return
         _, plan_step, intents = self._planning
         self._planning = None
-        self.pace.plan_ends()
+        self.pace.plan_ends(self._step)
         if self._step - plan_step <= self._max_age:
             self._buffer.replace(plan_step, intents, self._step)
 

@@ -25,6 +25,7 @@ from tests.runtime.tiny_release import H, L, M, T
 TOKENS = np.arange(T)
 PERIOD_NS = 50_000_000
 MANUAL = RunOptions(manual=True)
+CALLS = ((0, PLAN_BEGIN, PLAN_END), (1, REFINE_BEGIN, REFINE_END))
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -46,14 +47,12 @@ class Loop:
 
     def engines(self) -> None:
         """In the order of the reference executor: planner, then refiner as often as it is due."""
-        for engine, (begin, end) in enumerate(((PLAN_BEGIN, PLAN_END), (REFINE_BEGIN, REFINE_END))):
+        # Once more where the planner makes way for the refiner.
+        for engine, begin, end in CALLS * (1 + self.chooses):
             self._end(engine, end)
             while self._begin(engine, begin, end):
                 if begin == PLAN_BEGIN:
                     break
-        if self.chooses:
-            # Where the planner made way for the refiner.
-            self._begin(0, PLAN_BEGIN, PLAN_END)
 
     def _begin(self, engine: int, begin: int, end: int) -> bool:
         if self.ready[engine] is not None or not self.policy.work(begin):

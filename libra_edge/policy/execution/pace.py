@@ -130,6 +130,7 @@ class Pace:
         self._refill, self._shared, self._max_age = refill_at * chunk, shared, max_plan_age
         # Engines are no faster after a reset than before.
         self.ahead = RefineAhead(ahead, chunk, shared)
+        self._plan_lasted = (0, 0)
         self._plans_begun = self._plans_ended = self._refines_begun = self._refines_ended = 0
         self.reset()
 
@@ -138,6 +139,7 @@ class Pace:
         if idle:
             self._plans_ended, self._refines_ended = self._plans_begun, self._refines_begun
         self._lasted, self._ended_at = (0, 0), 0
+        self._plan_began: int | None = None
         self._yields_to = 0  # the refiner call that the planner makes way for, from 1
 
     def next_chunk(self, now: Now, intents: IntentBuffer) -> int | None:
@@ -185,7 +187,8 @@ class Pace:
 
         A step in which no observation came counts as one that the call took: it was waited for.
         """
-        missed = now.queue_end + 1 == now.step + self.ahead.steps and now.seen != now.step - 1
+        came = now.seen + 1 == now.step or (now.seen == now.step and now.gap in (0, 1))
+        missed = now.queue_end + 1 == now.step + self.ahead.steps and not came
         due = now.step - (self.ahead.automatic and missed)
         self._refines_begun += 1
         idle = self._plans_begun == self._plans_ended
@@ -216,7 +219,15 @@ class Pace:
         return self._needs_plan(now, intents, used) and not self._yields(now, intents)
 
     def _needs_plan(self, now: Now, intents: IntentBuffer, used: int) -> bool:
-        planned = intents.plan_step is not None and intents.end >= now.end + self._chunk
+        """Whether the chunks that come due before a plan would be there are not planned.
+
+        The next one in any case; more of them as far as a plan holds them.
+        """
+        late = now.step + max(self._plan_lasted) + self.ahead.steps - now.end
+        most = max(0, used // self._chunk - 2)
+        more = min(max(0, -(-late // self._chunk)), most)
+        planned = intents.end >= now.end + (1 + more) * self._chunk
+        planned = planned and intents.plan_step is not None
         planned = planned and now.end - (intents.plan_step or 0) <= self._max_age
         if planned and intents.left(now.step) > self._refill:
             return False
@@ -228,11 +239,15 @@ class Pace:
         busy = self._refines_begun != self._refines_ended
         return busy or self.next_chunk(now, intents) is not None
 
-    def plan_begins(self) -> None:
+    def plan_begins(self, step: int) -> None:
         """The planner is asked."""
         self._plans_begun += 1
+        self._plan_began = step
         self._yields_to = 0
 
-    def plan_ends(self) -> None:
-        """The planner's call ended."""
+    def plan_ends(self, step: int) -> None:
+        """The planner's call ended; one that a reset fell into tells nothing."""
         self._plans_ended += 1
+        if self._plan_began is not None:
+            self._plan_lasted = (step - self._plan_began, self._plan_lasted[0])
+        self._plan_began = None

@@ -124,7 +124,7 @@ class AsyncReference:
             return False
         if not self._pace.plan_due(self._now(self._seen), self._intents, used):
             return False
-        self._pace.plan_begins()
+        self._pace.plan_begins(self._step)
         self._asked = self._seen.number
         self._planner = Job(
             active=True,
@@ -154,7 +154,7 @@ class AsyncReference:
         if not job.active or not job.ran or job.intent is None:
             return False
         job.active, job.since_ns = False, None
-        self._pace.plan_ends()
+        self._pace.plan_ends(self._step)
         if job.epoch != self._epoch:
             self.counters.add("dropped_plans")
         elif job.fault:

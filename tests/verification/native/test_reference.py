@@ -93,7 +93,8 @@ def compare_async(seed: int) -> int:
     running = 0
     for step, (images, state) in enumerate(observations(120, seed)):
         ours.observe(images, state, 0)
-        for i, (begin, end) in enumerate(((PLAN_BEGIN, PLAN_END), (REFINE_BEGIN, REFINE_END))):
+        calls = ((0, PLAN_BEGIN, PLAN_END), (1, REFINE_BEGIN, REFINE_END))
+        for i, begin, end in calls * (1 if both["refine_ahead_steps"] else 2):
             while True:
                 if ready[i] is not None and ready[i] <= step:  # type: ignore[operator]
                     assert ours.work(end)["done"]
@@ -103,11 +104,6 @@ def compare_async(seed: int) -> int:
                 if ready[i] is not None or not ours.work(begin)["done"]:
                     break
                 ready[i] = step + delays[i]
-        if both["refine_ahead_steps"] == 0 and ready[0] is None and ours.work(PLAN_BEGIN)["done"]:
-            ready[0] = step + delays[0]
-            if delays[0] == 0:
-                assert ours.work(PLAN_END)["done"]
-                ready[0] = None
         found = ours.tick(step)
         action, info = executor.step(images, state)
         np.testing.assert_array_equal(found["action"], action)

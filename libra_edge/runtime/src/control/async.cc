@@ -121,14 +121,14 @@ bool Async::begin_plan() {
     if (!ready() || observation_.load() <= asked_observation_) return false;
     const uint64_t used = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
     if (!pace_.plan_due(now(), intents_, used)) return false;
-    pace_.plan_begins();
+    pace_.plan_begins(step_.load());
     planner_.epoch = epoch_;
   }
   // Outside the lock: the refiner need not wait for images to be copied. After a reset meanwhile
   // the epoch no longer fits and the plan is dropped.
   if (!observed(planner_, kPlannerReads)) {
     const std::scoped_lock locked(lock_);
-    return pace_.plan_ends(), false;
+    return pace_.plan_ends(step_.load()), false;
   }
   instruction_.read(0, [&](const std::vector<int64_t> &tokens) {
     std::copy(tokens.begin(), tokens.end(), planner_.session->io.instruction.begin());
@@ -158,7 +158,7 @@ bool Async::finish_plan() {
   const std::scoped_lock locked(lock_);
   planner_.active = false;
   planner_.since.store(0);
-  pace_.plan_ends();
+  pace_.plan_ends(step_.load());
   if (planner_.epoch != epoch_) return bump(dropped_plans_), true;
   if (planner_.fault != LE_REASON_NONE) return fail_with(planner_), true;
   take_plan(planner_.step, planner_.session->io.plan_intent.data());

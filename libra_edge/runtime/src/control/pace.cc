@@ -47,6 +47,7 @@ Pace::Pace(const Sizes &sizes, const le_run_options &options)
 void Pace::reset() {
   lasted_ = {};
   ended_at_ = 0;
+  plan_began_.reset();
   yields_to_ = 0;
 }
 
@@ -85,7 +86,8 @@ bool Pace::waits_for_observation(const Now &now) const {
 
 // A step in which no observation came counts as one that the call took: it was waited for.
 Pace::Begun Pace::chunk_begins(const Now &now, const IntentBuffer &intents, uint64_t used) {
-  const bool missed = now.queue_end + 1 == now.step + ahead_.steps() && now.seen + 1 != now.step;
+  const bool came = now.seen + 1 == now.step || (now.seen == now.step && now.gap <= 1);
+  const bool missed = now.queue_end + 1 == now.step + ahead_.steps() && !came;
   const uint64_t due = now.step - (ahead_.automatic() && missed ? 1 : 0);
   ++refines_begun_;
   const bool idle = plans_begun_ == plans_ended_;
@@ -109,9 +111,16 @@ bool Pace::plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) 
   return needs_plan(now, intents, used) && !yields(now, intents);
 }
 
+// Whether the chunks that come due before a plan would be there are not planned: the next one in
+// any case, more of them as far as a plan holds them.
 bool Pace::needs_plan(const Now &now, const IntentBuffer &intents, uint64_t used) const {
+  const uint64_t there = now.step + std::max(plan_lasted_[0], plan_lasted_[1]) + ahead_.steps();
+  const uint64_t late = there > now.end() ? there - now.end() : 0;
+  const uint64_t most = std::max<uint64_t>(used / chunk_, 2) - 2;
+  const uint64_t more = std::min((late + chunk_ - 1) / chunk_, most);
   const int64_t age = static_cast<int64_t>(now.end()) - intents.plan_step();
-  const bool planned = intents.plan_step() >= 0 && intents.end() >= now.end() + chunk_ &&
+  const bool planned = intents.plan_step() >= 0 &&
+                       intents.end() >= now.end() + (1 + more) * chunk_ &&
                        age <= static_cast<int64_t>(max_plan_age_);
   if (planned && intents.left(now.step) > refill_) return false;
   return used <= chunk_ || now.seen + used >= now.end() + chunk_;
@@ -123,9 +132,16 @@ bool Pace::yields(const Now &now, const IntentBuffer &intents) const {
   return refines_begun_ != refines_ended_ || next_chunk(now, intents).has_value();
 }
 
-void Pace::plan_begins() {
+void Pace::plan_begins(uint64_t step) {
   ++plans_begun_;
+  plan_began_ = step;
   yields_to_ = 0;
+}
+
+void Pace::plan_ends(uint64_t step) {
+  ++plans_ended_;
+  if (plan_began_) plan_lasted_ = {step - *plan_began_, plan_lasted_[0]};
+  plan_began_.reset();
 }
 
 }  // namespace le

@@ -75,8 +75,9 @@ class Pace {
   void chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool near_next);
   // Whether the planner is to be asked; `used`: steps to use of its plan.
   bool plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) const;
-  void plan_begins();
-  void plan_ends() { ++plans_ended_; }
+  void plan_begins(uint64_t step);
+  // One that a reset fell into tells nothing.
+  void plan_ends(uint64_t step);
   const RefineAhead &ahead() const { return ahead_; }
 
  private:
@@ -90,7 +91,9 @@ class Pace {
   uint64_t plans_begun_ = 0, plans_ended_ = 0, refines_begun_ = 0, refines_ended_ = 0;
   std::array<uint64_t, 2> lasted_{};  // steps that the last two refiner calls took
   uint64_t ended_at_ = 0;             // when the last of them ended
-  uint64_t yields_to_ = 0;            // the refiner call that the planner makes way for, from 1
+  std::array<uint64_t, 2> plan_lasted_{};
+  std::optional<uint64_t> plan_began_;
+  uint64_t yields_to_ = 0;  // the refiner call that the planner makes way for, from 1
 };
 
 }  // namespace le
