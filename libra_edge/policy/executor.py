@@ -245,7 +245,7 @@ class Executor:
         if self._mode == "async" and self.pace.waits_for_observation(now):
             return False
         plan_step, intents = self._part(now, first)
-        begun = self.pace.chunk_begins(now, self._buffer, self._plan_steps)
+        begun = self.pace.chunk_begins(now, first, self._buffer, self._plan_steps)
         noise = chunk_noise(self._seed, self._chunk, self._config.noise_shape)
         if not self._config.plans:
             images, state = self._looked_back()

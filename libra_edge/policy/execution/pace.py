@@ -140,6 +140,7 @@ class Pace:
             self._plans_ended, self._refines_ended = self._plans_begun, self._refines_begun
         self._lasted, self._ended_at = (0, 0), 0
         self._plan_began: int | None = None
+        self._coming_end = 0  # of the chunk under way
         self._yields_to = 0  # the refiner call that the planner makes way for, from 1
 
     def next_chunk(self, now: Now, intents: IntentBuffer) -> int | None:
@@ -182,10 +183,13 @@ class Pace:
         comes = self.ahead.automatic and now.gap is not None and now.gap <= 1
         return comes and now.queue_end == now.step + self.ahead.steps and now.seen < now.step
 
-    def chunk_begins(self, now: Now, intents: IntentBuffer, used: int) -> tuple[int, int]:
+    def chunk_begins(
+        self, now: Now, first: int, intents: IntentBuffer, used: int
+    ) -> tuple[int, int]:
         """What `chunk_ends` has to know: since when it was due, and planner calls ended by now.
 
-        A step in which no observation came counts as one that the call took: it was waited for.
+        `first`: what `next_chunk` gave. A step in which no observation came counts as one that the
+        call took: it was waited for.
         """
         came = now.seen + 1 == now.step or (now.seen == now.step and now.gap in (0, 1))
         missed = now.queue_end + 1 == now.step + self.ahead.steps and not came
@@ -194,16 +198,19 @@ class Pace:
         idle = self._plans_begun == self._plans_ended
         if self._plans and idle and self._yields_to == 0 and self._needs_plan(now, intents, used):
             self._yields_to = self._refines_begun
+        self._coming_end = first + self._chunk
         return due, self._plans_ended
 
     def chunk_dropped(self) -> None:
         """The call under way ended; what it took is for nothing."""
         self._refines_ended += 1
+        self._coming_end = 0
 
     def chunk_ends(self, step: int, began: int, begun: tuple[int, int]) -> None:
         """The call under way ended in step `step`, and began in `began`, as `begun` tells."""
         due, plans_ended = begun
         self._refines_ended += 1
+        self._coming_end = 0
         self.ahead.add(step - due, self._plans_begun != plans_ended)
         self._lasted, self._ended_at = (step - began, self._lasted[0]), step
 
@@ -223,21 +230,28 @@ class Pace:
 
         The next one in any case; more of them as far as a plan holds them.
         """
-        late = now.step + max(self._plan_lasted) + self.ahead.steps - now.end
+        end = max(now.end, self._coming_end)
+        late = self._there(now) - end
         most = max(0, used // self._chunk - 2)
         more = min(max(0, -(-late // self._chunk)), most)
-        planned = intents.end >= now.end + (1 + more) * self._chunk
+        planned = intents.end >= end + (1 + more) * self._chunk
         planned = planned and intents.plan_step is not None
-        planned = planned and now.end - (intents.plan_step or 0) <= self._max_age
+        planned = planned and end - (intents.plan_step or 0) <= self._max_age
         if planned and intents.left(now.step) > self._refill:
             return False
-        return used <= self._chunk or now.seen + used >= now.end + self._chunk
+        return used <= self._chunk or now.seen + used >= end + self._chunk
 
     def _yields(self, now: Now, intents: IntentBuffer) -> bool:
         if 0 < self._yields_to <= self._refines_ended:
             return False
-        busy = self._refines_begun != self._refines_ended
-        return busy or self.next_chunk(now, intents) is not None
+        if self._refines_begun != self._refines_ended:
+            # Where the queue would run dry meanwhile it does not make way.
+            return self._there(now) <= max(now.end, self._coming_end)
+        return self.next_chunk(now, intents) is not None
+
+    def _there(self, now: Now) -> int:
+        """When a chunk of a plan that is asked for now could be begun so as to be in time."""
+        return now.step + max(self._plan_lasted) + self.ahead.steps
 
     def plan_begins(self, step: int) -> None:
         """The planner is asked."""

@@ -187,7 +187,7 @@ class AsyncReference:
             since_ns=self._elapsed_ns,
             step=first,
             began=self._step,
-            begun=self._pace.chunk_begins(now, self._intents, self._chunks_per_plan * chunk),
+            begun=self._pace.chunk_begins(now, first, self._intents, self._chunks_per_plan * chunk),
             plan_step=self._intents.plan_step,
             seen=self._seen,
             intent=self._intents.take(first, chunk),

@@ -112,7 +112,7 @@ LIMIT_FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "a plan that is too short is asked for": (
         "control/pace.cc",
-        "return used <= chunk_ || now.seen + used >= now.end() + chunk_;",
+        "return used <= chunk_ || now.seen + used >= end + chunk_;",
         "return true;",
     ),
 }

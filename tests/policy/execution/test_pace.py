@@ -80,15 +80,15 @@ def test_a_chunk_that_is_due_waits_for_the_observation_of_its_step(
 
 def test_an_observation_that_was_waited_for_in_vain_counts() -> None:
     found = pace()
-    begun = found.chunk_begins(Now(10, 12, 8, 1), buffer(8), 2 * H)
+    begun = found.chunk_begins(Now(10, 12, 8, 1), 12, buffer(8), 2 * H)
     found.chunk_ends(11, 10, begun)
     assert found.ahead.p99 == 2
     found = pace()
-    begun = found.chunk_begins(Now(10, 12, 10, 2), buffer(8), 2 * H)
+    begun = found.chunk_begins(Now(10, 12, 10, 2), 12, buffer(8), 2 * H)
     found.chunk_ends(11, 10, begun)
     assert found.ahead.p99 == 2, "it came a step later"
     found = pace()
-    begun = found.chunk_begins(Now(10, 12, 9, 1), buffer(8), 2 * H)
+    begun = found.chunk_begins(Now(10, 12, 9, 1), 12, buffer(8), 2 * H)
     found.chunk_ends(11, 10, begun)
     assert found.ahead.p99 == 1, "it came in time, the plan did not"
 
@@ -98,7 +98,7 @@ def test_the_planner_makes_way_for_one_refiner_call_and_not_for_a_second() -> No
     now = Now(3, 4, 3, 1)
     assert found.next_chunk(now, intents) is not None
     assert not found.plan_due(now, intents, 4 * H), "a chunk is due"
-    begun = found.chunk_begins(now, intents, 4 * H)
+    begun = found.chunk_begins(now, 4, intents, 4 * H)
     assert not found.plan_due(now, intents, 4 * H), "it is under way"
     found.chunk_ends(4, 3, begun)
     later = Now(4, 4, 4, 1)

@@ -25,7 +25,7 @@ bool Async::begin_chunk() {
     refiner_.step = *first;
     refiner_.began = now.step;
     const uint64_t used = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
-    refiner_.begun = pace_.chunk_begins(now, intents_, used);
+    refiner_.begun = pace_.chunk_begins(now, *first, intents_, used);
     refiner_.plan_step = intents_.plan_step();
   }
   observed(refiner_, kRefinerReads);

@@ -48,7 +48,12 @@ void Pace::reset() {
   lasted_ = {};
   ended_at_ = 0;
   plan_began_.reset();
+  coming_end_ = 0;
   yields_to_ = 0;
+}
+
+uint64_t Pace::there(const Now &now) const {
+  return now.step + std::max(plan_lasted_[0], plan_lasted_[1]) + ahead_.steps();
 }
 
 // Steps that the refiner is expected to take. One slow call says nothing yet about the next, so the
@@ -85,7 +90,8 @@ bool Pace::waits_for_observation(const Now &now) const {
 }
 
 // A step in which no observation came counts as one that the call took: it was waited for.
-Pace::Begun Pace::chunk_begins(const Now &now, const IntentBuffer &intents, uint64_t used) {
+Pace::Begun Pace::chunk_begins(const Now &now, uint64_t first, const IntentBuffer &intents,
+                               uint64_t used) {
   const bool came = now.seen + 1 == now.step || (now.seen == now.step && now.gap <= 1);
   const bool missed = now.queue_end + 1 == now.step + ahead_.steps() && !came;
   const uint64_t due = now.step - (ahead_.automatic() && missed ? 1 : 0);
@@ -94,11 +100,18 @@ Pace::Begun Pace::chunk_begins(const Now &now, const IntentBuffer &intents, uint
   if (plans_ && idle && yields_to_ == 0 && needs_plan(now, intents, used)) {
     yields_to_ = refines_begun_;
   }
+  coming_end_ = first + chunk_;
   return {due, plans_ended_};
+}
+
+void Pace::chunk_dropped() {
+  ++refines_ended_;
+  coming_end_ = 0;
 }
 
 void Pace::chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool near_next) {
   ++refines_ended_;
+  coming_end_ = 0;
   ahead_.add(step - begun.due + near_next, plans_begun_ != begun.plans_ended);
   lasted_ = {step - began, lasted_[0]};
   ended_at_ = step;
@@ -114,22 +127,23 @@ bool Pace::plan_due(const Now &now, const IntentBuffer &intents, uint64_t used) 
 // Whether the chunks that come due before a plan would be there are not planned: the next one in
 // any case, more of them as far as a plan holds them.
 bool Pace::needs_plan(const Now &now, const IntentBuffer &intents, uint64_t used) const {
-  const uint64_t there = now.step + std::max(plan_lasted_[0], plan_lasted_[1]) + ahead_.steps();
-  const uint64_t late = there > now.end() ? there - now.end() : 0;
+  const uint64_t end = std::max(now.end(), coming_end_), there = this->there(now);
+  const uint64_t late = there > end ? there - end : 0;
   const uint64_t most = std::max<uint64_t>(used / chunk_, 2) - 2;
   const uint64_t more = std::min((late + chunk_ - 1) / chunk_, most);
-  const int64_t age = static_cast<int64_t>(now.end()) - intents.plan_step();
-  const bool planned = intents.plan_step() >= 0 &&
-                       intents.end() >= now.end() + (1 + more) * chunk_ &&
+  const int64_t age = static_cast<int64_t>(end) - intents.plan_step();
+  const bool planned = intents.plan_step() >= 0 && intents.end() >= end + (1 + more) * chunk_ &&
                        age <= static_cast<int64_t>(max_plan_age_);
   if (planned && intents.left(now.step) > refill_) return false;
-  return used <= chunk_ || now.seen + used >= now.end() + chunk_;
+  return used <= chunk_ || now.seen + used >= end + chunk_;
 }
 
-// A refiner call that is due or under way comes first, but not a second one.
+// A refiner call that is due or under way comes first, but not a second one, nor one during which
+// the queue would run dry.
 bool Pace::yields(const Now &now, const IntentBuffer &intents) const {
   if (yields_to_ != 0 && yields_to_ <= refines_ended_) return false;
-  return refines_begun_ != refines_ended_ || next_chunk(now, intents).has_value();
+  if (refines_begun_ != refines_ended_) return there(now) <= std::max(now.end(), coming_end_);
+  return next_chunk(now, intents).has_value();
 }
 
 void Pace::plan_begins(uint64_t step) {

@@ -69,8 +69,9 @@ class Pace {
   // Whether a chunk that can be begun has to wait for the observation of this step: only where one
   // came in the step before, and in the step in which the chunk is due alone.
   bool waits_for_observation(const Now &now) const;
-  Begun chunk_begins(const Now &now, const IntentBuffer &intents, uint64_t used);
-  void chunk_dropped() { ++refines_ended_; }
+  // `first`: what next_chunk gave.
+  Begun chunk_begins(const Now &now, uint64_t first, const IntentBuffer &intents, uint64_t used);
+  void chunk_dropped();
   // `near_next`: it ended so late in its step that the next such call may end in the one after.
   void chunk_ends(uint64_t step, uint64_t began, const Begun &begun, bool near_next);
   // Whether the planner is to be asked; `used`: steps to use of its plan.
@@ -82,6 +83,8 @@ class Pace {
 
  private:
   uint64_t lead(uint64_t step) const;
+  // When a chunk of a plan that is asked for now could be begun so as to be in time.
+  uint64_t there(const Now &now) const;
   bool needs_plan(const Now &now, const IntentBuffer &intents, uint64_t used) const;
   bool yields(const Now &now, const IntentBuffer &intents) const;
 
@@ -93,7 +96,8 @@ class Pace {
   uint64_t ended_at_ = 0;             // when the last of them ended
   std::array<uint64_t, 2> plan_lasted_{};
   std::optional<uint64_t> plan_began_;
-  uint64_t yields_to_ = 0;  // the refiner call that the planner makes way for, from 1
+  uint64_t coming_end_ = 0;  // of the chunk under way
+  uint64_t yields_to_ = 0;   // the refiner call that the planner makes way for, from 1
 };
 
 }  // namespace le
