@@ -40,6 +40,8 @@ class RefineAhead:
     def __init__(self, asked: int, chunk: int, shared: int) -> None:
         self._asked, self._chunk, self._shared = asked, chunk, shared
         self._calls: deque[tuple[int, bool]] = deque(maxlen=self.WINDOW)
+        # Steps that a refiner call takes at most, but for one in a hundred; and one alone.
+        self.p99 = self._p99_alone = 0
 
     @property
     def automatic(self) -> bool:
@@ -49,11 +51,8 @@ class RefineAhead:
     def add(self, steps: int, planner_beside: bool) -> None:
         """Take in a refiner call: what it took, and whether the planner ran meanwhile."""
         self._calls.append((steps, planner_beside))
-
-    @property
-    def p99(self) -> int:
-        """Steps that a refiner call takes at most, but for one in a hundred."""
-        return _p99([steps for steps, _ in self._calls])
+        self.p99 = _p99([steps for steps, _ in self._calls])
+        self._p99_alone = _p99([steps for steps, beside in self._calls if not beside])
 
     @property
     def steps(self) -> int:
@@ -71,8 +70,7 @@ class RefineAhead:
             return AheadReason.NOT_MEASURED
         if self.p99 > self._chunk:
             return AheadReason.SLOWER_THAN_A_CHUNK
-        alone = _p99([steps for steps, beside in self._calls if not beside])
-        return AheadReason.PLANNER if alone < self.p99 else AheadReason.REFINER
+        return AheadReason.PLANNER if self._p99_alone < self.p99 else AheadReason.REFINER
 
 
 def _p99(steps: list[int]) -> int:
