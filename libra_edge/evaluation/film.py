@@ -99,7 +99,7 @@ class Film:
         names = self._robot.state, self._robot.actions
         rows = [_numbers(n, v) for n, v in zip(names, (observation.state, action), strict=True)]
         for number, line in enumerate((self._title, self._happened(moment), *rows)):
-            top = frame.shape[0] - (_LINES - number) * LINE - _BORDER
+            top = frame.shape[0] - (_LINES - number) * LINE
             draw(frame, line, top, _BORDER + 2, _HELD_TEXT if held else _TEXT)
         self._frame = frame
         self._step += 1
