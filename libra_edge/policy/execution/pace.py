@@ -189,7 +189,7 @@ class Pace:
         `first`: what `next_chunk` gave. A step in which no observation came counts as one that the
         call took: it was waited for.
         """
-        came = now.seen + 1 == now.step or (now.seen == now.step and now.gap in (0, 1))
+        came = now.seen + 1 == now.step or (now.seen == now.step and now.gap in (None, 0, 1))
         missed = now.queue_end + 1 == now.step + self.ahead.steps and not came
         due = now.step - (self.ahead.automatic and missed)
         self._refines_begun += 1

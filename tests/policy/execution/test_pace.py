@@ -91,6 +91,10 @@ def test_an_observation_that_was_waited_for_in_vain_counts() -> None:
     begun = found.chunk_begins(Now(10, 12, 9, 1), 12, buffer(8), 2 * H)
     found.chunk_ends(11, 10, begun)
     assert found.ahead.p99 == 1, "it came in time, the plan did not"
+    found = pace()
+    begun = found.chunk_begins(Now(10, 12, 10, None), 12, buffer(8), 2 * H)
+    found.chunk_ends(11, 10, begun)
+    assert found.ahead.p99 == 1, "the first observation is not late"
 
 
 def test_the_planner_makes_way_for_one_refiner_call_and_not_for_a_second() -> None:

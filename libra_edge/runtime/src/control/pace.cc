@@ -92,7 +92,8 @@ bool Pace::waits_for_observation(const Now &now) const {
 // A step in which no observation came counts as one that the call took: it was waited for.
 Pace::Begun Pace::chunk_begins(const Now &now, uint64_t first, const IntentBuffer &intents,
                                uint64_t used) {
-  const bool came = now.seen + 1 == now.step || (now.seen == now.step && now.gap <= 1);
+  const bool came =
+      now.seen + 1 == now.step || (now.seen == now.step && (now.gap <= 1 || now.gap == UINT64_MAX));
   const bool missed = now.queue_end + 1 == now.step + ahead_.steps() && !came;
   const uint64_t due = now.step - (ahead_.automatic() && missed ? 1 : 0);
   ++refines_begun_;
