@@ -17,7 +17,7 @@ COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; nati
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue mutants evaluate demo-checkpoint training-set docs system
+.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue mutants evaluate demo-checkpoint demo-policy bench-real-time training-set docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -81,6 +81,16 @@ training-set: $(VENV)/.dev ## record examples/metaworld/training again
 
 demo-checkpoint: $(VENV)/.dev | $(DEMONSTRATIONS) ## train the demo policy again (over an hour)
 	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/train.toml --out runs/metaworld
+
+# What make demo-checkpoint trains, compiled, and measured where it has to last: in real time.
+demo-policy: demo-checkpoint ## train the demo policy for real time, compile and measure it (hours)
+	$(BIN)/libra-edge compile runs/metaworld --data examples/metaworld/heldout --target cpu-x86_64 \
+	  --recipe fp32 --out out/metaworld-real-time --force
+	$(BIN)/python benchmarks/real_time.py --checkpoint runs/metaworld
+	for mode in sync async; do $(BIN)/libra-edge simulate out/metaworld-real-time --mode $$mode; done
+
+bench-real-time: $(VENV)/.dev ## what old observations cost the demo policy, in virtual time; write docs/measurements
+	$(BIN)/python benchmarks/real_time.py
 
 docs: $(VENV)/.dev ## regenerate docs/reference
 	$(BIN)/python docs/generate.py

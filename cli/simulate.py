@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,15 +17,19 @@ from libra_edge.binding.replay import is_recording
 from libra_edge.binding.replay import replay as repeat_run
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
-from libra_edge.data.simulator import open_simulator
+from libra_edge.data.simulator import Simulator, open_simulator
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.motion import combined, motion_rows
 
 from ._dataset import Strict, doubts_shown
 from ._options import Json
 from ._progress import progress
 from ._render import Output
 from .collect import Split
+
+if TYPE_CHECKING:
+    from libra_edge.evaluation.film import Film
 
 
 class Mode(StrEnum):
@@ -69,6 +74,13 @@ def simulate(
         Path | None,
         typer.Option(metavar="FILE", help="Write every call of the run; releases only."),
     ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.mp4",
+            help="Film the episodes: cameras, instruction, state, plan age, chunks and holds.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     mode: Annotated[
         Mode, typer.Option(help="async: engines in threads, at the robot's rate; releases only.")
@@ -84,10 +96,13 @@ def simulate(
     output = Output("simulate", json)
     if replay is not None and is_recording(replay):
         _check_repeat(shuffle_intents, record, task, swap, mode)
+        _check_video(video, replay, jobs)
         _repeat(output, policy, replay)
         return
     if record is not None:
         _check_record(replay, jobs)
+    if video is not None:
+        _check_video(video, replay, jobs)
     controller = partial(closed_loop.open_controller, policy, shuffle_intents, record=record)
     live = None
     if mode is Mode.live:
@@ -102,13 +117,13 @@ def simulate(
     specs = closed_loop.plan_episodes(
         opened, task or opened.tasks, episodes, seed, _parse_swap(swap or [])
     )
-    with progress("episodes", len(specs)) as advance:
+    with progress("episodes", len(specs)) as advance, _film(video, opened) as film:
 
         def on_result(result: closed_loop.EpisodeResult) -> None:
             advance(1, f"{result.task} {'ok' if result.success else 'failed'}")
 
         chosen = controller if live is None else lambda: live
-        results = closed_loop.run(chosen, open_simulated, specs, jobs, on_result)
+        results = closed_loop.run(chosen, open_simulated, specs, jobs, on_result, film)
     settings: dict[str, object] = {
         "policy": str(policy),
         "simulator": simulator,
@@ -116,6 +131,7 @@ def simulate(
         "shuffle_intents": shuffle_intents,
         "mode": mode.value,
         "record": None if record is None else str(record),
+        "video": None if video is None else str(video),
     }
     if live is not None:
         settings["runtime"] = live.stats
@@ -137,6 +153,22 @@ def _check_record(replay: Path | None, jobs: int) -> None:
         raise InputError(
             "usage", "--record writes one run.", "Leave out --replay, and --jobs above 1."
         )
+
+
+def _check_video(video: Path | None, replay: Path | None, jobs: int) -> None:
+    if video is not None and (replay is not None or jobs > 1):
+        raise InputError(
+            "usage", "--video films one run.", "Leave out --replay, and --jobs above 1."
+        )
+
+
+def _film(video: Path | None, simulator: Simulator) -> AbstractContextManager[Film | None]:
+    if video is None:
+        return nullcontext()
+    with needs_extra("sim", "Writing a film"):
+        from libra_edge.evaluation.film import Film
+
+    return Film(video, simulator.embodiment())
 
 
 def _check_repeat(
@@ -167,6 +199,9 @@ def _show_runtime(output: Output, stats: dict[str, Any]) -> None:
     output.table(("async", "p50", "p99", "largest"), list(summary_rows(stats)))
     counts = f"{stats['holds']} holds, {stats['underruns']} underruns"
     output.text(f"{stats['running_ticks']} of {stats['ticks']} ticks RUNNING, {counts}")
+    if stats["refine_ahead_steps"]:
+        why = stats["refine_ahead_reason"]
+        output.text(f"the next chunk begins {stats['refine_ahead_steps']} steps ahead: {why}")
 
 
 def _report(
@@ -181,9 +216,12 @@ def _report(
             for s in [*summaries, overall]
         ],
     )
+    motion = combined([result.motion for result in results if result.motion is not None])
+    output.table(("motion", ""), list(motion_rows(motion)))
     output.finish(
         {
             **settings,
+            "motion": asdict(motion),
             "tasks": [asdict(summary) for summary in summaries],
             "overall": asdict(overall),
             "episodes": [asdict(result) for result in results],

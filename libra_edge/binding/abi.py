@@ -42,6 +42,16 @@ REALTIME = (
     "lock_memory",
 )
 
+# Why `refine_ahead_steps` is what it is.
+AHEAD_REASONS = (
+    "not told by this library",
+    "asked for",
+    "no refiner call measured yet",
+    "the refiner's p99",
+    "the refiner's p99 with the planner beside it",
+    "the refiner's p99 is more than a chunk",
+)
+
 REASONS = (
     "",
     "nothing observed yet",
@@ -125,7 +135,9 @@ class DimInfo(_Sized):
         "text: name unit",
         "f32: lower upper max_step_change max_acceleration",
         "u32: flags reserved0",
-        "u64: reserved[4]",
+        "u64: reserved[3]",
+        "f32: max_jerk",
+        "u32: reserved1",
     )
 
 
@@ -175,7 +187,7 @@ class TickInfo(_Sized):
         "i64: plan_step plan_age_steps",
         "u64: observation_timestamp_ns observation_age_ns clamped_mask slowed_mask",
         "u32: clamped_count queue_steps realtime_asked realtime_got",
-        "u64: chunks_seen reserved[4]",
+        "u64: chunks_seen reserved[3] seen_steps",
     )
 
 
@@ -198,7 +210,9 @@ class StatsInfo(_Sized):
         "histogram: tick_ns planner_ns refiner_ns plan_age_steps queue_steps",
         "u64: ticks running_ticks hold_ticks fault_ticks holds faults underruns clamped_ticks",
         "u64: slowed_ticks plans dropped_plans chunks dropped_chunks hold_reason_ticks[16]",
-        "u64: reserved[4]",
+        "u64: reserved[2]",
+        "u32: refine_ahead_steps refine_ahead_reason",
+        "u64: refiner_p99_steps",
     )
 
 

@@ -14,12 +14,24 @@ HISTOGRAMS = {
     "plan_age_steps": ("plan_age_steps", 1, "Age of the plan behind every action sent."),
     "queue_steps": ("queue_steps", 1, "Actions left after every tick."),
 }
-_SKIPPED = ("struct_size", "reserved0", "reserved", "hold_reason_ticks", *HISTOGRAMS)
+# What is no count but a choice, and how it came about.
+GAUGES = {
+    "refine_ahead_steps": "Actions left at which the next chunk is begun.",
+    "refiner_p99_steps": "Control steps that a refiner call takes, but for one in a hundred.",
+}
+_SKIPPED = (
+    *("struct_size", "reserved0", "reserved", "hold_reason_ticks", "refine_ahead_reason"),
+    *HISTOGRAMS,
+    *GAUGES,
+)
 COUNTERS = tuple(name for name, *_ in abi.StatsInfo._fields_ if name not in _SKIPPED)
 
 
 def to_dict(raw: abi.StatsInfo) -> dict[str, Any]:
-    """Counters as numbers, `hold_reason_ticks` by reason, each histogram as a dict."""
+    """Counters as numbers, `hold_reason_ticks` by reason, each histogram as a dict.
+
+    `refine_ahead_steps` as it is at present, with `refine_ahead_reason` in words.
+    """
     reasons = {
         reason: raw.hold_reason_ticks[number]
         for number, reason in enumerate(abi.REASONS)
@@ -28,6 +40,8 @@ def to_dict(raw: abi.StatsInfo) -> dict[str, Any]:
     return {
         **{name: getattr(raw, name) for name in COUNTERS},
         "hold_reason_ticks": reasons,
+        **{name: getattr(raw, name) for name in GAUGES},
+        "refine_ahead_reason": abi.AHEAD_REASONS[raw.refine_ahead_reason],
         **{name: _histogram(getattr(raw, name)) for name in HISTOGRAMS},
     }
 
@@ -49,6 +63,9 @@ def to_prometheus(stats: Mapping[str, Any], policy: str) -> str:
         lines += [
             f'libra_edge_hold_reason_ticks_total{{{label},reason="{_escape(reason)}"}} {count}'
         ]
+    for name, words in GAUGES.items():
+        lines += [f"# HELP libra_edge_{name} {words}", f"# TYPE libra_edge_{name} gauge"]
+        lines += [f"libra_edge_{name}{{{label}}} {stats[name]}"]
     for name, (metric, unit, words) in HISTOGRAMS.items():
         lines += _prometheus_histogram(f"libra_edge_{metric}", unit, words, label, stats[name])
     return "\n".join(lines) + "\n"

@@ -113,7 +113,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TickInfo:
-    """What happened in one tick: `le_tick_info`; -1 where there is no plan."""
+    """What happened in one tick: `le_tick_info`; -1 where there is no plan.
+
+    `seen_steps`: control steps since the observation that the action's chunk was made from, counted
+    with its own; 0 where there is none, or the library does not tell.
+    """
 
     step: int
     chunk: int
@@ -131,6 +135,7 @@ class TickInfo:
     observation_age_ns: int
     queue_steps: int
     chunks_seen: int
+    seen_steps: int
     realtime_asked: frozenset[str]
     realtime_got: frozenset[str]
 

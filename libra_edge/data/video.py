@@ -21,7 +21,7 @@ import av
 import av.error
 from av.video.reformatter import Interpolation
 
-Codec = Literal["av1", "lossless"]
+Codec = Literal["av1", "lossless", "film"]
 Size = tuple[int, int]
 _PICTURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
 _COLOUR = frozenset({"rgb24", "pal8", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p"})
@@ -35,6 +35,8 @@ _ENCODERS: dict[Codec, tuple[str, str, dict[str, str]]] = {
         "yuv420p",
         {"crf": "18", "preset": "10", "g": "8", "svtav1-params": "lp=1"},
     ),
+    # What every player shows, to look at and not to learn from.
+    "film": ("libx264", "yuv420p", {"crf": "20", "preset": "veryfast"}),
     "lossless": ("libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "g": "8"}),
 }
 
@@ -47,7 +49,7 @@ class VideoWriter:
         fps: frames per second.
         height: pixels.
         width: pixels.
-        codec: "av1" or "lossless".
+        codec: "av1", "lossless" or "film".
     """
 
     def __init__(self, path: StrPath, fps: int, height: int, width: int, codec: Codec) -> None:
@@ -77,8 +79,8 @@ def video_info(codec: Codec, fps: int, height: int, width: int) -> dict[str, Any
     return {
         "video.height": height,
         "video.width": width,
-        "video.codec": {"av1": "av1", "lossless": "h264"}[codec],
-        "video.pix_fmt": {"av1": "yuv420p", "lossless": "gbrp"}[codec],
+        "video.codec": {"av1": "av1", "lossless": "h264", "film": "h264"}[codec],
+        "video.pix_fmt": {"av1": "yuv420p", "lossless": "gbrp", "film": "yuv420p"}[codec],
         "video.is_depth_map": False,
         "video.fps": fps,
         "video.channels": 3,

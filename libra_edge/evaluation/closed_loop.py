@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator
-from libra_edge.data.types import Controller
+from libra_edge.data.types import Controller, FloatArray, Observation
 from libra_edge.data.workers import map_ordered
 from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
+from libra_edge.evaluation.motion import Moment, Motion, MotionMeter, moment_of
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
 from libra_edge.policy.tokenizer import Tokenizer
@@ -42,6 +44,23 @@ class EpisodeResult:
     instruction: str
     success: bool
     steps: int
+    motion: Motion | None = None
+
+
+class Watcher(Protocol):
+    """Somebody who looks on."""
+
+    def begin(self, spec: EpisodeSpec, observation: Observation) -> None:
+        """An episode begins; the first observation."""
+        ...
+
+    def step(self, observation: Observation, action: FloatArray, moment: Moment) -> None:
+        """A control step: what was seen, what was sent for it, and how that came about."""
+        ...
+
+    def end(self, success: bool) -> None:
+        """The episode ended."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -183,6 +202,7 @@ def run(
     specs: Sequence[EpisodeSpec],
     jobs: int = 1,
     on_result: Callable[[EpisodeResult], None] = lambda _: None,
+    watcher: Watcher | None = None,
 ) -> list[EpisodeResult]:
     """Run the episodes; the results do not depend on `jobs`.
 
@@ -192,10 +212,11 @@ def run(
         specs: the episodes.
         jobs: worker processes.
         on_result: called after each episode, in the order of `specs`.
+        watcher: looks on; of one process alone.
     """
     results = []
     opened = partial(_open_loop, controller, simulator)
-    for result in map_ordered(opened, _run_episode, specs, jobs):
+    for result in map_ordered(opened, partial(_run_episode, watcher), specs, jobs):
         results.append(result)
         on_result(result)
     return results
@@ -213,16 +234,28 @@ def _open_loop(
         yield opened, driver
 
 
-def _run_episode(loop: tuple[Simulator, Controller], spec: EpisodeSpec) -> EpisodeResult:
+def _run_episode(
+    watcher: Watcher | None, loop: tuple[Simulator, Controller], spec: EpisodeSpec
+) -> EpisodeResult:
     simulator, controller = loop
+    meter, moment = MotionMeter(simulator.embodiment()), None
     observation = simulator.reset(spec.task, spec.seed, spec.instruction)
     instruction = observation.instruction
     controller.reset(spec.seed, instruction)
     success, steps = False, 0
+    if watcher is not None:
+        watcher.begin(spec, observation)
     while not success and steps < simulator.max_steps:
-        observation, success = simulator.step(controller.act(observation))
+        action = controller.act(observation)
+        moment = moment_of(controller, moment)
+        meter.add(action, moment)
+        if watcher is not None:
+            watcher.step(observation, action, moment)
+        observation, success = simulator.step(action)
         steps += 1
-    return EpisodeResult(spec.task, spec.seed, instruction, success, steps)
+    if watcher is not None:
+        watcher.end(success)
+    return EpisodeResult(spec.task, spec.seed, instruction, success, steps, meter.motion())
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:

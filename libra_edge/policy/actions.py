@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
-from libra_edge.policy.config import ActionDim, Normalization
+from libra_edge.policy.config import ActionDim, Normalization, StateDim
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -126,6 +126,16 @@ def limits(dims: Sequence[ActionDim]) -> tuple[Floats, Floats]:
     lower = np.array([d.lower for d in dims], dtype=np.float32)
     upper = np.array([d.upper for d in dims], dtype=np.float32)
     return lower, upper
+
+
+def measured_by(dims: Sequence[ActionDim], state: Sequence[StateDim]) -> npt.NDArray[np.intp]:
+    """For each action dimension the number of the state that measures it, -1 without one.
+
+    An absolute dimension is measured by the state of the same name and unit.
+    """
+    places = {(dim.name, dim.unit): number for number, dim in enumerate(state)}
+    found = [places.get((d.name, d.unit), -1) if d.kind == "absolute" else -1 for d in dims]
+    return np.array(found, dtype=np.intp)
 
 
 def hold_action(dims: Sequence[ActionDim], last: Floats) -> Floats:

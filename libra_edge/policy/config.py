@@ -32,6 +32,7 @@ Steps = Annotated[int, Field(ge=1, le=1_000)]
 InstructionLength = Annotated[int, Field(ge=1, le=4_096)]
 # What stays finite, and above zero, in the float32 of the engines and the runtime.
 Limit = Annotated[float, Field(ge=-1e30, le=1e30)]
+CHANGES = ("step_change", "acceleration", "jerk")
 ChangeLimit = Annotated[float, Field(ge=1e-30, le=1e30)]
 Normalization = Literal["quantiles", "min_max", "mean_std", "identity"]
 PredictionType = Literal["epsilon", "sample", "velocity"]
@@ -51,11 +52,12 @@ class ActionDim(Grown):
 
     `kind` fixes the hold action: `absolute` and `gripper` keep the last command, `delta` is zero.
     `max_step_change` bounds the command's change from one control step to the next (unit per
-    step), `max_acceleration` the change of that change; None leaves them free. `on_limit` says
-    whether an action outside any of these is clamped or latches FAULT.
+    step), `max_acceleration` the change of that change, `max_jerk` the change of that one; None
+    leaves them free. `on_limit` says whether an action outside any of these is clamped or latches
+    FAULT. A state of the same name and unit measures an absolute dimension: it sets out from there.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("on_limit", "max_step_change", "max_acceleration")
+    later: ClassVar[tuple[str, ...]] = ("on_limit", *(f"max_{n}" for n in CHANGES))
 
     name: Name
     unit: Unit
@@ -65,6 +67,7 @@ class ActionDim(Grown):
     on_limit: Literal["clamp", "fault"] = "clamp"
     max_step_change: ChangeLimit | None = None
     max_acceleration: ChangeLimit | None = None
+    max_jerk: ChangeLimit | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> ActionDim:
@@ -214,8 +217,24 @@ class ScheduleConfig(Strict):
         return self
 
 
-class PolicyConfig(Strict):
-    """A whole Libra-VLA policy. `refiner = None` is the monolithic ablation (Libra-Base)."""
+class RealTimeConfig(Strict):
+    """What a refiner was shown of real time.
+
+    Observations 0 to `observation_age_steps` control steps older than the first action; where
+    `plan_offsets`, chunks from any step of a plan that leaves H planned, not from multiples of H.
+    """
+
+    observation_age_steps: Annotated[int, Field(ge=0, le=1_000)]
+    plan_offsets: bool
+
+
+class PolicyConfig(Grown):
+    """A whole Libra-VLA policy. `refiner = None` is the monolithic ablation (Libra-Base).
+
+    `real_time` is None where training did not say.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("real_time",)
 
     schema_version: Literal[1] = 1
     type: Literal["libra_vla"] = "libra_vla"
@@ -229,6 +248,7 @@ class PolicyConfig(Strict):
     planner: PlannerConfig = PlannerConfig()
     refiner: RefinerConfig | None = RefinerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    real_time: RealTimeConfig | None = None
 
     plans: ClassVar[bool] = True
     observation_steps: ClassVar[int] = 1

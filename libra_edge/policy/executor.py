@@ -7,68 +7,24 @@ give these actions for these observations.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from libra_edge.policy.execution.chunks import Blend, Chunk, Row, lay
 from libra_edge.policy.execution.command import Command
 from libra_edge.policy.execution.intent_buffer import IntentBuffer
 from libra_edge.policy.execution.noise import chunk_noise
+from libra_edge.policy.execution.pace import Now, Pace
+from libra_edge.policy.execution.step import Engines as Engines
+from libra_edge.policy.execution.step import ExecutedStep as ExecutedStep
+from libra_edge.policy.execution.step import Floats as Floats
+from libra_edge.policy.execution.step import Images as Images
+from libra_edge.policy.execution.step import Instruction as Instruction
+from libra_edge.policy.execution.step import State as State
+from libra_edge.policy.execution.step import Tokens as Tokens
 from libra_edge.policy.time_structure import TimeStructure
-
-Floats = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
-Images = npt.NDArray[np.uint8]
-Instruction = npt.NDArray[np.int64]
-
-
-class Engines(Protocol):
-    """Anything that runs the graphs of a policy: PyTorch, ONNX Runtime, the C ABI.
-
-    Without a planner `plan` gives [0, D] twice, and `refine` takes the instruction; images, state
-    and noise have the engine's own shapes, noise [0] where there is none.
-    """
-
-    def plan(self, images: Images, instruction: Instruction, state: Floats) -> tuple[Tokens, Any]:
-        """Images uint8 [V, h, w, 3], int64 [T], float32 [P] → intent int32 [L, D], margin."""
-        ...
-
-    def refine(
-        self,
-        images: Images,
-        state: Floats,
-        intent: Tokens,
-        noise: Floats,
-        instruction: Instruction | None = None,
-    ) -> Floats:
-        """Images, state, intent int32 [H, D], noise float32 [H, D] → actions float32 [H, D]."""
-        ...
-
-
-class State(IntEnum):
-    """What the policy is doing; the numbers are those of the C ABI."""
-
-    RUNNING = 0
-    HOLD = 1
-    FAULT = 2
-
-
-@dataclass(frozen=True)
-class ExecutedStep:
-    """What happened in one control step. Steps are absolute; `plan_age_steps` is -1 without one."""
-
-    step: int
-    state: State = State.RUNNING
-    reason: str = ""
-    plan_age_steps: int = -1
-    planner_ran: bool = False
-    refiner_ran: bool = False
-    clamped: bool = False
-    slowed: bool = False
 
 
 class Executor:
@@ -83,7 +39,8 @@ class Executor:
         planner_delay_steps: virtual planner latency, in control steps (async only).
         refiner_delay_steps: virtual refiner latency, in control steps (async only).
         refill_at: chunks left at which the planner is asked again (async only).
-        refine_ahead_steps: actions left at which the next chunk is begun (async only).
+        refine_ahead_steps: actions left at which the next chunk is begun (async only); 0 chooses,
+            see `libra_edge.policy.execution.pace`.
         max_plan_age_steps: an action of a plan older than this is not sent; default L.
         chunks_per_plan: chunks to use of each plan (async only); default M.
         blend: how chunks take over from each other (async only); default: end to end.
@@ -110,8 +67,6 @@ class Executor:
         self._mode = mode
         self._planner_delay = planner_delay_steps
         self._refiner_delay = refiner_delay_steps
-        self._refill_steps = refill_at * config.chunk
-        self._refine_ahead = refine_ahead_steps
         self._blend = blend or Blend()
         longest = config.plan_steps if config.plans else 2 * (config.chunk + config.rows)
         self._max_age = longest if max_plan_age_steps is None else max_plan_age_steps
@@ -120,7 +75,16 @@ class Executor:
         overlap = 0 if config.plans or mode == "sync" else self._blend.steps
         self._rows = min(config.rows, config.chunk + overlap)
         self._max_observation_age_ns = round(max_observation_age_s * 1e9)
-        self._command = Command(config.embodiment.actions)
+        self.pace = Pace(
+            config.chunk,
+            config.plan_steps,
+            plans=config.plans,
+            ahead=refine_ahead_steps,
+            refill_at=refill_at,
+            shared=self._blend.steps,
+            max_plan_age=self._max_age,
+        )
+        self._command = Command(config.embodiment.actions, config.embodiment.state)
         self.reset(0, np.zeros(config.instruction_length, dtype=np.int64))
 
     def reset(self, seed: int, instruction: Instruction) -> None:
@@ -138,10 +102,12 @@ class Executor:
         self._buffer = IntentBuffer(len(self._config.embodiment.actions))
         self._planning: tuple[int, int, Tokens] | None = None
         self._refining: Chunk | None = None
-        self._refine_steps, self._refined_step = (0, 0), 0
+        self.pace.reset(idle=True)
+        self._asked: int | None = None
         self._queue: dict[int, Row] = {}
         self._fault = ""
         self._seen: tuple[int, Images, Floats] | None = None
+        self._gap: int | None = None
         self._past: deque[tuple[Images, Floats]] = deque(maxlen=self._config.observation_steps)
 
     def step(self, images: Images | None, state: Floats | None) -> tuple[Floats, ExecutedStep]:
@@ -157,6 +123,7 @@ class Executor:
         """
         info = ExecutedStep(self._step)
         if images is not None and state is not None:
+            self._gap = None if self._seen is None else self._step - self._seen[0]
             self._seen = (self._step, images, state)
         if self._seen is not None:
             self._look(*self._seen[1:])
@@ -187,13 +154,14 @@ class Executor:
         if row is not None and self._step - row.plan_step > self._max_age:
             row = None
         if row is not None and not self._fault and not waits:
-            limited = self._command.send(row.action)
+            state = None if self._seen is None else self._seen[2]
+            limited = self._command.send(row.action, state)
             info = replace(
                 info, clamped=bool(limited.clamped.any()), slowed=bool(limited.slowed.any())
             )
             if limited.action is not None:
-                age = self._step - row.plan_step
-                return limited.action.copy(), replace(info, plan_age_steps=age)
+                age, seen = self._step - row.plan_step, self._step - row.seen + 1
+                return limited.action.copy(), replace(info, plan_age_steps=age, seen_steps=seen)
             self._fault = "action is out of limits"
         if self._fault:
             info = replace(info, state=State.FAULT, reason=self._fault)
@@ -211,12 +179,14 @@ class Executor:
             return info
         if self._mode == "sync":
             return self._run_in_step(info, images, state)
-        if self._config.plans:
-            info = self._plan_ahead(info, images, state)
-        self._deliver_chunk()
-        while not self._fault and self._begin_chunk(images, state):
-            info = replace(info, refiner_ran=True)
+        # Once more where the planner makes way for the refiner.
+        for _ in range(1 + self.pace.ahead.automatic):
+            if self._config.plans and not self._fault:
+                info = self._plan_ahead(info, images, state)
             self._deliver_chunk()
+            while not self._fault and self._begin_chunk(images, state):
+                info = replace(info, refiner_ran=True)
+                self._deliver_chunk()
         return info
 
     def _run_in_step(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
@@ -239,7 +209,10 @@ class Executor:
 
     def _plan_ahead(self, info: ExecutedStep, images: Images, state: Floats) -> ExecutedStep:
         self._deliver_plan()
-        if self._planning is None and self._buffer.left(self._step) <= self._refill_steps:
+        may_ask = self._planning is None and self._asked != self._step
+        if may_ask and self.pace.plan_due(self._now, self._buffer, self._plan_steps):
+            self._asked = self._step
+            self.pace.plan_begins(self._step)
             intents = self._plan(images, state)[: self._plan_steps]
             self._planning = (self._step + self._planner_delay, self._step, intents)
             info = replace(info, planner_ran=True)
@@ -251,21 +224,28 @@ class Executor:
             return
         _, plan_step, intents = self._planning
         self._planning = None
+        self.pace.plan_ends(self._step)
         if self._step - plan_step <= self._max_age:
             self._buffer.replace(plan_step, intents, self._step)
 
+    @property
+    def _now(self) -> Now:
+        seen = self._step if self._seen is None else self._seen[0]
+        end = max(self._queue, default=self._step - 1) + 1
+        return Now(self._step, end, seen, self._gap)
+
     def _begin_chunk(self, images: Images, state: Floats) -> bool:
         """Run the refiner where the next chunk is due and planned."""
-        end = max(self._queue, default=self._step - 1) + 1
-        queued = end - self._step
-        due = self._refine_ahead if self._mode == "async" else 0
-        if self._refining is not None or queued > due:
+        if self._refining is not None:
             return False
-        first = self._first_step(end)
-        part = self._part(first)
-        if part is None:
+        now = self._now
+        first = self.pace.next_chunk(now, self._buffer)
+        if first is None:
             return False
-        plan_step, intents = part
+        if self._mode == "async" and self.pace.waits_for_observation(now):
+            return False
+        plan_step, intents = self._part(now, first)
+        begun = self.pace.chunk_begins(now, first, self._buffer, self._plan_steps)
         noise = chunk_noise(self._seed, self._chunk, self._config.noise_shape)
         if not self._config.plans:
             images, state = self._looked_back()
@@ -273,19 +253,17 @@ class Executor:
         actions = np.asarray(self._engines.refine(images, state, intents, noise, *told))
         delay = self._refiner_delay if self._mode == "async" else 0
         rows = actions[: self._rows]
-        self._refining = Chunk(self._step, self._step + delay, first, plan_step, rows)
+        self._refining = Chunk(
+            self._step, self._step + delay, first, plan_step, rows, begun, now.seen
+        )
         return True
 
-    def _part(self, first: int) -> tuple[int, Tokens] | None:
-        """The step of the plan, and its intents from `first` on; None where they are not there."""
-        if not self._config.plans:
-            seen = self._step if self._seen is None else self._seen[0]
-            return seen, np.empty((0, len(self._config.embodiment.actions)), np.int32)
-        plan_step = self._buffer.plan_step
-        intents = self._buffer.take(first, self._config.chunk)
-        if intents is None or plan_step is None:
-            return None
-        return None if max(first, self._step) - plan_step > self._max_age else (plan_step, intents)
+    def _part(self, now: Now, first: int) -> tuple[int, Tokens]:
+        """The step of the plan, and its intents from `first` on."""
+        plan_step, intents = self._buffer.plan_step, self._buffer.take(first, self._config.chunk)
+        if plan_step is None or intents is None:
+            return now.seen, np.empty((0, len(self._config.embodiment.actions)), np.int32)
+        return plan_step, intents
 
     def _looked_back(self) -> tuple[Images, Floats]:
         """What the engine looks at: the last S steps, the newest last."""
@@ -294,37 +272,12 @@ class Executor:
         images, states = zip(*self._past, strict=True)
         return np.stack(images), np.stack(states)
 
-    def _first_step(self, end: int) -> int:
-        """Where the next chunk begins: where the queue ends, but not before the refiner is back.
-
-        Where fewer steps are planned, the last H of them, if one is left by then; but no queued
-        action is given up for that.
-        """
-        queued, planned = end - self._step, self._buffer.end
-        joins = end - self._blend.steps if queued > self._blend.steps else self._step
-        back = self._step + self._refiner_lead()
-        if not self._config.plans:
-            return max(joins, back)
-        first, last = max(joins, back), planned - self._config.chunk
-        gives_up_nothing = queued == 0 or last >= joins
-        return last if last < first and planned > back and gives_up_nothing else first
-
-    def _refiner_lead(self) -> int:
-        """Steps that the refiner is expected to take.
-
-        One slow call says nothing yet about the next, so the shorter of the last two counts, and
-        that no longer than a plan.
-        """
-        known = self._step <= self._refined_step + self._config.plan_steps
-        return min(self._refine_steps) if known else 0
-
     def _deliver_chunk(self) -> None:
         chunk = self._refining
         if chunk is None or chunk.ready > self._step:
             return
         self._refining = None
-        self._refine_steps = (self._step - chunk.began, self._refine_steps[0])
-        self._refined_step = self._step
+        self.pace.chunk_ends(self._step, chunk.began, chunk.begun)
         self._chunk += 1
         if not np.isfinite(chunk.actions).all():
             self._fault = "refiner output is not finite"

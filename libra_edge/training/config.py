@@ -6,12 +6,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from libra_edge.errors import InputError
 from libra_edge.models import Strict
 from libra_edge.paths import StrPath
-from libra_edge.policy.config import Embodiment, NormalizationConfig, PolicyConfig
+from libra_edge.policy.config import (
+    Embodiment,
+    NormalizationConfig,
+    PolicyConfig,
+    RealTimeConfig,
+)
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,6 +34,30 @@ class CurriculumConfig(Strict):
     mode: Literal["dynamic", "teacher", "own"] = "dynamic"
     threshold: Share = 0.8
     ramp_steps: Count = 500
+
+
+class RealTimeTraining(Strict):
+    """What of real time the refiner is shown: see `RealTimeConfig`, where the policy records it.
+
+    `observation_age_steps`: None, or "chunk" in TOML, is H; 0 shows the newest observation alone,
+    as sync mode does.
+    """
+
+    observation_age_steps: Annotated[int, Field(ge=0, le=1_000)] | None = None
+    plan_offsets: bool = True
+
+    @field_validator("observation_age_steps", mode="before")
+    @classmethod
+    def _chunk_in_words(cls, value: object) -> object:
+        # TOML has no null.
+        return None if value == "chunk" else value
+
+    def of(self, chunk: int) -> RealTimeConfig:
+        """For a policy of H = `chunk`."""
+        age = self.observation_age_steps
+        return RealTimeConfig(
+            observation_age_steps=chunk if age is None else age, plan_offsets=self.plan_offsets
+        )
 
 
 class TrainingConfig(Strict):
@@ -50,6 +79,7 @@ class TrainingConfig(Strict):
     save_every: Count = 500
     log_every: Count = 20
     curriculum: CurriculumConfig = CurriculumConfig()
+    real_time: RealTimeTraining = RealTimeTraining()
 
 
 class TrainingRecipe(Strict):
@@ -79,15 +109,17 @@ class TrainingRecipe(Strict):
         return length if isinstance(length, int) else int(default)
 
     def policy_config(self, vocabulary: int, embodiment: Embodiment) -> PolicyConfig:
-        """The policy for a vocabulary and a robot.
+        """The policy for a vocabulary and a robot, which records what of real time it is shown.
 
         Raises:
             InputError: the `[policy]` table does not describe a policy.
         """
         try:
-            return PolicyConfig.model_validate(
+            config = PolicyConfig.model_validate(
                 {"vocabulary": vocabulary, "embodiment": embodiment, **self.policy}
             )
+            real_time = self.training.real_time.of(config.chunk)
+            return config.model_copy(update={"real_time": real_time})
         except ValidationError as error:
             raise _invalid("[policy]", error) from None
 

@@ -138,11 +138,14 @@ def _trained_policy(
     checkpoint: Checkpoint, recipe: TrainingRecipe, embodiment: Embodiment
 ) -> tuple[LibraVLA, Statistics, str]:
     start = checkpoint.path
-    if recipe.policy_config(checkpoint.config.vocabulary, embodiment) != checkpoint.config:
+    config = recipe.policy_config(checkpoint.config.vocabulary, embodiment)
+    shown = {"real_time": config.real_time}
+    if config != checkpoint.config.model_copy(update=shown):
         raise InputError(
             "start-mismatch",
             f"{start} is not the policy that the recipe and the dataset describe.",
             "Use the [policy] table it was trained with, and a dataset of the same robot.",
         )
     tokenizer_json = (start / TOKENIZER).read_text(encoding="utf-8")
+    checkpoint.policy.config = config
     return checkpoint.policy.train(), checkpoint.statistics, tokenizer_json

@@ -53,6 +53,12 @@ def _events_fail_here() -> Iterator[None]:
         threading.excepthook = usual
 
 
+def _described(config: str) -> dict[str, Any]:
+    """A configuration as it was saved: what came later was off before it."""
+    off = {"observation_age_steps": 0, "plan_offsets": False}
+    return {"real_time": off, **json.loads(config)}
+
+
 class Trainer:
     """Trains a policy on windows and keeps `out` resumable.
 
@@ -104,7 +110,7 @@ class Trainer:
         if not path.exists():
             raise InputError("nothing-to-resume", f"{path} does not exist.", "Drop --resume.")
         saved = torch.load(path, weights_only=True, map_location=self.device)
-        if saved["config"] != self._config.model_dump_json():
+        if _described(saved["config"]) != _described(self._config.model_dump_json()):
             raise InputError(
                 "resume-mismatch",
                 f"{path} belongs to another training configuration.",
@@ -224,10 +230,9 @@ class Trainer:
         coarse, accuracy = coarse_loss(logits, tokens, mask)
         if policy.refiner is None:
             return coarse, accuracy, torch.zeros((), device=device)
-        intents = mixed_intents(
-            logits, tokens, self._curriculum.own_share(self.step), generator
-        ).unflatten(1, (-1, policy.config.chunk))
-        intent = intents[torch.arange(len(intents), device=device), tensor(batch.chunk)]
+        intents = mixed_intents(logits, tokens, self._curriculum.own_share(self.step), generator)
+        steps = tensor(batch.offset)[:, None] + torch.arange(policy.config.chunk, device=device)
+        intent = intents[torch.arange(len(intents), device=device)[:, None], steps]
         late_images = tensor(random_shift(batch.late_images, config.random_shift_px, random))
         memory = policy.refiner.encode(late_images, tensor(batch.late_states))
         refine = self._diffusion.loss(

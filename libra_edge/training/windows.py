@@ -1,7 +1,10 @@
 """Training samples: what planner and refiner see of a demonstration at run time.
 
-The planner looks at step s and plans s … s + L - 1. The refiner of chunk m (0 <= m < M) looks at
-step s + m*H, with the intents that the planner made m chunks earlier. Steps past the end of an
+The planner looks at step s and plans s … s + L - 1. A chunk begins at s + o, with the planner's
+intents from there on, and the refiner looks at step s + o - d, which is s or later: an engine call
+never ends before it began. In sync mode o is a multiple of H and d is 0; in async mode o is any
+offset that leaves H planned, and d is what the refiner and its wait take. `PolicyConfig.real_time`
+says which of these are shown; none of them before training for real time. Steps past the end of an
 episode, or past a change of its instruction, repeat the last action and are masked out of the
 losses.
 """
@@ -51,7 +54,10 @@ class Track:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples; `late_*` belongs to the refiner's observation, `mask` is 1 on real steps."""
+    """B samples; `late_*` belongs to the refiner, `mask` is 1 on real steps.
+
+    `offset` [B]: the step of the plan at which the chunk begins.
+    """
 
     images: npt.NDArray[np.uint8]
     states: npt.NDArray[np.float32]
@@ -60,7 +66,7 @@ class Batch:
     mask: npt.NDArray[np.float32]
     late_images: npt.NDArray[np.uint8]
     late_states: npt.NDArray[np.float32]
-    chunk: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
     late_actions: npt.NDArray[np.float32]
     late_mask: npt.NDArray[np.float32]
 
@@ -113,8 +119,9 @@ class Windows:
         config = self._config
         start = random.integers(0, len(self), size)
         last = self._last[start]
-        chunk = random.integers(0, config.chunks_per_plan, size)
-        late = np.minimum(start + chunk * config.chunk, last)
+        offset, age = self._real_time(size, random)
+        late = np.minimum(start + offset, last)
+        seen = np.maximum(late - age, start)
         plan = start[:, None] + np.arange(config.plan_steps)
         later = late[:, None] + np.arange(config.chunk)
         actions = self._actions[np.minimum(plan, last[:, None])]
@@ -124,12 +131,26 @@ class Windows:
             instructions=self._words[self._told[start]],
             tokens=to_tokens(actions, config.bins),
             mask=(plan <= last[:, None]).astype(np.float32),
-            late_images=self.frames[late],
-            late_states=self._states[late],
-            chunk=chunk,
+            late_images=self.frames[seen],
+            late_states=self._states[seen],
+            offset=offset,
             late_actions=self._actions[np.minimum(later, last[:, None])],
             late_mask=(later <= last[:, None]).astype(np.float32),
         )
+
+    def _real_time(
+        self, size: int, random: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Plan offset and age of the refiner's observation, in steps, of each sample."""
+        config, shown = self._config, self._config.real_time
+        if shown is None or not shown.plan_offsets:
+            offset = random.integers(0, config.chunks_per_plan, size) * config.chunk
+        else:
+            offset = random.integers(0, config.plan_steps - config.chunk + 1, size)
+        if shown is None or shown.observation_age_steps == 0:
+            return offset, np.zeros_like(offset)
+        oldest = np.minimum(offset, shown.observation_age_steps)
+        return offset, random.integers(0, oldest + 1)
 
 
 def random_shift(

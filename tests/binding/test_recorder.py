@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libra_edge.binding import abi
 from libra_edge.binding.abi import PLAN_BEGIN, REFINE_BEGIN
 from libra_edge.binding.live_policy import LivePolicy
 from libra_edge.binding.recorder import Recorder
@@ -148,9 +149,10 @@ def test_sees_one_changed_number(
 def test_sees_another_order(release: Path, tmp_path: Path) -> None:
     def change(header: Any, _: Any) -> None:
         calls = header["calls"]
-        works = [i for i, call in enumerate(calls) if call["call"] == "work"]
-        last = works[-2]
-        calls[last], calls[last - 1] = calls[last - 1], calls[last]
+        ends = [i for i, call in enumerate(calls) if call.get("piece") == abi.REFINE_END]
+        begins = [i for i, call in enumerate(calls) if call.get("piece") == abi.REFINE_BEGIN]
+        begin, end = begins[-2], min(i for i in ends if i > begins[-2])
+        calls[begin], calls[end] = calls[end], calls[begin]
 
     path = recorded(release, tmp_path / "run.zip", asynchronous=True)
     result = replay(release, rewritten(path, tmp_path / "changed.zip", change))

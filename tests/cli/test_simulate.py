@@ -62,6 +62,7 @@ def test_a_difference_is_a_failure(
         ("--task", "reach"),
         ("--swap", "a=b"),
         ("--record", "again.zip"),
+        ("--video", "a.mp4"),
         ("--shuffle-intents",),
     ],
 )
@@ -70,6 +71,13 @@ def test_a_recording_takes_no_other_settings(
 ) -> None:
     status, envelope = simulate(release, "--replay", recording, *flags)
     assert (status, envelope["error"]["code"]) == (ExitCode.USAGE, "usage")
+
+
+def test_a_film_is_of_one_run(release: Path, tmp_path: Path) -> None:
+    for flags in (("--jobs", 2), ("--replay", tmp_path)):
+        status, envelope = simulate(release, "--video", tmp_path / "a.mp4", *flags)
+        assert (status, envelope["error"]["code"]) == (ExitCode.USAGE, "usage")
+    assert not list(tmp_path.iterdir())
 
 
 def test_record_is_for_one_run_of_a_release(release: Path, tmp_path: Path) -> None:

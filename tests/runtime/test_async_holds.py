@@ -42,7 +42,7 @@ def test_holds_without_instruction_and_observation(policy: Policy) -> None:
 
 
 def test_an_old_observation_holds_and_a_fresh_one_ends_it(policy: Policy) -> None:
-    loop = steady(policy, RunOptions(manual=True, max_observation_age_s=0.06))
+    loop = steady(policy, RunOptions(manual=True, max_observation_age_s=0.06, refine_ahead_steps=H))
     before = loop.tick()
     assert before[1].state is State.RUNNING
     action, info = loop.tick()
@@ -146,7 +146,7 @@ def test_a_state_that_is_not_finite_latches_a_fault(policy: Policy) -> None:
 
 
 def test_results_of_before_a_reset_are_dropped(policy: Policy) -> None:
-    loop = steady(policy, RunOptions(manual=True, refill_at=M))
+    loop = steady(policy, RunOptions(manual=True, refill_at=M, refine_ahead_steps=H))
     loop.delays = (1, 1)
     for observation in some_observations(4 * L):
         loop.once(*observation)
@@ -170,7 +170,7 @@ def test_a_dimension_may_fault_at_its_limit(copy: Callable[[], Path]) -> None:
     with Policy(release) as policy:
         executor = Executor(policy, config(content), "async", refine_ahead_steps=H)
         loop = Loop(policy)
-        loop.start(MANUAL)
+        loop.start(RunOptions(manual=True, refine_ahead_steps=H))
         executor.reset(5, TOKENS)
         reasons = set()
         for images, state in some_observations(4 * L):

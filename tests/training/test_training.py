@@ -15,8 +15,14 @@ from libra_edge.data.types import Episode
 from libra_edge.errors import InputError, LibraError
 from libra_edge.policy.actions import to_tokens
 from libra_edge.policy.checkpoint import build_policy, load_checkpoint
+from libra_edge.policy.config import RealTimeConfig
 from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
-from libra_edge.training.config import CurriculumConfig, TrainingConfig, read_training_recipe
+from libra_edge.training.config import (
+    CurriculumConfig,
+    TrainingConfig,
+    TrainingRecipe,
+    read_training_recipe,
+)
 from libra_edge.training.losses import Curriculum, coarse_loss, mixed_intents
 from libra_edge.training.trainer import Trainer
 from libra_edge.training.windows import Track, Windows, random_shift
@@ -93,7 +99,8 @@ def test_windows_are_what_the_engines_see_at_run_time(tmp_path: Path) -> None:
     )
     for i in range(200):
         episode, start, _ = seen[i]
-        late = min(start + 3 * batch.chunk[i], 10)
+        assert batch.offset[i] in (0, 3)
+        late = min(start + batch.offset[i], 10)
         assert seen_late[i, :2].tolist() == [episode, late]
         np.testing.assert_array_equal(batch.images[i], recorded_images[episode][start])
         np.testing.assert_array_equal(batch.late_images[i], recorded_images[episode][late])
@@ -103,6 +110,70 @@ def test_windows_are_what_the_engines_see_at_run_time(tmp_path: Path) -> None:
         for k in range(3):
             np.testing.assert_array_equal(batch.late_actions[i, k], recorded[min(late + k, 10)])
             assert batch.late_mask[i, k] == float(late + k <= 10)
+
+
+@pytest.mark.parametrize(
+    ("age", "offsets", "pairs"),
+    [
+        (3, True, {(o, d) for o in range(4) for d in range(o + 1)}),
+        (1, True, {(o, d) for o in range(4) for d in range(min(o, 1) + 1)}),
+        (0, True, {(o, 0) for o in range(4)}),
+        (3, False, {(0, 0), *((3, d) for d in range(4))}),
+        (0, False, {(0, 0), (3, 0)}),
+    ],
+)
+def test_windows_of_real_time_are_what_async_mode_shows(
+    tmp_path: Path, age: int, offsets: bool, pairs: set[tuple[int, int]]
+) -> None:
+    shown = {"observation_age_steps": age, "plan_offsets": offsets}
+    policy, samples = windows(tmp_path, real_time=shown)
+    batch = samples.batch(600, np.random.default_rng(0))
+    recorded = policy.action_affine.normalize(episodes()[0].actions)
+    seen, seen_late = (
+        policy.state_affine.denormalize(s).round().astype(int)
+        for s in (batch.states, batch.late_states)
+    )
+    found = set()
+    for i, (offset, (episode, start, _)) in enumerate(zip(batch.offset, seen, strict=True)):
+        first, looked = min(start + offset, 10), seen_late[i, 1]
+        assert seen_late[i, 0] == episode
+        assert start <= looked <= first, "no refiner call begins before its plan"
+        np.testing.assert_array_equal(batch.late_images[i], episodes()[episode].images[looked])
+        for k in range(3):
+            np.testing.assert_array_equal(batch.late_actions[i, k], recorded[min(first + k, 10)])
+            assert batch.late_mask[i, k] == float(first + k <= 10)
+        if start + offset <= 10:
+            found.add((int(offset), int(first - looked)))
+    assert found == pairs
+
+
+def test_the_refiner_gets_the_intents_from_the_offset_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_time = {"observation_age_steps": 3, "plan_offsets": True}
+    run = trainer(tmp_path, "run", real_time=real_time)
+    refiner = run._policy.refiner
+    given: list[torch.Tensor] = []
+    context = refiner.context
+    monkeypatch.setattr(refiner, "context", lambda m, i: (given.append(i), context(m, i))[1])
+    drawn: list[Any] = []
+    batch = run._windows.batch
+    monkeypatch.setattr(run._windows, "batch", lambda *a: (drawn.append(batch(*a)), drawn[-1])[1])
+    run._train_step()
+    for row, offset, intent in zip(drawn[0].tokens, drawn[0].offset, given[0], strict=True):
+        np.testing.assert_array_equal(intent.numpy(), row[offset : offset + 3])
+
+
+def test_new_policies_are_trained_for_real_time_and_say_so() -> None:
+    robot = tiny_config().embodiment
+    plain = TrainingRecipe(policy={"chunk": 4}).policy_config(9, robot)
+    assert plain.real_time == RealTimeConfig(observation_age_steps=4, plan_offsets=True)
+    off = TrainingRecipe.model_validate(
+        {"training": {"real_time": {"observation_age_steps": 0, "plan_offsets": False}}}
+    ).policy_config(9, robot)
+    assert off.real_time == RealTimeConfig(observation_age_steps=0, plan_offsets=False)
+    # What is from before this says nothing, and its bytes are as they were.
+    assert "real_time" not in tiny_config().to_json()
 
 
 def test_random_shift_moves_whole_views_and_repeats_edges() -> None:

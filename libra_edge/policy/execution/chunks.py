@@ -24,21 +24,30 @@ class Blend:
 
 @dataclass(frozen=True)
 class Row:
-    """An action [D] for one step, and the observation step of the oldest plan in it."""
+    """An action [D] for one step, and the observation step of the oldest plan in it.
+
+    `seen`: the step of the observation that its chunk was made from.
+    """
 
     action: Floats
     plan_step: int
+    seen: int
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on."""
+    """A refiner call under way from step `began` to `ready`, for the H steps from `first` on.
+
+    `begun`: what `Pace.chunk_begins` gave; `seen`: the step of the observation.
+    """
 
     began: int
     ready: int
     first: int
     plan_step: int
     actions: Floats
+    begun: tuple[int, int] = (0, 0)
+    seen: int = 0
 
 
 def lay(queue: dict[int, Row], chunk: Chunk, step: int, blend: Blend) -> None:
@@ -54,11 +63,11 @@ def lay(queue: dict[int, Row], chunk: Chunk, step: int, blend: Blend) -> None:
     frozen = min(common, max(step - chunk.first, blend.frozen))
     for i, action in enumerate(chunk.actions):
         before = queue.get(chunk.first + i)
-        row = Row(action, chunk.plan_step)
-        if before is not None:
+        row = Row(action, chunk.plan_step, chunk.seen)
+        if before is not None and blend.steps:
             new = max(0, i - frozen + 1)
             weight = np.float32(new) / np.float32(common - frozen + 1)
             blended = before.action + weight * (action - before.action)
-            row = Row(blended, min(before.plan_step, chunk.plan_step))
+            row = Row(blended, min(before.plan_step, chunk.plan_step), chunk.seen)
         if chunk.first + i >= step:
             queue[chunk.first + i] = row

@@ -75,8 +75,12 @@
  *     LE_KIND_ABSOLUTE  a value to go to; LE_HOLD keeps the last one
  *     LE_KIND_DELTA     a change per control step; LE_HOLD sends 0
  *     LE_KIND_GRIPPER   as absolute: LE_HOLD keeps what the gripper does
- * and lies within `lower` and `upper`; a change limit bounds it from one control step to the next.
- * An engine's action outside of them is clamped, or, with LE_DIM_FAULTS, is a fault.
+ * and lies within `lower` and `upper`; limits on change, acceleration and jerk bound it from one
+ * control step to the next, and none gives way to another: a dimension brakes in time. An engine's
+ * action outside of them is clamped, or, with LE_DIM_FAULTS, is a fault. After a hold, at the start
+ * and after le_reset an action is approached from rest within these limits, which is no fault: an
+ * absolute dimension that a number of the state with its name and unit measures sets out from where
+ * it is measured to be, if it was never sent or is more than max_step_change from what was sent.
  *
  * INSTRUCTIONS. le_tokenize turns words into tokens, by the rules of the release's tokenizer.json:
  * UTF-8 text in lower case (each character by itself), cut at white space and where letters, digits
@@ -269,7 +273,9 @@ typedef struct le_dim_info {
   float max_acceleration; /* of that change from one control step to the next; infinity: free */
   uint32_t flags;         /* LE_DIM_... */
   uint32_t reserved0;     /* out: 0 */
-  uint64_t reserved[4];   /* out: 0 */
+  uint64_t reserved[3];   /* out: 0 */
+  float max_jerk;         /* of that change's change; infinity: free; 0: an older library */
+  uint32_t reserved1;     /* out: 0 */
 } le_dim_info;
 
 /* One look at the robot. */
@@ -325,7 +331,7 @@ typedef struct le_run_options {
   uint32_t flags;              /* LE_RUN_... */
   uint32_t chunks_per_plan;    /* [M] chunks to use of each plan, at most M */
   uint32_t refill_at;          /* [1] chunks left at which the planner is asked again */
-  uint32_t refine_ahead_steps; /* [H] actions left at which the next chunk is begun */
+  uint32_t refine_ahead_steps; /* [chosen] actions left at which the next chunk is begun */
   uint32_t max_plan_age_steps; /* [L; without a planner 2 * (H + R)] older actions are not sent */
   uint32_t blend;              /* LE_BLEND_... */
   uint32_t blend_steps;        /* steps that successive chunks share, below H (or R) */
@@ -360,8 +366,17 @@ typedef struct le_tick_info {
   uint32_t realtime_asked;           /* LE_REALTIME_... */
   uint32_t realtime_got;             /* LE_REALTIME_... */
   uint64_t chunks_seen;              /* chunks that the refiner had handed over by now */
-  uint64_t reserved[4];              /* out: 0 */
+  uint64_t reserved[3];              /* out: 0 */
+  uint64_t seen_steps;               /* RUNNING: step - step of the observation that the chunk was
+                                        made from, plus 1; else, and in older libraries, 0 */
 } le_tick_info;
+
+/* Why refine_ahead_steps is what it is: le_stats_info.refine_ahead_reason. 0: an older library. */
+#define LE_AHEAD_ASKED 1u               /* le_run_options says so */
+#define LE_AHEAD_NOT_MEASURED 2u        /* H, until a refiner call was measured */
+#define LE_AHEAD_REFINER 3u             /* the p99 of the refiner's calls */
+#define LE_AHEAD_PLANNER 4u             /* that, and more than of those without the planner */
+#define LE_AHEAD_SLOWER_THAN_A_CHUNK 5u /* H, although that p99 is more */
 
 /* Numbers since le_start. Quantiles are exact to 6 %. */
 typedef struct le_histogram {
@@ -392,7 +407,10 @@ typedef struct le_stats_info {
   uint64_t chunks;             /* chunks handed over */
   uint64_t dropped_chunks;     /* chunks that came too late for every one of their steps */
   uint64_t hold_reason_ticks[16]; /* LE_HOLD by reason */
-  uint64_t reserved[4];           /* out: 0 */
+  uint64_t reserved[2];           /* out: 0 */
+  uint32_t refine_ahead_steps;    /* as it is now: see le_start */
+  uint32_t refine_ahead_reason;   /* LE_AHEAD_... */
+  uint64_t refiner_p99_steps;     /* control steps that 99 of the last 100 refiner calls took */
 } le_stats_info;
 
 /* Pieces of work for le_work. */
@@ -563,6 +581,14 @@ LE_API le_status le_noise(uint64_t seed, uint64_t chunk, float *noise, uint64_t 
  * queue of actions filled. A plan made from the observation at step s covers s, s + 1, ...; the
  * part that is past when it arrives is dropped, the rest replaces what was planned. The
  * instruction, the last command and a latched fault stay; the observation is forgotten.
+ *
+ * With refine_ahead_steps 0 a chunk is begun as late as it can, so that what it saw is fresh: with
+ * as few actions left as 99 of the last 100 refiner calls took control steps, the planner beside
+ * them where it was (and blend_steps more), and after the observation of the present step where one
+ * comes in every step. The planner is asked when the next chunk is not planned (or refill_at chunks
+ * are left), right after a refiner call; nobody waits for it while a chunk is planned, or an eighth
+ * of one adds to the queue. le_stats tells the choice and why. A number asks for that many actions
+ * left, and then neither engine waits for an observation or for the other.
  *
  * Priorities, processors and memory locking are tried; le_tick_info says what the system granted.
  * A thread inherits the priority of the one that calls le_start: call it before the control loop

@@ -11,7 +11,7 @@ from libra_edge.verification.native.reference import Seen
 
 @dataclass(frozen=True)
 class Options:
-    """`le_run_options` without threads; 0 is the default."""
+    """`le_run_options` without threads; 0 is the default, or chooses."""
 
     chunks_per_plan: int = 0
     refill_at: int = 0
@@ -29,7 +29,6 @@ class Options:
             self,
             chunks_per_plan=self.chunks_per_plan or contract.chunks_per_plan,
             refill_at=self.refill_at or 1,
-            refine_ahead_steps=self.refine_ahead_steps or contract.chunk,
             max_plan_age_steps=self.max_plan_age_steps or contract.plan_steps,
             max_observation_age_ns=self.max_observation_age_ns or reference.DEFAULT_AGE_NS,
             engine_timeout_ns=self.engine_timeout_ns or 2_000_000_000,
@@ -46,6 +45,7 @@ class Job:
     since_ns: int | None = None
     step: int = 0
     began: int = 0
+    begun: tuple[int, int] = (0, 0)
     plan_step: int = -1
     fault: int = 0
     seen: Seen | None = None
@@ -57,10 +57,14 @@ class Job:
 
 @dataclass
 class Chunk:
-    """A chunk in the queue: for the steps from `first` on, the oldest plan in each."""
+    """A chunk in the queue: for the steps from `first` on, the oldest plan in each.
+
+    `seen`: step of the observation that it was made from.
+    """
 
     number: int
     first: int
+    seen: int
     actions: Floats
     plan_steps: list[int] = field(default_factory=list)
 

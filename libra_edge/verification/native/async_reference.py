@@ -7,6 +7,7 @@ import numpy as np
 from libra_edge.binding import abi
 from libra_edge.policy.execution.intent_buffer import IntentBuffer
 from libra_edge.policy.execution.noise import chunk_noise
+from libra_edge.policy.execution.pace import Now, Pace
 from libra_edge.policy.executor import State
 from libra_edge.verification.native import reference
 from libra_edge.verification.native.async_parts import Chunk, Job, Options
@@ -42,7 +43,16 @@ class AsyncReference:
         self._elapsed_ns, self._arrival_ns = 0, 0
         self._pushed = 0
         self._newest_plan: Tokens | None = None
-        self.counters = Counters()
+        self._pace = Pace(
+            self._contract.chunk,
+            self._contract.plan_steps,
+            plans=True,
+            ahead=self._options.refine_ahead_steps,
+            refill_at=self._options.refill_at,
+            shared=self._options.blend_steps,
+            max_plan_age=self._options.max_plan_age_steps,
+        )
+        self.counters = Counters(self._pace.ahead)
         self.reset(seed)
         self.fault = fault
 
@@ -54,8 +64,9 @@ class AsyncReference:
         self._queue: list[Chunk] = []
         self._queue_end, self._next_chunk, self._plan_end = 0, 0, 0
         self._last_chunk: Chunk | None = None
-        self._refine_steps, self._refined_step = (0, 0), 0
+        self._pace.reset()
         self._seen: Seen | None = None
+        self._gap: int | None = None
         self._stamp, self._known = 0, 0
         self.counters.restart()
         return {"status": abi.OK}
@@ -68,6 +79,7 @@ class AsyncReference:
             self.fault = self.fault or reference.STATE_NOT_FINITE
             return {"status": abi.NOT_FINITE}
         self._numbered += 1
+        self._gap = None if self._seen is None else self._step - self._seen.step
         self._seen = Seen(images.copy(), state.copy(), self._step, self._numbered)
         self._stamp = stamp
         return {"status": abi.OK}
@@ -107,10 +119,12 @@ class AsyncReference:
     def _claim_plan(self) -> bool:
         if self._planner.active or not self._ready() or self._seen is None:
             return False
-        if self._intents.left(self._step) > self._options.refill_at * self._contract.chunk:
-            return False
+        used = self._chunks_per_plan * self._contract.chunk
         if self._seen.number <= self._asked:
             return False
+        if not self._pace.plan_due(self._now(self._seen), self._intents, used):
+            return False
+        self._pace.plan_begins(self._step)
         self._asked = self._seen.number
         self._planner = Job(
             active=True,
@@ -121,6 +135,9 @@ class AsyncReference:
             words=self._words,
         )
         return True
+
+    def _now(self, seen: Seen) -> Now:
+        return Now(self._step, self._queue_end, seen.step, self._gap)
 
     def _run_plan(self) -> bool:
         job = self._planner
@@ -137,6 +154,7 @@ class AsyncReference:
         if not job.active or not job.ran or job.intent is None:
             return False
         job.active, job.since_ns = False, None
+        self._pace.plan_ends(self._step)
         if job.epoch != self._epoch:
             self.counters.add("dropped_plans")
         elif job.fault:
@@ -155,15 +173,13 @@ class AsyncReference:
         self.counters.add("plans")
 
     def _claim_chunk(self) -> bool:
-        if self._refiner.active or not self._ready():
+        if self._refiner.active or not self._ready() or self._seen is None:
             return False
-        queued = max(0, self._queue_end - self._step)
-        if queued > self._options.refine_ahead_steps or self._intents.plan_step is None:
+        now, chunk = self._now(self._seen), self._contract.chunk
+        first = self._pace.next_chunk(now, self._intents)
+        if first is None or self._intents.plan_step is None:
             return False
-        first, chunk = self._first_step(queued), self._contract.chunk
-        age = max(first, self._step) - self._intents.plan_step
-        intent = self._intents.take(first, chunk)
-        if age > self._options.max_plan_age_steps or intent is None:
+        if self._pace.waits_for_observation(now):
             return False
         self._refiner = Job(
             active=True,
@@ -171,22 +187,13 @@ class AsyncReference:
             since_ns=self._elapsed_ns,
             step=first,
             began=self._step,
+            begun=self._pace.chunk_begins(now, first, self._intents, self._chunks_per_plan * chunk),
             plan_step=self._intents.plan_step,
             seen=self._seen,
-            intent=intent,
+            intent=self._intents.take(first, chunk),
             noise=chunk_noise(self._seed, self._next_chunk, (chunk, self._contract.dims)),
         )
         return True
-
-    def _first_step(self, queued: int) -> int:
-        """Where the next chunk begins, as `Executor` says it."""
-        shared = self._options.blend_steps
-        joins = self._queue_end - shared if queued > shared else self._step
-        known = self._step <= self._refined_step + self._contract.plan_steps
-        back = self._step + (min(self._refine_steps) if known else 0)
-        first, last = max(joins, back), max(0, self._intents.end - self._contract.chunk)
-        gives_up_nothing = queued == 0 or last >= joins
-        return last if last < first and self._intents.end > back and gives_up_nothing else first
 
     def _run_chunk(self) -> bool:
         job = self._refiner
@@ -202,21 +209,23 @@ class AsyncReference:
         if not job.active or not job.ran or job.actions is None:
             return False
         job.active, job.since_ns = False, None
-        if job.epoch == self._epoch and job.fault:
-            self.fault = self.fault or job.fault
-        elif job.epoch == self._epoch:
+        if job.epoch == self._epoch and not job.fault:
             self._take_chunk(job, job.actions)
+            return True
+        self._pace.chunk_dropped()
+        if job.epoch == self._epoch:
+            self.fault = self.fault or job.fault
         return True
 
     def _take_chunk(self, job: Job, actions: Floats) -> None:
         number = self._next_chunk
         self._next_chunk += 1
-        self._refine_steps = (self._step - job.began, self._refine_steps[0])
-        self._refined_step = self._step
+        self._pace.chunk_ends(self._step, job.began, job.begun)
         if job.step + len(actions) <= self._step:
             self.counters.add("dropped_chunks")
             return
-        chunk = Chunk(number, job.step, actions.copy(), [job.plan_step] * len(actions))
+        seen = self._step if job.seen is None else job.seen.step
+        chunk = Chunk(number, job.step, seen, actions.copy(), [job.plan_step] * len(actions))
         self._blend(chunk)
         self._last_chunk, self._queue_end = chunk, chunk.end
         self._queue.append(chunk)
@@ -249,7 +258,7 @@ class AsyncReference:
             self._queue.pop(0)
         end = self._queue[-1].end if self._queue else step
         age_ns = self._observation_age(now_ns)
-        info = reference.no_masks() | {"plan_step": -1, "plan_age_steps": -1}
+        info = reference.no_masks() | {"plan_step": -1, "plan_age_steps": -1, "seen_steps": 0}
         hold, action = self._hold(age_ns), None
         current = self._queue[0] if self._queue and self._queue[0].first <= step else None
         if not self.fault and not hold and current is None:
@@ -284,12 +293,12 @@ class AsyncReference:
         age = self._step - chunk.plan_steps[row]
         if age > self._options.max_plan_age_steps:
             return None, reference.NO_PLAN
-        action = self._limits.send(chunk.actions[row], info)
+        action = self._limits.send(chunk.actions[row], self._seen, info)
         if action is None:
             self.fault = reference.OUT_OF_LIMITS
         else:
             info |= {"chunk": chunk.number, "plan_step": chunk.plan_steps[row]}
-            info |= {"plan_age_steps": age}
+            info |= {"plan_age_steps": age, "seen_steps": self._step - chunk.seen + 1}
         return action, 0
 
     def _observation_age(self, now_ns: int) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from libra_edge.binding import abi
+from libra_edge.policy.execution.pace import RefineAhead
 from libra_edge.policy.executor import State
 from libra_edge.verification.native import reference
 
@@ -13,6 +14,7 @@ _NAMES = (
     *("running_ticks", "hold_ticks", "fault_ticks", "holds", "faults", "underruns"),
     *("clamped_ticks", "slowed_ticks", "plans", "dropped_plans", "chunks", "dropped_chunks"),
 )
+_CHOICE = ("refine_ahead_steps", "refine_ahead_reason", "refiner_p99_steps")
 _QUANTILES = {"p50": 2, "p90": 10, "p99": 100, "p999": 1000}
 # "Quantiles are exact to 6 %."
 _EXACT_TO = 16
@@ -20,9 +22,10 @@ _OCTAVES = 64
 
 
 class Counters:
-    """What `le_stats` counts since `le_start`."""
+    """What `le_stats` counts since `le_start`, and what it says of `refine_ahead_steps`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: RefineAhead) -> None:
+        self._ahead = ahead
         self.planner_calls = self.refiner_calls = 0
         self._totals: Counter[str] = Counter()
         self._reasons: Counter[int] = Counter()
@@ -62,6 +65,9 @@ class Counters:
         return {
             **{name: self._totals[name] for name in _NAMES},
             "ticks": ticks,
+            "refine_ahead_steps": self._ahead.steps,
+            "refine_ahead_reason": int(self._ahead.reason),
+            "refiner_p99_steps": self._ahead.p99,
             "hold_reason_ticks": [self._reasons[i] for i in range(16)],
             "planner_ns calls": self.planner_calls,
             "refiner_ns calls": self.refiner_calls,
@@ -73,7 +79,7 @@ class Counters:
     def found(self, raw: abi.StatsInfo) -> dict[str, Any]:
         """The same of what the library says."""
         return {
-            **{name: getattr(raw, name) for name in (*_NAMES, "ticks")},
+            **{name: getattr(raw, name) for name in (*_NAMES, *_CHOICE, "ticks")},
             "hold_reason_ticks": list(raw.hold_reason_ticks),
             "planner_ns calls": raw.planner_ns.count,
             "refiner_ns calls": raw.refiner_ns.count,

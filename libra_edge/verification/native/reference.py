@@ -74,13 +74,14 @@ class Limits:
     """The last step before the robot, and the flags and masks that tell of it."""
 
     def __init__(self, probe: Probe) -> None:
-        self.command = Command(probe.contract.embodiment.actions)
-        self._delta = np.array([d.kind == "delta" for d in probe.contract.embodiment.actions])
+        robot = probe.contract.embodiment
+        self.command = Command(robot.actions, robot.state)
+        self._delta = np.array([d.kind == "delta" for d in robot.actions])
         self._sent = False
 
-    def send(self, wanted: Floats, masks: Outcome) -> Floats | None:
+    def send(self, wanted: Floats, seen: Seen | None, masks: Outcome) -> Floats | None:
         """The action [D], or None where that is a fault; `masks` receives flags and masks."""
-        limited = self.command.send(wanted)
+        limited = self.command.send(wanted, None if seen is None else seen.state)
         masks["flags"] |= abi.CLAMPED * bool(limited.clamped.any())
         masks["flags"] |= abi.SLOWED * bool(limited.slowed.any())
         masks |= self._masks(limited)
@@ -160,7 +161,9 @@ class SyncReference:
             if not (self._made and self._step < self._chunk_step + self.contract.chunk):
                 self._make_chunk(self._seen, self.words, info)
             if not self.fault:
-                action = self.limits.send(self._actions[self._step - self._chunk_step], info)
+                action = self.limits.send(
+                    self._actions[self._step - self._chunk_step], self._seen, info
+                )
                 self.fault = 0 if action is not None else OUT_OF_LIMITS
         if action is None:
             action, flag = self.limits.hold()

@@ -70,6 +70,8 @@ def wide_robot() -> Embodiment:
         {"max_step_change": 0.25},
         {"max_acceleration": 0.125},
         {"max_step_change": 0.3, "max_acceleration": 0.1},
+        {"max_step_change": 0.3, "max_acceleration": 0.1, "max_jerk": 0.03},
+        {"max_jerk": 0.05},
     )
     kinds = [("delta", -0.5, 0.5), ("absolute", 0.1, 0.9), ("gripper", -1.0, 1.5)]
     kinds += [("absolute", -2.0, -0.25), ("delta", -0.1, 0.75)]
@@ -88,6 +90,11 @@ def wide_robot() -> Embodiment:
         {"kind": "absolute", "lower": -1.0 - d, "upper": 1.0 + d / 2}
         for d in range(66 - len(actions))
     ]
+    names = [{"name": f"a{d}", "unit": "m"} for d in range(len(actions) + 1)]
+    # What a state of the same name and unit measures; a delta or another unit is not.
+    for p, d in enumerate((7, 9, 10, 0)):
+        names[d] = {"name": f"s{p}", "unit": "rad"}
+    names[11] = {"name": "s4", "unit": "m"}
     actions += [{"kind": "absolute", "lower": -1.0, "upper": 1.0, "max_step_change": 0.8, **strict}]
     return Embodiment.model_validate(
         {
@@ -97,7 +104,7 @@ def wide_robot() -> Embodiment:
             "image_height": 5,
             "image_width": 7,
             "state": [{"name": f"s{p}", "unit": "rad"} for p in range(5)],
-            "actions": [{"name": f"a{d}", "unit": "m", **one} for d, one in enumerate(actions)],
+            "actions": [{**name, **one} for name, one in zip(names, actions, strict=True)],
         }
     )
 

@@ -5,7 +5,9 @@ The table: name, file below `src/`, what stands there, and what the faulty libra
 
 from __future__ import annotations
 
-RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
+from tests.attacks.engines.runtime_faults_limits import LIMIT_FAULTS
+
+RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = LIMIT_FAULTS | {
     # Sync mode.
     "noise counted from one": (
         "control/policy.cc",
@@ -63,47 +65,6 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
         "if (unknown != tokens + count) {",
         "if (false) {",
     ),
-    # Limits.
-    "a delta goes on while the robot is held": (
-        "control/command.cc",
-        "limits_[d].delta ? 0.0f : last_[d]",
-        "last_[d]",
-    ),
-    "limits on change do not count": (
-        "control/command.cc",
-        "last_[d] + of.max_step_change);",
-        "last_[d] + 2 * of.max_step_change);",
-    ),
-    "the change of change is free downwards": (
-        "control/command.cc",
-        "std::clamp(drift - of.max_acceleration, low, high)",
-        "low",
-    ),
-    "a limit that is a fault only slows": (
-        "control/command.cc",
-        "if (value != wanted && of.fault)",
-        "if (inside != wanted && of.fault)",
-    ),
-    "clamped in silence": (
-        "control/command.cc",
-        "limited->flags |= LE_STEP_CLAMPED;",
-        "limited->flags |= 0;",
-    ),
-    "grippers are deltas": (
-        "release/manifest.cc",
-        'limits.push_back({kind == "delta",',
-        'limits.push_back({kind != "absolute",',
-    ),
-    "what may not be clamped is": (
-        "release/manifest.cc",
-        'dim.has("on_limit"), lower, upper,',
-        "false, lower, upper,",
-    ),
-    "no limit on acceleration is read": (
-        "release/manifest.cc",
-        'parse_change_limit(dim, "max_acceleration")',
-        "std::numeric_limits<float>::infinity()",
-    ),
     # Noise.
     "half of the seed lost": ("control/noise.cc", "static_cast<uint32_t>(seed >> 32)", "0"),
     "half of the chunk number lost": (
@@ -135,7 +96,7 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "a chunk of before the reset is taken": (
         "control/async_refiner.cc",
-        "if (refiner_.epoch != epoch_) return true;",
+        "if (refiner_.epoch != epoch_) return pace_.chunk_dropped(), true;",
         "",
     ),
     "a new instruction waits for a reset": (

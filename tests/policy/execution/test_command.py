@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libra_edge.policy.config import ActionDim
+from libra_edge.policy.actions import limits
+from libra_edge.policy.config import ActionDim, StateDim
 from libra_edge.policy.execution.command import Command, Floats
 
 
@@ -112,16 +113,22 @@ def test_acceleration_is_bound_around_the_last_change() -> None:
     assert [sent(command, -4.0)[0] for _ in range(4)] == [2.0, 2.25, 2.25, 2.0]
 
 
-def test_acceleration_gives_way_to_position_and_change() -> None:
+def test_it_brakes_in_time_for_position_and_change() -> None:
     command = Command([dim(max_step_change=1.0, max_acceleration=0.25)])
     sent(command, 0.0)
-    reached = [sent(command, 4.0)[0] for _ in range(6)]
-    assert reached == [0.25, 0.75, 1.5, 2.5, 3.5, 4.0]
-    # The drift alone would lead to 4.5 - 0.25: the position is hard.
-    assert sent(command, 4.0) == [4.0]
+    reached = [sent(command, 4.0)[0] for _ in range(8)]
+    assert reached == [0.25, 0.75, 1.5, 2.5, 3.25, 3.75, 4.0, 4.0]
     command = Command([dim(max_step_change=0.5, max_acceleration=2.0)])
     sent(command, 0.0)
     assert [sent(command, 4.0)[0] for _ in range(2)] == [0.5, 1.0], "the change is hard"
+
+
+def test_it_comes_to_rest_at_what_is_wanted_and_not_past_it() -> None:
+    command = Command([dim(max_step_change=0.5, max_acceleration=0.125, max_jerk=0.03125)])
+    sent(command, -4.0)
+    run = [sent(command, 1.0)[0] for _ in range(60)]
+    assert max(run) == 1.0
+    assert run[-5:] == [1.0] * 5
 
 
 def test_dimensions_do_not_mix() -> None:
@@ -182,19 +189,136 @@ def test_a_hold_before_any_command_is_none() -> None:
     command = Command([dim(kind="delta", lower=1.0, max_acceleration=0.25)])
     assert command.hold().tolist() == [0.0]
     assert command.last.tolist() == [1.0], "nothing was sent yet"
-    assert sent(command, 4.0) == [4.0]
+    assert sent(command, 4.0) == [1.25], "a robot that stands still sets out from there"
+
+
+STATE = (StateDim(name="other", unit="m"), StateDim(name="q", unit="rad"))
+
+
+def at(place: float) -> Floats:
+    return of(9.0, place)
+
+
+def test_the_first_command_sets_out_from_where_the_robot_is() -> None:
+    command = Command([dim(max_step_change=0.5)], STATE)
+    limited = command.send(of(3.0), at(1.0))
+    assert limited.action is not None
+    assert (limited.action.tolist(), limited.slowed.tolist()) == ([1.5], [True])
+    # Where it is measured to be counts after a hold alone.
+    again = command.send(of(3.0), at(-2.0)).action
+    assert again is not None
+    assert again.tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"kind": "gripper"}, STATE),
+        ({"name": "r"}, STATE),
+        ({"unit": "deg"}, STATE),
+        ({}, ()),
+    ],
+)
+def test_what_nothing_measures_is_free_at_first(
+    changes: dict[str, Any], state: tuple[StateDim, ...]
+) -> None:
+    command = Command([dim(max_step_change=0.5, **changes)], state)
+    action = command.send(of(3.0), at(1.0)).action
+    assert action is not None
+    assert action.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(("place", "expected"), [(0.75, 0.5), (0.5, 0.5), (2.0, 1.5), (9.0, 3.5)])
+def test_after_a_hold_a_robot_that_was_moved_sets_out_from_there(
+    place: float, expected: float
+) -> None:
+    command = Command([dim(max_step_change=0.5)], STATE)
+    command.send(of(1.0), at(1.0))
+    command.hold()
+    # Within a step of what it was told it stands where it was told to.
+    action = command.send(of(-3.0), at(place)).action
+    assert action is not None
+    assert action.tolist() == [expected]
+
+
+def test_being_slowed_on_the_way_from_a_hold_is_no_fault_and_later_is() -> None:
+    command = Command([dim(on_limit="fault", max_step_change=0.5)], STATE)
+    assert [command.send(of(2.0), at(1.0)).action for _ in range(2)] == [of(1.5), of(2.0)]
+    assert command.send(of(2.0), at(1.0)).action is not None
+    assert command.send(of(3.0), at(1.0)).action is None
+    assert command.send(of(5.0), at(1.0)).action is None, "a position is none on the way either"
+    command.hold()
+    assert command.send(of(3.0), at(2.0)).action == of(2.5)
+
+
+def random_dims(rng: np.random.Generator, count: int) -> tuple[list[ActionDim], list[StateDim]]:
+    """Any limits, each but one in three times; every dimension is measured."""
+    dims = []
+    for number in range(count):
+        lower, wide = float(rng.uniform(-2, 0)), float(rng.uniform(0.5, 4))
+        step = float(rng.uniform(0.005, 0.5))
+        limits = {
+            "max_step_change": step,
+            "max_acceleration": step * float(rng.uniform(0.05, 1.5)),
+            "max_jerk": step * float(rng.uniform(0.02, 1.0)),
+        }
+        limits = {name: value for name, value in limits.items() if rng.random() > 1 / 3}
+        dims.append(dim(name=f"q{number}", lower=lower, upper=lower + wide, **limits))
+    return dims, [StateDim(name=d.name, unit=d.unit) for d in dims]
+
+
+def exceeded(dims: list[ActionDim], run: Floats) -> dict[str, int]:
+    """Dimensions that left a limit, of runs [steps, D] that began at rest, by its name."""
+    path = np.concatenate([run[:1], run[:1], run]).astype(np.float64)
+    # Commands are float32: their differences are exact to its roundings alone.
+    slack = 8 * np.spacing(np.abs(run).max(axis=0, initial=1).astype(np.float32))
+    found = {}
+    for order, name in enumerate(("max_step_change", "max_acceleration", "max_jerk"), 1):
+        most = np.array([getattr(d, name) or np.inf for d in dims])
+        worst = np.abs(np.diff(path, order, axis=0)).max(axis=0)
+        found[name] = int((worst > most * (1 + 1e-6) + slack).sum())
+    ends = [np.array([getattr(d, name) for d in dims], np.float32) for name in ("lower", "upper")]
+    found["position"] = int(((run < ends[0]) | (run > ends[1])).any(axis=0).sum())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["jumping", "smooth", "leaping away"])
+def test_no_start_of_any_policy_leaves_a_limit(kind: str) -> None:
+    """10⁵ starts from rest, in a pose a step away from the first action or anywhere."""
+    count, steps = 34_000, 24
+    rng = np.random.default_rng(len(kind))
+    dims, state = random_dims(rng, count)
+    command = Command(dims, state)
+    lower, upper = limits(dims)
+    wanted = rng.uniform(lower, upper).astype(np.float32)
+    pace = np.array([d.max_step_change or 0.1 for d in dims], np.float32)
+    near = rng.random(count) < 0.5
+    place = np.where(near, wanted + rng.choice([-1, 1], count) * pace, rng.uniform(lower, upper))
+    place = np.clip(place, lower, upper).astype(np.float32)
+    run = [place]
+    for _ in range(steps):
+        action = command.send(wanted, place).action
+        assert action is not None
+        run.append(action)
+        if kind == "jumping":
+            wanted = rng.uniform(lower - 0.5, upper + 0.5).astype(np.float32)
+        elif kind == "smooth":
+            wanted = (wanted + rng.normal(0, 0.5, count) * pace).astype(np.float32)
+        else:
+            wanted = np.where(rng.random(count) < 0.2, lower + upper - wanted, wanted)
+    assert exceeded(dims, np.stack(run)) == dict.fromkeys(
+        ("max_step_change", "max_acceleration", "max_jerk", "position"), 0
+    )
 
 
 values = st.lists(st.integers(-24, 24).map(lambda i: i / 4), min_size=2, max_size=12)
 
 
 @given(values, st.sampled_from([0.25, 1.0, 3.0]), st.sampled_from([0.25, 1.0, 3.0]))
-def test_position_and_change_hold_for_any_run(wanted: Sequence[float], step: float, bend: float):  # type: ignore[no-untyped-def]
+def test_every_limit_holds_for_any_run(wanted: Sequence[float], step: float, bend: float):  # type: ignore[no-untyped-def]
     command = Command([dim(max_step_change=step, max_acceleration=bend)])
     run = [sent(command, value)[0] for value in wanted]
     assert all(-4 <= value <= 4 for value in run)
     changes = np.diff([run[0], *run])
     assert np.abs(changes).max() <= step
-    for before, change, value in zip(changes, changes[1:], run[1:], strict=False):
-        hard = abs(value) == 4 or abs(change) == step
-        assert abs(change - before) <= bend or hard
+    assert np.abs(np.diff(changes)).max() <= bend

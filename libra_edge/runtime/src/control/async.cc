@@ -15,10 +15,13 @@ uint32_t queued_rows(const le_run_options &options, const Sizes &sizes) {
   return std::min(sizes.predicted, sizes.plans() ? sizes.chunk : sizes.chunk + options.blend_steps);
 }
 
-// New chunks begin at most refine_ahead steps from now and rows - overlap steps apart.
-size_t queue_capacity(const le_run_options &options, uint32_t rows) {
+// New chunks begin at most refine_ahead steps from now and rows - overlap steps apart; where that
+// is chosen, at most H steps and those shared from now, and eighths of H apart.
+size_t queue_capacity(const le_run_options &options, const Sizes &sizes, uint32_t rows) {
   const uint32_t apart = rows - options.blend_steps;
-  return std::bit_ceil(size_t{options.refine_ahead_steps} / apart + 4);
+  const size_t asked = options.refine_ahead_steps / apart;
+  const size_t chosen = std::max<size_t>((sizes.chunk + options.blend_steps) / apart, 16);
+  return std::bit_ceil((options.refine_ahead_steps == 0 ? chosen : asked) + 4);
 }
 
 Seen nothing(const Sizes &sizes) {
@@ -34,12 +37,14 @@ Async::Async(const Sizes &sizes, const Engines &engines, const le_run_options &o
       rows_(queued_rows(options, sizes)),
       command_(command),
       seen_(nothing(sizes)),
+      state_(std::vector<float>(sizes.state_dim)),
       instruction_(std::vector<int64_t>(sizes.instruction_length)),
       seed_(seed),
       intents_(sizes.plan_steps, sizes.action_dim),
+      pace_(sizes, options),
       planner_(engines),
       refiner_(engines),
-      queue_(queue_capacity(options, rows_), rows_, sizes.action_dim),
+      queue_(queue_capacity(options, sizes, rows_), rows_, sizes.action_dim),
       chunks_per_plan_(options.chunks_per_plan),
       scale_(counter_scale()) {
   last_chunk_.plan_steps.resize(rows_);
@@ -60,6 +65,10 @@ void Async::observe(const le_observation &observation) {
        slot.images.data());
   look(before.state.data(), first, gap, steps, sizes_.state_dim, observation.state,
        slot.state.data());
+  std::copy_n(observation.state, sizes_.state_dim, state_.writable().begin());
+  state_.publish();
+  observed_step_.store(slot.step, std::memory_order_relaxed);
+  observation_gap_.store(first ? UINT64_MAX : gap, std::memory_order_relaxed);
   slot.number = ++observations_;
   const uint64_t number = slot.number;
   seen_.publish();
@@ -88,6 +97,7 @@ bool Async::observed(Job &job, size_t reader) {
     look_back(seen.images.data(), gap, steps, sizes_.image_bytes(), io.images.data());
     look_back(seen.state.data(), gap, steps, sizes_.state_dim, io.state.data());
     if (!sizes_.plans()) job.plan_step = static_cast<int64_t>(seen.step);
+    job.seen = seen.step;
     if (reader != kPlannerReads) return;
     job.step = seen.step;
     asked_observation_ = seen.number;
@@ -100,18 +110,26 @@ bool Async::ready() const {
   return fault_.load() == LE_REASON_NONE && observation_.load() != 0 && instructed_.load();
 }
 
+Now Async::now() const {
+  return {step_.load(), queue_end_, observed_step_.load(), observation_gap_.load()};
+}
+
 bool Async::begin_plan() {
   if (!sizes_.plans() || planner_.active) return false;
   {
     const std::scoped_lock locked(lock_);
-    if (!ready()) return false;
-    const uint64_t left = intents_.left(step_.load());
-    if (left > uint64_t{options_.refill_at} * sizes_.chunk) return false;
+    if (!ready() || observation_.load() <= asked_observation_) return false;
+    const uint64_t used = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
+    if (!pace_.plan_due(now(), intents_, used)) return false;
+    pace_.plan_begins(step_.load());
     planner_.epoch = epoch_;
   }
   // Outside the lock: the refiner need not wait for images to be copied. After a reset meanwhile
   // the epoch no longer fits and the plan is dropped.
-  if (!observed(planner_, kPlannerReads)) return false;
+  if (!observed(planner_, kPlannerReads)) {
+    const std::scoped_lock locked(lock_);
+    return pace_.plan_ends(step_.load()), false;
+  }
   instruction_.read(0, [&](const std::vector<int64_t> &tokens) {
     std::copy(tokens.begin(), tokens.end(), planner_.session->io.instruction.begin());
   });
@@ -140,6 +158,7 @@ bool Async::finish_plan() {
   const std::scoped_lock locked(lock_);
   planner_.active = false;
   planner_.since.store(0);
+  pace_.plan_ends(step_.load());
   if (planner_.epoch != epoch_) return bump(dropped_plans_), true;
   if (planner_.fault != LE_REASON_NONE) return fail_with(planner_), true;
   take_plan(planner_.step, planner_.session->io.plan_intent.data());
@@ -171,8 +190,7 @@ void Async::reset(uint64_t seed) {
   intents_.clear();
   queue_.clear();
   queue_end_ = next_chunk_ = 0;
-  refine_steps_ = {};
-  refined_step_ = 0;
+  pace_.reset();
   plan_end_.store(0);
   observation_.store(0);
   last_observation_ = 0;
@@ -188,7 +206,13 @@ std::string Async::fault_text() {
   return fault_text_.empty() ? describe(fault) : fault_text_;
 }
 
-void Async::stats(le_stats_info *to) const {
+void Async::stats(le_stats_info *to) {
+  {
+    const std::scoped_lock locked(lock_);
+    to->refine_ahead_steps = static_cast<uint32_t>(pace_.ahead().steps());
+    to->refine_ahead_reason = pace_.ahead().reason();
+    to->refiner_p99_steps = pace_.ahead().p99();
+  }
   tick_ns_.read(&to->tick_ns);
   planner_ns_.read(&to->planner_ns);
   refiner_ns_.read(&to->refiner_ns);

@@ -17,6 +17,7 @@
 #include "control/intents.h"
 #include "control/latest.h"
 #include "control/look_back.h"
+#include "control/pace.h"
 #include "control/run_options.h"
 #include "engine/engines.h"
 #include "libra_edge.h"
@@ -49,6 +50,8 @@ struct Job {
   uint64_t epoch = 0;
   uint64_t step = 0;   // of the observation (planner), first of the chunk (refiner)
   uint64_t began = 0;  // the step at which it began
+  Pace::Begun begun;
+  uint64_t seen = 0;  // step of the observation
   int64_t plan_step = -1;
   le_reason fault = LE_REASON_NONE;
   std::string text;
@@ -84,7 +87,7 @@ class Async {
 
   // Any thread.
   void set_chunks_per_plan(uint32_t chunks) { chunks_per_plan_.store(chunks); }
-  void stats(le_stats_info *stats) const;
+  void stats(le_stats_info *stats);
 
   // While neither ticks nor observations run; engine calls may.
   void reset(uint64_t seed);
@@ -101,15 +104,15 @@ class Async {
   uint64_t observation_age(uint64_t now_ns);
   bool timed_out(const Job &job) const;
   le_reason hold_reason(uint64_t observation_age_ns) const;
+  Limited send(const float *wanted, float *action);
   le_reason out_of_actions(uint64_t step, uint64_t queue_end) const;
   void count(const le_tick_info &info);
   void fail_with(const Job &job);
   void take_plan(uint64_t plan_step, const int32_t *intents);
   bool ready() const;
   bool observed(Job &job, size_t reader);
-  uint64_t refiner_lead(uint64_t now) const;
-  uint64_t joins(uint64_t now, uint64_t queued) const;
-  bool take_intents(uint64_t now, uint64_t queued);
+  Now now() const;
+  bool near_next_tick() const;
   void blend(Chunk &chunk, uint64_t now) const;
 
   const Sizes sizes_;
@@ -123,14 +126,17 @@ class Async {
   uint64_t last_now_ns_ = 0;
   std::atomic<uint64_t> elapsed_ns_{0};
   std::atomic<uint64_t> step_{0};
+  std::atomic<uint64_t> ticked_at_{0}, tick_apart_{0};  // on the processor's counter
   std::atomic<uint32_t> fault_{LE_REASON_NONE};
   le_state last_state_ = LE_HOLD;
 
   Latest<Seen, 2> seen_;
+  Latest<std::vector<float>, 1> state_;  // of the newest observation, for the control loop
   Latest<std::vector<int64_t>, 1> instruction_;
   std::atomic<bool> instructed_{false};
   uint64_t observations_ = 0;
   std::atomic<uint64_t> timestamp_ns_{0};
+  std::atomic<uint64_t> observed_step_{0}, observation_gap_{UINT64_MAX};
   std::atomic<uint64_t> observation_{0};            // number of the newest; 0: none since reset
   uint64_t last_observation_ = 0, arrival_ns_ = 0;  // what the last tick knew
 
@@ -143,8 +149,7 @@ class Async {
   uint64_t next_chunk_ = 0;
   uint64_t queue_end_ = 0;
   Chunk last_chunk_;
-  std::array<uint64_t, 2> refine_steps_{};  // that the last two refiner calls took
-  uint64_t refined_step_ = 0;               // when the last of them ended
+  Pace pace_;
   std::string fault_text_;
   Job planner_, refiner_;
   ChunkQueue queue_;

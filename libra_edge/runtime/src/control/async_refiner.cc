@@ -9,51 +9,23 @@
 
 namespace le {
 
-// Steps that the refiner is expected to take. One slow call says nothing yet about the next, so the
-// shorter of the last two counts, and that no longer than a plan.
-uint64_t Async::refiner_lead(uint64_t now) const {
-  return now <= refined_step_ + sizes_.plan_steps ? std::min(refine_steps_[0], refine_steps_[1])
-                                                  : 0;
-}
-
-// Where a chunk joins the queue: where that ends, or where the two are blended.
-uint64_t Async::joins(uint64_t now, uint64_t queued) const {
-  return queued > options_.blend_steps ? queue_end_ - options_.blend_steps : now;
-}
-
-// The next chunk begins where the queue ends, but not before the refiner can be back. Where fewer
-// steps are planned it has the last H of them, if one is left by then; but no queued action is
-// given up for that.
-bool Async::take_intents(uint64_t now, uint64_t queued) {
-  const uint64_t back = now + refiner_lead(now);
-  const uint64_t joins = this->joins(now, queued);
-  if (!sizes_.plans()) {
-    refiner_.step = std::max(joins, back);
-    return true;
-  }
-  const uint64_t planned = intents_.end();
-  const uint64_t last = planned - std::min<uint64_t>(planned, sizes_.chunk);
-  uint64_t first = std::max(joins, back);
-  if (last < first && planned > back && (queued == 0 || last >= joins)) first = last;
-  const int64_t age = static_cast<int64_t>(std::max(first, now)) - intents_.plan_step();
-  if (age > static_cast<int64_t>(options_.max_plan_age_steps)) return false;
-  refiner_.step = first;
-  return intents_.take(first, sizes_.chunk, refiner_.session->io.chunk_intent.data());
-}
-
 bool Async::begin_chunk() {
   if (refiner_.active) return false;
   {
     const std::scoped_lock locked(lock_);
     if (!ready()) return false;
-    const uint64_t now = step_.load();
-    const uint64_t queued = queue_end_ > now ? queue_end_ - now : 0;
-    if (queued > options_.refine_ahead_steps || queue_.back() == nullptr) return false;
-    if (!take_intents(now, queued)) return false;
+    const Now now = this->now();
+    const std::optional<uint64_t> first = pace_.next_chunk(now, intents_);
+    if (!first) return false;
+    if (queue_.back() == nullptr || pace_.waits_for_observation(now)) return false;
     Io &io = refiner_.session->io;
+    if (sizes_.plans()) intents_.take(*first, sizes_.chunk, io.chunk_intent.data());
     chunk_noise(seed_, next_chunk_, io.noise.data(), io.noise.size());
     refiner_.epoch = epoch_;
-    refiner_.began = now;
+    refiner_.step = *first;
+    refiner_.began = now.step;
+    const uint64_t used = uint64_t{chunks_per_plan_.load()} * sizes_.chunk;
+    refiner_.begun = pace_.chunk_begins(now, *first, intents_, used);
     refiner_.plan_step = intents_.plan_step();
   }
   observed(refiner_, kRefinerReads);
@@ -66,6 +38,15 @@ bool Async::begin_chunk() {
   refiner_.ran = false;
   refiner_.since.store(elapsed_ns_.load() + 1);
   return true;
+}
+
+// Whether less than a quarter of the time between ticks is left of the present one. By hand there
+// is no time between ticks.
+bool Async::near_next_tick() const {
+  if ((options_.flags & LE_RUN_MANUAL) != 0) return false;
+  const uint64_t apart = tick_apart_.load(std::memory_order_relaxed);
+  const uint64_t passed = counter() - ticked_at_.load(std::memory_order_relaxed);
+  return passed > apart - apart / 4;
 }
 
 bool Async::run_chunk() {
@@ -87,17 +68,17 @@ bool Async::finish_chunk() {
   const std::scoped_lock locked(lock_);
   refiner_.active = false;
   refiner_.since.store(0);
-  if (refiner_.epoch != epoch_) return true;
-  if (refiner_.fault != LE_REASON_NONE) return fail_with(refiner_), true;
+  if (refiner_.epoch != epoch_) return pace_.chunk_dropped(), true;
+  if (refiner_.fault != LE_REASON_NONE) return pace_.chunk_dropped(), fail_with(refiner_), true;
   const uint64_t now = step_.load(), number = next_chunk_++;
-  refine_steps_ = {now - refiner_.began, refine_steps_[0]};
-  refined_step_ = now;
+  pace_.chunk_ends(now, refiner_.began, refiner_.begun, near_next_tick());
   Chunk *chunk = queue_.back();
   if (chunk == nullptr || refiner_.step + rows_ <= now) {
     return bump(dropped_chunks_), true;
   }
   chunk->number = number;
   chunk->first = refiner_.step;
+  chunk->seen = refiner_.seen;
   std::copy_n(refiner_.session->io.actions.begin(), chunk->actions.size(), chunk->actions.begin());
   std::fill(chunk->plan_steps.begin(), chunk->plan_steps.end(), refiner_.plan_step);
   blend(*chunk, now);

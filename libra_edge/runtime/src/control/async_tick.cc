@@ -55,8 +55,20 @@ le_reason Async::out_of_actions(uint64_t step, uint64_t queue_end) const {
   return refining || planned ? LE_REASON_UNDERRUN : LE_REASON_NO_PLAN;
 }
 
+// After a hold the robot sets out from where it is.
+Limited Async::send(const float *wanted, float *action) {
+  if (!command_.rests()) return command_.send(wanted, nullptr, action);
+  Limited limited;
+  state_.read(0, [&](const std::vector<float> &state) {
+    limited = command_.send(wanted, state.data(), action);
+  });
+  return limited;
+}
+
 void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
   const uint64_t begin = counter();
+  tick_apart_.store(begin - ticked_at_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  ticked_at_.store(begin, std::memory_order_relaxed);
   const uint64_t step = step_.load(std::memory_order_relaxed);
   advance_clock(now_ns);
   uint64_t end = step;
@@ -76,7 +88,7 @@ void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
     if (age > static_cast<int64_t>(options_.max_plan_age_steps)) {
       hold = LE_REASON_NO_PLAN;
     } else {
-      const Limited limited = command_.send(&chunk->actions[row * sizes_.action_dim], action);
+      const Limited limited = send(&chunk->actions[row * sizes_.action_dim], action);
       info->flags = limited.flags;
       info->clamped_count = limited.clamped_count;
       info->clamped_mask = limited.clamped_mask;
@@ -87,6 +99,7 @@ void Async::tick(uint64_t now_ns, float *action, le_tick_info *info) {
         info->chunk = chunk->number;
         info->plan_step = chunk->plan_steps[row];
         info->plan_age_steps = age;
+        info->seen_steps = step - chunk->seen + 1;
       }
     }
   }

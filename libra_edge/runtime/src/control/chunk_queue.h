@@ -12,6 +12,7 @@ namespace le {
 struct Chunk {
   uint64_t number = 0;
   uint64_t first = 0;
+  uint64_t seen = 0;                // step of the observation that it was made from
   std::vector<int64_t> plan_steps;  // [H], observation step of the oldest plan in each action
   std::vector<float> actions;       // [H, D]
 
@@ -23,7 +24,7 @@ class ChunkQueue {
   // `capacity` is a power of two.
   ChunkQueue(size_t capacity, uint32_t chunk, uint32_t dims)
       : slots_(capacity,
-               {0, 0, std::vector<int64_t>(chunk), std::vector<float>(size_t{chunk} * dims)}) {}
+               {0, 0, 0, std::vector<int64_t>(chunk), std::vector<float>(size_t{chunk} * dims)}) {}
 
   // Producer: fill the slot, then push it; nullptr while the queue is full.
   Chunk *back() {

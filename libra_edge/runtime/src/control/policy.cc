@@ -177,7 +177,8 @@ std::string le_policy::make_chunk(le_step_info *info) {
 std::string le_policy::act(float *action, le_step_info *info) {
   const le::Sizes &sizes = manifest_.sizes;
   const uint64_t row = (step_ - chunk_step_) * sizes.action_dim;
-  const le::Limited limited = command_.send(control_->io.actions.data() + row, action);
+  const float *state = control_->io.state.data() + sizes.seen_numbers() - sizes.state_dim;
+  const le::Limited limited = command_.send(control_->io.actions.data() + row, state, action);
   info->flags |= limited.flags;
   info->clamped_count = limited.clamped_count;
   info->clamped_mask = limited.clamped_mask;

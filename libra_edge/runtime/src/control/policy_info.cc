@@ -76,7 +76,7 @@ bool le_policy::state_dim(uint32_t dim, le_dim_info *info) const {
   if (dim >= manifest_.state.size()) return false;
   describe(manifest_.state[dim], info);
   info->lower = -HUGE_VALF;
-  info->upper = info->max_step_change = info->max_acceleration = HUGE_VALF;
+  info->upper = info->max_step_change = info->max_acceleration = info->max_jerk = HUGE_VALF;
   return true;
 }
 
@@ -88,6 +88,7 @@ bool le_policy::action_dim(uint32_t dim, le_dim_info *info) const {
   info->upper = limit.upper;
   info->max_step_change = limit.max_step_change;
   info->max_acceleration = limit.max_acceleration;
+  info->max_jerk = limit.max_jerk;
   info->flags = limit.fault ? LE_DIM_FAULTS : 0;
   return true;
 }

@@ -35,7 +35,6 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   }
   fill_default(&o.chunks_per_plan, sizes.chunks_per_plan);
   fill_default(&o.refill_at, 1u);
-  fill_default(&o.refine_ahead_steps, sizes.chunk);
   fill_default(&o.max_plan_age_steps,
                sizes.plans() ? sizes.plan_steps : 2 * (sizes.chunk + sizes.predicted));
   o.max_observation_age_ns = complete_age(o.max_observation_age_ns);
@@ -43,7 +42,7 @@ le_run_options complete_options(const le_run_options &from, const Sizes &sizes) 
   fill_default(&o.poll_ns, kSecond / 5000);
   check_range("chunks_per_plan", o.chunks_per_plan, 1, sizes.chunks_per_plan);
   check_range("refill_at", o.refill_at, 1, sizes.chunks_per_plan);
-  check_range("refine_ahead_steps", o.refine_ahead_steps, 1, sizes.plan_steps);
+  check_range("refine_ahead_steps", o.refine_ahead_steps, 0, sizes.plan_steps);
   check_range("blend", o.blend, LE_BLEND_NONE, LE_BLEND_FREEZE);
   check_range("blend_steps", o.blend_steps, o.blend == LE_BLEND_NONE ? 0 : 1,
               o.blend == LE_BLEND_NONE ? 0 : sizes.predicted - 1);

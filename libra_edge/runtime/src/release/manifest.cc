@@ -211,6 +211,17 @@ std::vector<Dimension> parse_dimensions(const Json &dimensions, const char *what
   return found;
 }
 
+// An absolute dimension is measured by the state of the same name and unit.
+int32_t measured_by(const Dimension &action, const std::vector<Dimension> &state) {
+  if (action.kind != "absolute") return -1;
+  for (size_t i = 0; i < state.size(); ++i) {
+    if (state[i].name == action.name && state[i].unit == action.unit) {
+      return static_cast<int32_t>(i);
+    }
+  }
+  return -1;
+}
+
 // Absent means no limit.
 float parse_change_limit(const Json &dim, const char *key) {
   if (!dim.has(key)) return std::numeric_limits<float>::infinity();
@@ -229,7 +240,8 @@ std::vector<ActionLimit> parse_limits(const Json &actions) {
     // What is never written is `clamp`.
     limits.push_back({kind == "delta", dim.has("on_limit"), lower, upper,
                       parse_change_limit(dim, "max_step_change"),
-                      parse_change_limit(dim, "max_acceleration")});
+                      parse_change_limit(dim, "max_acceleration"),
+                      parse_change_limit(dim, "max_jerk")});
   }
   return limits;
 }
@@ -342,6 +354,9 @@ Manifest read_valid(const Json &root, const Digest &sha256) {
   m.state = parse_dimensions(embodiment.at("state"), "state dimensions");
   m.actions = parse_dimensions(actions, "action dimensions");
   m.limits = parse_limits(actions);
+  for (size_t d = 0; d < m.limits.size(); ++d) {
+    m.limits[d].measured_by = measured_by(m.actions[d], m.state);
+  }
   m.verdict = parse_verdict(root.at("parity"));
   m.random_weights = root.has("random_weights");
   m.members = parse_members(root.at("members"));

@@ -1,6 +1,7 @@
 // manifest.json: what a release says it is, within bounds.
 #pragma once
 
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,8 @@ struct ActionLimit {
   float lower, upper;
   float max_step_change;   // of the command from one step to the next; infinite: no limit
   float max_acceleration;  // of that change from one step to the next; infinite: no limit
+  float max_jerk = std::numeric_limits<float>::infinity();  // of that one; infinite: no limit
+  int32_t measured_by = -1;                                 // number of the state; -1: by none
 };
 
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;

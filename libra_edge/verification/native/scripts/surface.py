@@ -24,7 +24,7 @@ from libra_edge.verification.native.scripts.observations import Observer
 from libra_edge.verification.native.scripts.opening import TOKENIZER
 
 _TELEMETRY = b"ORT_DISABLE_TELEMETRY"
-_FLOATS = ("lower", "upper", "max_step_change", "max_acceleration")
+_FLOATS = ("lower", "upper", "max_step_change", "max_acceleration", "max_jerk")
 # For threads of this process to come or to go, on a machine under load.
 _PATIENCE_S = 20.0
 
@@ -90,10 +90,10 @@ def _dim(
         _require(call, (abi.INVALID_ARGUMENT, 77), (status, raw.flags))
         return
     inf = math.inf
-    limits, kind, flags = (-inf, inf, inf, inf), "none", 0
+    limits, kind, flags = (-inf, *[inf] * 4), "none", 0
     if isinstance(dim, ActionDim):
-        changes = (dim.max_step_change or inf, dim.max_acceleration or inf)
-        limits, kind = (dim.lower, dim.upper, *changes), dim.kind
+        changes = [dim.max_step_change, dim.max_acceleration, dim.max_jerk]
+        limits, kind = (dim.lower, dim.upper, *(change or inf for change in changes)), dim.kind
         flags = abi.DIM_FAULTS * (dim.on_limit == "fault")
     expected = (abi.OK, dim.name.encode(), dim.unit.encode(), abi.KINDS.index(kind), flags)
     _require(call, expected, (status, raw.name, raw.unit, raw.kind, raw.flags))
