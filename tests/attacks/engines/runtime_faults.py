@@ -308,8 +308,8 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = {
         "return high_enough || value <= rule.most;",
     ),
     "words are not brought to lower case": (
-        "release/tokenizer.cc",
-        "if (lower_case_) {",
+        "release/text_rules.cc",
+        "if (rule.kind == Kind::kLowerCase) {",
         "if (false) {",
     ),
     "unknown words become padding": (
