@@ -64,8 +64,11 @@ VARIANTS = {
         "pi0",
         normalizer={
             "type": "Sequence",
-            "normalizers": [{"type": "Lowercase"}, {"type": "Prepend", "prepend": "▁"}]
-            + [{"type": "Replace", "pattern": {"String": "  "}, "content": "▁"}],
+            "normalizers": [
+                {"type": "Lowercase"},
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": "  "}, "content": "▁"},
+            ],
         },
     ),
     "added": content(
