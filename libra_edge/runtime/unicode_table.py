@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 
 import tokenizers
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from libra_edge.runtime.build import SOURCE_ROOT
 
@@ -39,6 +39,9 @@ def header() -> str:
         "struct LowerPair { uint32_t character, lower[2]; };\n",
         _array("CharacterRange kWordCharacters", _ranges(words)),
         _array("CharacterRange kSpaces", _ranges(spaces)),
+        _array("CharacterRange kLetters", _ranges(_matching(r"\p{L}"))),
+        _array("CharacterRange kNumbers", _ranges(_matching(r"\p{N}"))),
+        _array("CharacterRange kDigits", _ranges(_digits())),
         _array("LowerCase kLowerCase", moves),
         _array("LowerPair kLowerPairs", pairs),
         "}  // namespace le",
@@ -61,6 +64,23 @@ def _ask() -> tuple[list[int], list[int], dict[int, str]]:
         if (small := lowercase.normalize_str(chr(code))) != chr(code):
             lower[code] = small
     return words, spaces, lower
+
+
+def _matching(pattern: str) -> list[int]:
+    """Characters that a pattern of `ByteLevel` matches."""
+    drop = normalizers.Replace(Regex(pattern), "")
+    return [
+        c
+        for c in range(sys.maxunicode + 1)
+        if c not in _SURROGATES and not drop.normalize_str(chr(c))
+    ]
+
+
+def _digits() -> list[int]:
+    """Characters that `Digits` sets apart."""
+    splitter = pre_tokenizers.Digits(individual_digits=True)
+    codes = (c for c in range(sys.maxunicode + 1) if c not in _SURROGATES)
+    return [c for c in codes if len(splitter.pre_tokenize_str("a" + chr(c))) == 2]
 
 
 def _ranges(codes: Iterable[int]) -> list[str]:

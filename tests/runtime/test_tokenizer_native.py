@@ -146,17 +146,15 @@ def change(**parts: Any) -> str:
     ("content", "rule"),
     [
         (change(normalizer={"type": "NFKC"}), "normalizer"),
-        (change(normalizer={"type": "Sequence", "normalizers": []}), "normalizer"),
-        (change(pre_tokenizer=None), "pre-tokenizer"),
         (change(pre_tokenizer={"type": "Punctuation", "behavior": "Isolated"}), "pre-tokenizer"),
         (
-            change(truncation={"max_length": 2, "strategy": "LongestFirst", "stride": 0}),
+            change(truncation={"max_length": 2, "strategy": "LongestFirst", "stride": 1}),
             "truncation",
         ),
         (
             change(
                 added_tokens=[
-                    {"id": 1, "content": "[UNK]", "single_word": False, "lstrip": False}
+                    {"id": 1, "content": "[UNK]", "single_word": True, "lstrip": False}
                     | {"rstrip": False, "normalized": False, "special": True}
                 ]
             ),

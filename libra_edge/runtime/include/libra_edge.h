@@ -83,10 +83,12 @@
  * it is measured to be, if it was never sent or is more than max_step_change from what was sent.
  *
  * INSTRUCTIONS. le_tokenize turns words into tokens, by the rules of the release's tokenizer.json:
- * UTF-8 text in lower case (each character by itself), cut at white space and where letters, digits
- * and underscores meet other characters; each piece is one word of the vocabulary, or `[UNK]` where
- * it is not in it; `[PAD]` fills up to T. Text without any known word, or of more than T pieces, is
- * refused: nothing is cut off or guessed. A token outside the vocabulary is refused too.
+ * words of a vocabulary (WordLevel) or pairs of bytes or characters (BPE), with the normalizers
+ * Lowercase, Replace (of a string, or of an open end by a line break) and Prepend, the
+ * pre-tokenizers Whitespace, Digits and ByteLevel, and the file's own marks, cut and padding, or
+ * `[PAD]` up to T. Any other rule is refused, LE_INCOMPATIBLE, and named. Text that holds a mark
+ * (a special token), without any known word, or of more than T tokens where the file does not cut
+ * it, is refused: nothing is guessed. A token outside the vocabulary is refused too.
  *
  * TIME. One control step is 1 / control_hz seconds; le_step and le_tick are to be called at that
  * rate. `timestamp_ns` of an observation is the time when it was taken, on a clock of the caller's:

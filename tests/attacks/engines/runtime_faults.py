@@ -269,8 +269,8 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = LIMIT_FAULTS | {
         "return high_enough || value <= rule.most;",
     ),
     "words are not brought to lower case": (
-        "release/tokenizer.cc",
-        "if (lower_case_) {",
+        "release/text_rules.cc",
+        "if (rule.kind == Kind::kLowerCase) {",
         "if (false) {",
     ),
     "unknown words become padding": (

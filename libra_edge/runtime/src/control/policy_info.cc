@@ -99,7 +99,7 @@ void le_policy::tokenize(const char *text, int64_t *tokens, uint32_t count) cons
   if (text == nullptr || tokens == nullptr || count != length) {
     fail(LE_INVALID_ARGUMENT, "tokenize needs a text and room for %u tokens.", length);
   }
-  const std::vector<int64_t> found = tokenizer_->encode(text);
+  const std::vector<int64_t> found = tokenizer_->encode(text, length);
   if (found.size() > length) {
     fail(LE_INVALID_ARGUMENT, "The text has %zu tokens; this policy takes %u.", found.size(),
          length);

@@ -89,4 +89,16 @@ bool is_space(uint32_t character) {
   return find(kSpaces, character) != nullptr;
 }
 
+bool is_letter(uint32_t character) {
+  return find(kLetters, character) != nullptr;
+}
+
+bool is_number(uint32_t character) {
+  return find(kNumbers, character) != nullptr;
+}
+
+bool is_digit(uint32_t character) {
+  return find(kDigits, character) != nullptr;
+}
+
 }  // namespace le

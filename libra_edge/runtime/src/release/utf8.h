@@ -15,5 +15,9 @@ void append_utf8(uint32_t character, std::string *to);
 void append_lower_case(uint32_t character, std::vector<uint32_t> *to);
 bool is_word_character(uint32_t character);
 bool is_space(uint32_t character);
+bool is_letter(uint32_t character);
+bool is_number(uint32_t character);
+// As the pre-tokenizer Digits sees it.
+bool is_digit(uint32_t character);
 
 }  // namespace le
