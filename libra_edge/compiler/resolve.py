@@ -32,8 +32,8 @@ from libra_edge.user_cache import require_writable
 GATE_SAMPLES = 32
 # A gate on a percentile needs more to stand on.
 QUANTIZED_GATE_SAMPLES = 128
-# The recipe that the policies of every family have.
-_IN_FLOATS = "fp32"
+# The precisions that the policies of every family have.
+_IN_FLOATS = ("fp32", "fp16")
 
 
 def resolve(request: Request) -> Job:
@@ -114,12 +114,12 @@ def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:
     """Refuse what is there for Libra-VLA's own policies alone."""
     parts = {part for part in family.parts.values() if part is not None}
     rounds = any(not recipe.parts[part].high for part in parts & recipe.parts.keys())
-    if recipe.name != _IN_FLOATS and not rounds:
+    if recipe.precision not in _IN_FLOATS and not rounds:
         raise InputError(
             "recipe-unsupported",
             f"Recipe {recipe.name!r} has nothing that it could round in policies of the type "
             f"{family.name!r}.",
-            f"Take --recipe {_IN_FLOATS}.",
+            f"Take --recipe {' or '.join(_IN_FLOATS)}.",
         )
     if request.auto_precision:
         raise InputError(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from libra_edge.data.types import Observation
+from libra_edge.evaluation.half import products_of
 from libra_edge.paths import StrPath
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.executor import (
@@ -21,7 +22,7 @@ from libra_edge.policy.executor import (
     Tokens,
 )
 from libra_edge.policy.family import Policy
-from libra_edge.policy.imported import AnyPolicy
+from libra_edge.policy.imported import AnyPolicy, module_of
 from libra_edge.policy.libra_vla.model import LibraVLA
 
 
@@ -79,7 +80,8 @@ class FamilyEngines:
         """See `libra_edge.policy.executor.Engines.refine`."""
         words = np.empty(0, np.int64) if instruction is None else instruction
         inputs = (torch.from_numpy(a) for a in (images, state, words, noise))
-        actions: Floats = self._policy.refine(*inputs).numpy()
+        with products_of(module_of(self._policy)):
+            actions: Floats = self._policy.refine(*inputs).numpy()
         return actions
 
 

@@ -20,12 +20,13 @@ from libra_edge.compiler.graphs.export import LARGEST_WEIGHTS_BYTES, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
 from libra_edge.compiler.graphs.fuse import Form, fuse
 from libra_edge.compiler.graphs.make_graphs import OnStage
-from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
+from libra_edge.compiler.quantization.fp16 import halve_in_place
 from libra_edge.compiler.request import Job
 from libra_edge.engines import engine
 from libra_edge.engines.base import BuiltEngine
 from libra_edge.engines.session import EnginePair, open_graph
 from libra_edge.errors import InputError
+from libra_edge.evaluation.half import products_of
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import (
     FUSED,
@@ -114,7 +115,7 @@ def compile_large(job: Job, folder: Path, on_stage: OnStage) -> Large:
     checkpoint, plan, target = job.libra, job.plan, job.target
     policy = halve_in_place(checkpoint.policy)
     first = [replace(sample, part=0) for sample in job.samples]
-    with torch.no_grad(), products_in_single(policy):
+    with torch.no_grad(), products_of(policy):
         on_stage("split", "policy into graphs")
         parts = split(policy)
         on_stage("check", POLICY)

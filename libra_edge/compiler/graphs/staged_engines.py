@@ -11,6 +11,7 @@ from libra_edge.compiler.graphs.fuse import Form
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import Array, EnginePair, Session
+from libra_edge.evaluation.half import products_of
 from libra_edge.evaluation.torch_controller import torch_engines
 from libra_edge.parity.gates import FUSED, POLICY
 from libra_edge.parity.on_demand import OnDemand
@@ -116,7 +117,7 @@ def as_written(model: bytes) -> Session:
 def _torch_run(graph: Graph) -> Run:
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         arguments = [torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in graph.inputs]
-        with torch.inference_mode():
+        with torch.inference_mode(), products_of(graph.module):
             results = graph.module(*arguments)
         tensors = results if isinstance(results, tuple) else (results,)
         return {name: t.numpy() for name, t in zip(graph.outputs, tensors, strict=True)}

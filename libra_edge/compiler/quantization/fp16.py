@@ -7,14 +7,11 @@ the denoising step alone is computed in 32 bits while compiling and rounded once
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.policy.imported import AnyPolicy, module_of
 from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.policy.libra_vla.planner import Planner
 from libra_edge.policy.libra_vla.refiner import Context, Refiner
@@ -24,9 +21,15 @@ HALF = LayerPrecision(weights="fp16", activations="fp16")
 _EVALUATED_WHILE_COMPILING = ("time.", "modulate.")
 
 
-def halve(policy: LibraVLA) -> LibraVLA:
+def halve(policy: AnyPolicy) -> AnyPolicy:
     """A copy of the policy that computes in 16-bit floats and takes and gives what it did."""
-    return halve_in_place(copy.deepcopy(policy).eval())
+    policy = copy.deepcopy(policy)
+    if isinstance(policy, LibraVLA):
+        return halve_in_place(policy.eval())
+    # The modules of other families compute in what their weights are, between edges of 32 bits.
+    for parameter in module_of(policy).parameters():
+        parameter.data = parameter.data.half()
+    return policy
 
 
 def halve_in_place(policy: LibraVLA) -> LibraVLA:
@@ -39,32 +42,6 @@ def halve_in_place(policy: LibraVLA) -> LibraVLA:
             evaluated = name.startswith(_EVALUATED_WHILE_COMPILING)
             parameter.data = parameter.data.float() if evaluated else parameter.data.half()
     return policy
-
-
-@contextmanager
-def products_in_single(policy: LibraVLA) -> Iterator[None]:
-    """Multiply in 32 bits, one layer's weights at a time, and round each result to 16 bits.
-
-    PyTorch's own 16-bit products on a CPU take many times as long and round no better.
-    """
-
-    def widen(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        layer.float()
-        return tuple(argument.float() for argument in arguments)
-
-    def narrow(layer: nn.Module, arguments: Any, result: Tensor) -> Tensor:
-        layer.half()
-        return result.half()
-
-    hooks = []
-    for layer in policy.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.dtype == torch.float16:
-            hooks += [layer.register_forward_pre_hook(widen), layer.register_forward_hook(narrow)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class HalfPlanner(Planner):

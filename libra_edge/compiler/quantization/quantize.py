@@ -26,7 +26,6 @@ from libra_edge.compiler.quantization.convert import convert
 from libra_edge.compiler.quantization.fp16 import HALF, halve
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.engines.base import QdqForm
-from libra_edge.policy.checkpoint import Checkpoint
 from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy, module_of
 
 
@@ -98,15 +97,13 @@ def as_the_recipe_says(
         precisions: of each layer; None as the recipe says.
     """
     if recipe.precision == "fp16":
-        if not isinstance(checkpoint, Checkpoint):
-            raise TypeError("resolve refuses this recipe for the policies of other families")
         return in_half(checkpoint)
     if not recipe.quantizes or data is None:
         return None
     return quantize(checkpoint, recipe, data, form, cache, precisions)
 
 
-def in_half(checkpoint: Checkpoint) -> Quantized:
+def in_half(checkpoint: AnyCheckpoint) -> Quantized:
     """Every layer in 16-bit floats, which needs no ranges."""
     policy = checkpoint.policy
     return Quantized(halve(policy), dict.fromkeys(quantizable_layers(policy), HALF), {})

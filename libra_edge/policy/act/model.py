@@ -54,7 +54,7 @@ class Attention(nn.Module):
             return y.reshape(len(x), self.heads, -1).transpose(0, 1)
 
         q, k, v = heads("q_proj", query), heads("k_proj", key), heads("v_proj", value)
-        weights = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), -1)
+        weights = torch.softmax((q / math.sqrt(q.shape[-1])) @ k.transpose(1, 2), -1)
         mixed = (weights @ v).transpose(0, 1).reshape(len(query), -1)
         out: Tensor = self.get_submodule("out_proj")(mixed)
         return out
@@ -124,13 +124,14 @@ class Network(nn.Module):
 
     def forward(self, pictures: list[Tensor], state: Tensor) -> Tensor:
         """Pictures [1, 3, h, w] of each camera, state [P]."""
+        dtype = self.action_head.weight.dtype
         tokens = [
-            self.encoder_latent_input_proj(torch.zeros(1, self.latent)),
-            self.encoder_robot_state_input_proj(state[None]),
+            self.encoder_latent_input_proj(torch.zeros(1, self.latent, dtype=dtype)),
+            self.encoder_robot_state_input_proj(state[None].to(dtype)),
         ]
         places = [self.encoder_1d_feature_pos_embed.weight]
         for picture in pictures:
-            features = self.backbone(picture)
+            features = self.backbone(picture.to(dtype))
             height, width = features.shape[-2:]
             places.append(places_in_a_map(height, width, self.decoder_pos_embed.weight))
             features = self.encoder_img_feat_input_proj(features)
@@ -139,7 +140,7 @@ class Network(nn.Module):
         memory = self.encoder(memory, place, memory, place)
         queries = self.decoder_pos_embed.weight
         decoded = self.decoder(torch.zeros_like(queries), queries, memory, place)
-        actions: Tensor = self.action_head(decoded)
+        actions: Tensor = self.action_head(decoded).float()
         return actions
 
 

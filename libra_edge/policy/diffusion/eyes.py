@@ -77,4 +77,5 @@ class Eyes(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """See the class."""
+        pictures = pictures.to(self.out.weight.dtype)
         return torch.relu(self.out(self.pool(self.backbone(pictures))))

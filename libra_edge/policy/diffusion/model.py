@@ -43,7 +43,8 @@ class Context(nn.Module):
             for at, picture in enumerate(pictures)
         ]
         states = self.state(state).reshape(self.pictures.steps, -1)
-        return self.unet.of_observation(torch.cat([states, *features], -1).flatten())
+        seen = torch.cat([states, *(one.float() for one in features)], -1)
+        return self.unet.of_observation(seen.flatten())
 
 
 class Step(nn.Module):
@@ -55,7 +56,7 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor, coefficients: Tensor, seen: Tensor) -> Tensor:
         """Coefficients [6], see `libra_edge.policy.diffusion.sampler`."""
-        output = self.unet(x, modulation + seen)
+        output = self.unet(x, modulation + seen).float()
         from_sample, from_output, keep, take, _, again = coefficients.unbind(0)
         clean = from_sample * x + from_output * output
         if self.clip is not None:

@@ -122,6 +122,11 @@ class Unet(nn.Module):
         """All that are conditioned, in the order they run."""
         return [module for module in self.modules() if isinstance(module, FilmBlock)]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return cast("nn.Conv1d", self.final_conv[1]).weight.dtype
+
     def of_time(self, times: Tensor) -> Tensor:
         """Time steps float [K] to each block's share, side by side, [K, sum of conditions]."""
         half = self.time // 2
@@ -133,13 +138,13 @@ class Unet(nn.Module):
 
     def of_observation(self, seen: Tensor) -> Tensor:
         """What is known of the observation [seen] to each block's share, [sum of conditions]."""
-        active = nn.functional.mish(seen)
-        return torch.cat([block.of_seen(active) for block in self.blocks], -1)
+        active = nn.functional.mish(seen).to(self.dtype)
+        return torch.cat([block.of_seen(active) for block in self.blocks], -1).float()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """X [horizon, D], condition [sum of conditions]."""
-        parts = iter(condition.split([block.conditions for block in self.blocks]))
-        x = x.transpose(0, 1)[None]
+        parts = iter(condition.to(self.dtype).split([b.conditions for b in self.blocks]))
+        x = x.to(self.dtype).transpose(0, 1)[None]
         skipped = []
         for first, second, smaller in map(_three, self.down_modules):
             x = second(first(x, next(parts)), next(parts))

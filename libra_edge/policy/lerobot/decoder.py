@@ -63,7 +63,7 @@ def layer_sizes(
 
 
 class RmsNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis; squares are summed in 32 bits."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -71,7 +71,9 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X [..., width]."""
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight
 
 
 class Reading(nn.Module):
@@ -178,7 +180,7 @@ def turns(places: Tensor, head: int, wavelength: float = 10000.0) -> tuple[Tenso
 
 def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """X [heads, S, d] rotated: halves, not neighbours, form the pairs."""
-    (first, second), (cosine, sine) = x.chunk(2, -1), turn
+    (first, second), (cosine, sine) = x.chunk(2, -1), (part.to(x.dtype) for part in turn)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
 
 
@@ -194,9 +196,9 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Ten
     heads, count, head = queries.shape
     groups = len(keys)
     # The queries that share keys stand one above the other: one product for all of them.
-    stacked = queries.reshape(groups, -1, head)
-    scores = (stacked @ keys.transpose(1, 2)) * head**-0.5
-    scores = scores.reshape(groups, heads // groups, count, -1) + bias
+    stacked = queries.reshape(groups, -1, head) * head**-0.5
+    scores = (stacked @ keys.transpose(1, 2)).reshape(groups, heads // groups, count, -1)
+    scores = scores + bias.to(scores.dtype)
     weights = torch.softmax(scores, -1).reshape(groups, heads // groups * count, -1)
     found = (weights @ values).reshape(heads, count, head)
     return found.transpose(0, 1).reshape(count, heads * head)

@@ -97,7 +97,8 @@ class Expert(nn.Module):
         bias, cosine, sine, *cache = context
         turn, still = (cosine, sine), (self.still[0], self.still[1])
         beside = torch.cat((bias.expand(len(x), -1), self.own), 1)
-        y = self.action_time_mlp_in(self.action_in_proj(x)) + modulation
+        dtype = self.action_in_proj.weight.dtype
+        y = self.action_time_mlp_in(self.action_in_proj(x.to(dtype))) + modulation.to(dtype)
         y = self.action_time_mlp_out(nn.functional.silu(y))
         pairs = zip(cache[0::2], cache[1::2], strict=True)
         for layer, (keys, values) in zip(each(self.layers), pairs, strict=True):
@@ -110,7 +111,7 @@ class Expert(nn.Module):
                 values = torch.cat((values, own_values), 1)
                 mixed = attended(turned(attention.queries(z), turn), keys, values, beside)
             y = layer.after(y, mixed)
-        velocity = self.action_out_proj(self.norm(y))
+        velocity = self.action_out_proj(self.norm(y)).float()
         from_sample, from_output, keep, take, _ = coefficients.unbind(0)
         return keep * x + take * (from_sample * x + from_output * velocity)
 

@@ -30,16 +30,16 @@ class Pictures(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
-        parts = unpacked(images, self.sizes, self.steps)
+        # Cast before anything else: TensorRT-RTX takes bytes in this order alone.
+        parts = unpacked(images.float(), self.sizes, self.steps)
         return [
-            # Cast before it is transposed: TensorRT-RTX takes it in this order alone.
-            normalizer(part.float().permute(0, 3, 1, 2) / 255.0)
+            normalizer(part.permute(0, 3, 1, 2) / 255.0)
             for part, normalizer in zip(parts, self.normalizers, strict=True)
         ]
 
 
 def unpacked(images: Tensor, sizes: Sequence[tuple[int, int]], steps: int) -> list[Tensor]:
-    """Each camera's pictures uint8 [S, h, w, 3]."""
+    """Each camera's pictures [S, h, w, 3]."""
     if len(set(sizes)) == 1:
         height, width = sizes[0]
         together = images.reshape(steps, len(sizes), height, width, 3)

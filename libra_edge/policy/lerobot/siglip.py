@@ -65,7 +65,7 @@ class _Attention(nn.Module):
             return y.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
         q, k, v = heads("q_proj"), heads("k_proj"), heads("v_proj")
-        weights = torch.softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5, -1)
+        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3), -1)
         out: Tensor = self.get_submodule("out_proj")((weights @ v).transpose(1, 2).flatten(2))
         return out
 
@@ -115,7 +115,8 @@ class Tower(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """See the class."""
-        x = self.embeddings["patch_embedding"](pictures).flatten(2).transpose(1, 2)
+        patches = cast("nn.Conv2d", self.embeddings["patch_embedding"])
+        x = patches(pictures.to(patches.weight.dtype)).flatten(2).transpose(1, 2)
         x = x + self.embeddings["position_embedding"](self.places)
         for layer in cast("nn.ModuleList", self.encoder["layers"]):
             x = layer(x)

@@ -69,7 +69,10 @@ class Prefix(nn.Module):
         layers, experts = each(self.language), each(self.of_state)
         head, count = layers[0].self_attn.head, seen.sum()
         turn, bias = turns(seen.cumsum(0) - 1.0, head), (1.0 - seen) * HIDDEN
-        s, state_turn = self.state_proj(self.state(state))[None], turns(count[None], head)
+        s, state_turn = (
+            self.state_proj(self.state(state).to(self.state_proj.weight.dtype))[None],
+            turns(count[None], head),
+        )
         beside = torch.cat((bias, torch.zeros(1)))
         cache: list[Tensor] = []
         for number, (layer, expert) in enumerate(zip(layers, experts, strict=True)):

@@ -156,7 +156,7 @@ class Prefix(nn.Module):
         parts = [part for one in features for part in (before, one, after)]
         parts += [before, after] * self.empty
         parts.append(self.embed_tokens(instruction) * root)
-        parts.append(self.state_proj(self.state(state))[None])
+        parts.append(self.state_proj(self.state(state).to(self.state_proj.weight.dtype))[None])
         x = torch.cat(parts)
         words = (instruction != self.pad).float()
         return x, torch.cat((torch.ones(len(x) - len(words) - 1), words, torch.ones(1)))
