@@ -160,17 +160,21 @@ class Recipe(Entry):
             return HIGH
         return self.parts.get(part, HIGH)
 
-    def require_layers(self, names: Collection[str]) -> None:
+    def require_layers(self, names: Collection[str], others: Collection[str] = ()) -> None:
         """Refuse a policy without a layer that this recipe keeps.
 
         Args:
             names: of the policy's layers.
+            others: beginnings of names that policies of other families have; a recipe for several
+                families may keep layers of each.
 
         Raises:
             InputError: a pattern of `keep` matches none; the remedy has the nearest that does.
         """
         for pattern in self.keep:
-            if not _matches(pattern, names):
+            if not _matches(pattern, names) and not any(
+                f"{pattern}.".startswith(f"{other}.") for other in others
+            ):
                 raise InputError(
                     "recipe-layer-unknown",
                     f"Recipe {self.name!r} keeps {pattern!r} in high precision, and no layer of "

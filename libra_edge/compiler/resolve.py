@@ -14,8 +14,8 @@ from libra_edge.compiler.engines.large_policy import is_large, require_drawn
 from libra_edge.compiler.engines.plan import EnginePlan, plan_engines
 from libra_edge.compiler.import_folder import import_folder, require_none
 from libra_edge.compiler.quantization.assign import (
-    quantizable_layers,
     require_calibration_runs_here,
+    require_layers,
 )
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.request import Job, Request
@@ -98,11 +98,11 @@ def _read(
     options = {n: getattr(request, n) for n in ("robot", "tokenizer", "vlm_config")}
     if family is not None:
         found = import_folder(family, request.checkpoint, data=request.data, **options)
-        recipe.require_layers(quantizable_layers(found.policy))
+        require_layers(recipe, found.policy)
         return found, False
     require_none(request.checkpoint, options)
     config = read_config(request.checkpoint / CONFIG)
-    recipe.require_layers(quantizable_layers(outline(config)))
+    require_layers(recipe, outline(config))
     large = is_large(config)
     if large:
         require_drawn(config, recipe, plan, random=request.random_weights)

@@ -17,14 +17,20 @@ from typer.testing import CliRunner
 from libra_edge.catalog import Recipe, list_recipes, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler import resolve
-from libra_edge.compiler.quantization.assign import choose_precisions, quantizable_layers
+from libra_edge.compiler.quantization.assign import (
+    choose_precisions,
+    quantizable_layers,
+    require_layers,
+)
 from libra_edge.compiler.search import sensitivity
 from libra_edge.compiler.work.estimate import estimate
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.policy.checkpoint import outline
 from libra_edge.policy.config import PolicyConfig, read_config
+from libra_edge.policy.imported import family_of, read_imported
 from tests.compiler.variants import VARIANTS
+from tests.policy.lerobot_cases import case
 from tests.tiny import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -152,3 +158,16 @@ def test_the_commands_refuse_it_before_any_work(
     assert "'planer.backbone.*'" in error["fact"]
     assert error["remedy"] == "Did you mean 'planner.backbone.*'?"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_may_keep_layers_of_several_families() -> None:
+    """Names of a family that the policy is not of are passed over; slips are not."""
+    found = case("act")
+    family = family_of(found.folder)
+    assert family is not None
+    policy = read_imported(family, found.folder, found.options).policy
+    require_layers(load_recipe("fp8"), policy)
+    require_layers(keeping("refiner.encoder.*", "network.encoder.*"), policy)
+    for wrong in (TYPO, "network.encodr.*", "refinery.*"):
+        with pytest.raises(InputError, match="recipe-layer-unknown"):
+            require_layers(keeping(wrong), policy)

@@ -68,13 +68,25 @@ def _all_parts() -> dict[str, PartName | None]:
     return found
 
 
+def require_layers(recipe: Recipe, policy: AnyPolicy) -> None:
+    """Refuse a policy without a layer that the recipe keeps.
+
+    Raises:
+        InputError: see `Recipe.require_layers`.
+    """
+    names = quantizable_layers(policy)
+    own = {name.split(".")[0] for name in names}
+    others = [prefix for prefix in _all_parts() if prefix.split(".")[0] not in own]
+    recipe.require_layers(names, others)
+
+
 def choose_precisions(policy: AnyPolicy, recipe: Recipe, form: QdqForm) -> Precisions:
     """What the recipe makes of every layer that it can be made of.
 
     Raises:
         InputError: the recipe keeps a layer that is not there.
     """
-    recipe.require_layers(quantizable_layers(policy))
+    require_layers(recipe, policy)
     left = left_out(policy, recipe, form)
     parts = quantizable_layers(policy).items()
     return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}

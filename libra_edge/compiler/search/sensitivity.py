@@ -13,8 +13,8 @@ from torch import nn
 from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.quantization.assign import (
-    quantizable_layers,
     require_calibration_runs_here,
+    require_layers,
 )
 from libra_edge.compiler.quantization.calibration_data import open_calibration_data
 from libra_edge.compiler.quantization.quantize import quantize
@@ -125,7 +125,7 @@ def measure(
             f"Recipe {recipe.name!r} quantises no layer one by one.",
             "Choose a recipe with calibration; see `libra-edge recipes`.",
         )
-    recipe.require_layers(quantizable_layers(outline(read_config(request.checkpoint / CONFIG))))
+    require_layers(recipe, outline(read_config(request.checkpoint / CONFIG)))
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(request.checkpoint)
     data = open_calibration_data(
