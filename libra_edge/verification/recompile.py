@@ -75,14 +75,17 @@ def read_checkpoint(release: Release, request: Request) -> Trained:
     )
     manifest = release.manifest
     same = loaded.sha256 == manifest.policy.checkpoint_sha256
-    other = f"{path} is not what this release was compiled from"
+    beside = {"--robot": request.robot, "--tokenizer": request.tokenizer}
+    beside["--vlm-config"] = request.vlm_config
+    given = " with ".join([str(path), *(f"{o} {p}" for o, p in beside.items() if p is not None)])
+    other = f"{given} is not what this release was compiled from"
     checks = [_as_checkpoint("sha256 as in the manifest", same, other)]
-    if not same:
-        gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
-        return Trained((*checks, gap))
     if loaded.tokenizer is not None and TOKENIZER in manifest.members:
         words = release.member(TOKENIZER).read_bytes() == loaded.tokenizer.text.encode()
         checks.append(_as_checkpoint("tokenizer", words, f"{TOKENIZER} differs"))
+    if not same:
+        gap = not_measured(AGAINST_CHECKPOINT, "another checkpoint was given")
+        return Trained((*checks, gap))
     return Trained(tuple(checks), loaded)
 
 
