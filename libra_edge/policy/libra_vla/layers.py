@@ -114,8 +114,11 @@ class ImageTokens(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [B, V, h, w, 3] → tokens float [B, V * tokens, width]."""
-        pixels = (images.flatten(0, 1).float() - self.mean) / self.std
-        channels = pixels.permute(0, 3, 1, 2).to(self.position.dtype)
+        # Channels first before the arithmetic, which then runs along rows of pixels: the same
+        # numbers, a twentieth of an engine sooner on a CPU. TensorRT-RTX wants floats to move.
+        pixels = images.flatten(0, 1).float().permute(0, 3, 1, 2)
+        mean, std = self.mean[:, None, None], self.std[:, None, None]
+        channels = ((pixels - mean) / std).to(self.position.dtype)
         features = self.stem(channels).flatten(2).transpose(1, 2)
         tokens = self.norm(features).unflatten(0, images.shape[:2]) + self.position
         return tokens.flatten(1, 2)
