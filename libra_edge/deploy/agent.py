@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from libra_edge.bundle.members import AGENT
 from libra_edge.bundle.verify import Release
 from libra_edge.deploy.robot import Robot
 from libra_edge.deploy.transport import Answer, Line, not_reached
@@ -20,7 +21,7 @@ from libra_edge.errors import (
     UnreachableError,
 )
 
-AGENT = "lib/libra-agent"
+
 LONGEST_TEXT = 600  # of what a robot says and we repeat
 SLOTS = ("a", "b")
 # $1 the robot's folder, $2 a name, $3 a size: there whole or not at all.
