@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,7 +20,6 @@ from libra_edge.errors import (
     ParityError,
     UnreachableError,
 )
-
 
 LONGEST_TEXT = 600  # of what a robot says and we repeat
 SLOTS = ("a", "b")
@@ -97,39 +96,11 @@ class Agent:
         return said
 
 
-def find_agent(line: Line) -> Agent | None:
-    """The agent of what is active; where that does not run, a slot's. None if there is none.
-
-    Raises:
-        LineLost: the line broke.
-    """
+def agents(line: Line) -> Iterator[Agent]:
+    """Where an agent may be, in the order of trust: what is active, then the slots."""
     root = line.robot.root
     for folder in (root / "current", *(root / "slots" / name for name in SLOTS)):
-        agent = Agent(line, folder / AGENT)
-        try:
-            agent.ask("status")
-        except NoAgent:
-            continue
-        except AgentRefused:
-            pass  # it runs; whoever asks next hears what is wrong
-        return agent
-    return None
-
-
-def require_agent(line: Line) -> Agent:
-    """As `find_agent`.
-
-    Raises:
-        NoAgent: nothing was ever installed there.
-    """
-    agent = find_agent(line)
-    if agent is None:
-        raise NoAgent(
-            "no-agent",
-            f"There is no release in {line.robot.root} on {line.robot.text}, so nobody answers.",
-            "Flash one with `libra-edge flash`, or name its folder with --root.",
-        )
-    return agent
+        yield Agent(line, folder / AGENT)
 
 
 def bootstrap(line: Line, release: Release) -> Agent:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.deploy.agent import (
@@ -15,19 +15,25 @@ from libra_edge.deploy.agent import (
     AgentRefused,
     LineLost,
     bootstrap,
-    find_agent,
-    require_agent,
 )
 from libra_edge.deploy.preflight import (
     Check,
+    agent_check,
     machine_checks,
     release_checks,
     require_passed,
     require_releasable,
+    robot_rows,
     space_check,
 )
 from libra_edge.deploy.probe import probe
-from libra_edge.deploy.state import RobotState, read_state, wait_until_good
+from libra_edge.deploy.state import (
+    RobotState,
+    find_agent,
+    read_state,
+    require_agent,
+    wait_until_good,
+)
 from libra_edge.deploy.stream import Plan, ask_missing, everything, install_stream, signature_of
 from libra_edge.deploy.transport import Line
 from libra_edge.errors import IntegrityError, LibraError, StoppedError
@@ -38,6 +44,7 @@ INSTALL_TIMEOUT_S = 900.0  # after the last byte: reading back and hashing on a 
 ACTIVATE_TIMEOUT_S = 900.0
 BUSY = "busy"
 
+T = TypeVar("T")
 OnStage = Callable[[str], None]
 # Called with the bytes to send; its context yields what is called with each piece's size.
 Sending = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -151,6 +158,23 @@ def flash(
         return _travel(journey)
 
 
+def examine_robot(line: Line) -> list[Check]:
+    """What a robot is and whether it can take a release at all.
+
+    Raises:
+        LibraError: it cannot be reached.
+    """
+    facts = probe(line)
+    found = find_agent(line)
+    state = found[1] if found else None
+    return [
+        *robot_rows(facts),
+        *machine_checks(facts),
+        space_check(0, facts.free_bytes),
+        agent_check(state.agent if state else None, state.running if state else "nothing"),
+    ]
+
+
 def require_signed(release: Release, signature: bytes, *, allow: bool) -> None:
     """Refuse a release without a signature unless that was asked for by name.
 
@@ -169,8 +193,7 @@ def _travel(journey: _Journey) -> Flashed:
     line, request, release = journey.line, journey.request, journey.release
     journey.on_stage(f"looking at {line.robot.text}")
     facts = probe(line)
-    agent = find_agent(line)
-    before = read_state(agent) if agent else None
+    agent, before = find_agent(line) or (None, None)
     journey.runs = before.running if before else "nothing"
     checks = [*machine_checks(facts), *release_checks(release.manifest, facts)]
     active = before is not None and before.is_active(release.manifest.release_id)
@@ -197,40 +220,65 @@ def _travel(journey: _Journey) -> Flashed:
     require_passed(checks)
     if request.dry_run:
         return done
-    agent = agent or bootstrap(line, release)
-    slot = _install(agent, journey)
-    agent = find_agent(line) or agent  # a robot's first agent has moved into its slot
+    installer = agent or bootstrap(line, release)
+    slot = _install(installer, plan if agent else ask_missing(installer, release), journey)
+    # A robot's first agent was only on its way into the slot.
+    agent = agent or require_agent(line)[0]
     done = replace(done, slot=slot, sent_bytes=journey.sent_bytes)
     if not request.activate:
         return replace(done, condition="installed", after=read_state(agent))
     _activate(agent, slot, journey)
-    return replace(done, condition="active", after=_settle_health(require_agent(line), journey))
+    return replace(done, condition="active", after=_settle_health(agent, journey))
 
 
-def _install(agent: Agent, journey: _Journey) -> str:
-    """Send and install, and return the slot; a broken line is taken up again where it broke."""
+def _install(agent: Agent, plan: Plan, journey: _Journey) -> str:
+    """Send and install, and return the slot."""
     release = journey.release
     unsigned = [] if journey.signature else ["--allow-unsigned"]
+
+    def install(again: bool) -> str:
+        left = ask_missing(agent, release) if again else plan
+        count = len(left.parts)
+        journey.on_stage(f"sending {count} of {len(release.manifest.members)} members")
+        with journey.sending(left.send_bytes) as advance:
+            feed = install_stream(release, journey.signature, left, _counted(journey, advance))
+            said = agent.ask("install", "-", *unsigned, feed=feed, timeout_s=INSTALL_TIMEOUT_S)
+        return str(said.get("slot", ""))
+
+    return _persistently(journey, install)
+
+
+def _activate(agent: Agent, slot: str, journey: _Journey) -> None:
+    """Self-test and switch; where the line breaks, the robot's own state says how that ended."""
+    timeout_s = journey.request.health_timeout_s
+    health = [] if timeout_s is None else ["--health-timeout-s", str(timeout_s)]
+
+    def activate(again: bool) -> None:
+        if again and read_state(agent).is_active(journey.release.manifest.release_id):
+            return
+        agent.ask("activate", "--slot", slot, *health, timeout_s=ACTIVATE_TIMEOUT_S)
+
+    journey.on_stage("self-test on the robot, then the switch")
+    journey.switching = True
+    try:
+        _persistently(journey, activate)
+    except AgentRefused:
+        journey.switching = False
+        raise
+
+
+def _persistently(journey: _Journey, act: Callable[[bool], T]) -> T:
+    """Do it again, where it broke off, when the line breaks or an earlier try still ends there."""
     waits = list(RECONNECT_S)
+    again = False
     while True:
         try:
-            plan = ask_missing(agent, release)
-            count = len(plan.parts)
-            journey.on_stage(f"sending {count} of {len(release.manifest.members)} members")
-            with journey.sending(plan.send_bytes) as advance:
-                stream = install_stream(
-                    release, journey.signature, plan, _counted(journey, advance)
-                )
-                said = agent.ask(
-                    "install", "-", *unsigned, feed=stream, timeout_s=INSTALL_TIMEOUT_S
-                )
-            return str(said.get("slot", ""))
+            return act(again)
         except (LineLost, AgentRefused) as error:
-            again = waits and (isinstance(error, LineLost) or error.code == BUSY)
-            if not again:
+            if not waits or (isinstance(error, AgentRefused) and error.code != BUSY):
                 raise
-            wait_s = waits.pop(0)
-            journey.on_stage(f"{error.fact} Taking it up again in {wait_s:.0f} s")
+            again, wait_s = True, waits.pop(0)
+            journey.on_stage(f"{error.fact} Again in {wait_s:.0f} s")
             time.sleep(wait_s)
 
 
@@ -240,25 +288,6 @@ def _counted(journey: _Journey, advance: Callable[[int], None]) -> Callable[[int
         advance(size_bytes)
 
     return on_sent
-
-
-def _activate(agent: Agent, slot: str, journey: _Journey) -> None:
-    """Self-test and switch; where the line breaks, the robot's own state says how it ended."""
-    timeout_s = journey.request.health_timeout_s
-    health = [] if timeout_s is None else ["--health-timeout-s", str(timeout_s)]
-    journey.on_stage("self-test on the robot, then the switch")
-    journey.switching = True
-    try:
-        agent.ask("activate", "--slot", slot, *health, timeout_s=ACTIVATE_TIMEOUT_S)
-    except LineLost:
-        time.sleep(RECONNECT_S[0])
-        if not read_state(require_agent(journey.line)).is_active(
-            journey.release.manifest.release_id
-        ):
-            raise
-    except AgentRefused:
-        journey.switching = False
-        raise
 
 
 def _settle_health(agent: Agent, journey: _Journey) -> RobotState:

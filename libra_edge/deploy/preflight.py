@@ -66,6 +66,26 @@ def machine_checks(facts: Facts) -> list[Check]:
     return [_system(facts), _folder(facts), *_power(facts), *_temperature(facts)]
 
 
+def robot_rows(facts: Facts) -> list[Check]:
+    """What a robot is, where no release says what is needed."""
+    device = facts.device
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(device.versions.items()))
+    memory = "?" if facts.memory_bytes is None else size(facts.memory_bytes)
+    pairs = {
+        "architecture": device.arch,
+        "glibc": device.glibc or "?",
+        "driver and GPU": versions or "none",
+        "memory": memory,
+    }
+    return [Check(name, "ok", found, "the release's") for name, found in pairs.items()]
+
+
+def agent_check(version: str | None, running: str) -> Check:
+    """What answers on the robot; a robot without an agent gets its first one when it is flashed."""
+    found = "none yet" if version is None else f"libra-agent {version}, runs {running}"
+    return Check("agent", "ok", found, "any, or none")
+
+
 def release_checks(manifest: Manifest, facts: Facts) -> list[Check]:
     """Whether this release fits this robot: architecture, C library, driver, memory."""
     needs, device = needs_of(manifest), facts.device

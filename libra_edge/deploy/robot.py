@@ -60,7 +60,9 @@ def parse_robot(text: str, root: str | None = None) -> Robot:
             f"{text!r} names no robot.",
             "Write user@host, user@host:port, an alias of ~/.ssh/config, or a path (./folder).",
         )
-    return Robot(text, found[2].strip("[]"), _folder(root or str(ROOT)), found[1], port)
+    return Robot(
+        text, found[2].strip("[]"), _folder(str(ROOT) if root is None else root), found[1], port
+    )
 
 
 def _folder(text: str) -> PurePosixPath:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from libra_edge.deploy.agent import SLOTS, Agent
+from libra_edge.deploy.agent import SLOTS, Agent, NoAgent, agents
+from libra_edge.deploy.transport import Line
 from libra_edge.errors import LibraError
 
 POLL_S = 2.0
@@ -67,6 +69,35 @@ class RobotState:
         """Whether what runs was marked good."""
         slot = self.slots.get(self.active) if self.active else None
         return slot is not None and slot.state == "good"
+
+
+def find_agent(line: Line) -> tuple[Agent, RobotState] | None:
+    """The agent of what is active, or where that does not run a slot's; None if there is none.
+
+    Raises:
+        LibraError: the line broke, or the agent cannot say what is there.
+    """
+    for agent in agents(line):
+        with suppress(NoAgent):
+            return agent, read_state(agent)
+    return None
+
+
+def require_agent(line: Line) -> tuple[Agent, RobotState]:
+    """As `find_agent`.
+
+    Raises:
+        NoAgent: nothing was ever installed there.
+        LibraError: the line broke, or the agent cannot say what is there.
+    """
+    found = find_agent(line)
+    if found is None:
+        raise NoAgent(
+            "no-agent",
+            f"There is no release in {line.robot.root} on {line.robot.text}, so nobody answers.",
+            "Flash one with `libra-edge flash`, or name its folder with --root.",
+        )
+    return found
 
 
 def read_state(agent: Agent) -> RobotState:
