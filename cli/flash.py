@@ -12,6 +12,7 @@ import typer
 from libra_edge.deploy.flash import Flashed, FlashRequest
 from libra_edge.deploy.flash import flash as deploy
 from libra_edge.deploy.preflight import size
+from libra_edge.deploy.stick import Carried, carry
 
 from ._options import Json
 from ._progress import progress
@@ -53,6 +54,9 @@ def flash(
         bool,
         typer.Option("--mark-good", help="Mark it good right away: no service there does so."),
     ] = False,
+    stick: Annotated[
+        bool, typer.Option("--stick", help="ROBOT is a folder that carries it there by hand.")
+    ] = False,
     root: Root = None,
     ssh_config: SshConfig = None,
     json: Json = False,
@@ -72,6 +76,9 @@ def flash(
         mark_good=mark_good,
         wait_s=wait,
     )
+    if stick:
+        _carried(output, carry(Path(robot), request))
+        return
     with open_line(robot, root, ssh_config, json) as line:
         done = deploy(line, request, on_stage=lambda text: say(f"flash: {text}"), sending=_sending)
     _show(output, done)
@@ -79,6 +86,16 @@ def flash(
         output.text(f"health: {health(done.after)}")
     next_command = ("status", robot, *(("--root", root) if root else ()))
     output.finish(done.to_json(), _verdict(done), next_command=next_command)
+
+
+def _carried(output: Output, done: Carried) -> None:
+    output.facts(
+        "on the robot, in the stick's folder",
+        {str(n): command for n, command in enumerate(done.commands, 1)},
+    )
+    words = {"carried": "lies in", "already there": "already lies in", "planned": "would lie in"}
+    what = f"{done.release} ({done.release_id[:12]}, {size(done.size_bytes)})"
+    output.finish(done.to_json(), f"{what} {words[done.condition]} {done.file}")
 
 
 @contextmanager

@@ -24,6 +24,9 @@ LEAST_CHARGE_PERCENT = 20  # of a battery that is being emptied
 HOTTEST_C = 90.0  # where a sensor does not say when the machine switches itself off
 COOLER_C = 10.0  # below that point
 
+# As `stat -f` names them: what `current` is cannot lie there.
+_WITHOUT_LINKS = {"msdos", "vfat", "exfat"}
+
 Status = Literal["ok", "refused", "not readable"]
 
 
@@ -222,6 +225,15 @@ def _system(facts: Facts) -> Check:
 
 def _folder(facts: Facts) -> Check:
     needed = f"{facts.user or 'the user'} may write"
+    if facts.filesystem in _WITHOUT_LINKS:
+        return Check(
+            "folder",
+            "refused",
+            f"{facts.folder} is {facts.filesystem}",
+            "a file system with links",
+            "root-without-links",
+            "Name a folder on the robot's own disk; to carry a release on a stick pass --stick.",
+        )
     if facts.writable:
         return Check("folder", "ok", str(facts.folder), needed)
     return Check(

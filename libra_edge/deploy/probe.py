@@ -25,6 +25,7 @@ folder=$root
 while [ ! -d "$folder" ] && [ "$folder" != / ]; do folder=$(dirname "$folder"); done
 say folder "$folder"
 [ -w "$folder" ] && [ -x "$folder" ] && say writable yes
+say filesystem "$(stat -f -c %T "$folder" 2>/dev/null)"
 free=$(df -Pk "$folder" 2>/dev/null | tail -n 1)
 set -- $free
 say free_kib "$4"
@@ -81,6 +82,7 @@ class Facts:
         user: who is logged in there.
         folder: the part of the robot's folder that exists already.
         writable: whether that user may write there.
+        filesystem: its kind, as `stat -f` names it.
         current: what `current` points to; empty without a release.
     """
 
@@ -95,6 +97,7 @@ class Facts:
     batteries: tuple[Battery, ...]
     zones: tuple[Zone, ...]
     current: str
+    filesystem: str = ""
 
 
 def probe(line: Line, system_root: str = "") -> Facts:
@@ -142,6 +145,7 @@ def _facts(lines: list[tuple[str, str]]) -> Facts:
         tuple(b for key, value in lines if key == "battery" and (b := _battery(value))),
         tuple(z for key, value in lines if key == "zone" and (z := _zone(value))),
         said.get("current", ""),
+        said.get("filesystem", ""),
     )
 
 

@@ -129,3 +129,14 @@ def test_ctrl_c(folder: Path) -> None:
     (folder / "robot" / "slow").unlink()
     assert invoke("flash", "second", "./robot", UNSIGNED).exit_code == 0
     assert current(folder / "robot") == "second"
+
+
+def test_a_stick(folder: Path) -> None:
+    (folder / "stick").mkdir()
+    result = invoke("flash", "example", "stick", "--stick", UNSIGNED)
+    assert result.exit_code == 0
+    assert "./libra-agent install example.libra --allow-unsigned" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert invoke_json("flash", "example", "stick", "--stick", UNSIGNED)[1]["result"][
+        "condition"
+    ] == ("already there")
