@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from libra_edge.deploy.flash import Flashed, FlashRequest
 from libra_edge.deploy.flash import flash as deploy
+from libra_edge.deploy.fleet.playbook import WAVES, FleetRequest, FleetResult, flash_fleet
 from libra_edge.deploy.preflight import size
 from libra_edge.deploy.stick import Carried, carry
+from libra_edge.errors import ExitCode, InputError
 
 from ._options import Json
 from ._progress import progress
 from ._render import Output, say
-from ._robots import RobotName, Root, SshConfig, check_table, health, open_line
+from ._robots import Root, SshConfig, check_table, health, open_line
 
 
 def flash(
     release: Annotated[
         Path, typer.Argument(help="Release (directory or .libra).", metavar="RELEASE")
     ],
-    robot: RobotName,
+    robot: Annotated[
+        str | None,
+        typer.Argument(
+            help="user@host[:port], an alias of ssh_config, or a path.",
+            metavar="ROBOT",
+            show_default="--inventory's",
+        ),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Robots for Ansible, flashed in waves.", show_default=""),
+    ] = None,
+    waves: Annotated[
+        str, typer.Option(metavar="LIST", help="Of a fleet: the canary first, then the rest.")
+    ] = WAVES,
+    max_fail_percentage: Annotated[
+        float, typer.Option(min=0, max=100, help="Of a wave that may fail before it all ends.")
+    ] = 0,
+    limit: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Robots of the inventory.", show_default="all"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; change nothing.")
     ] = False,
@@ -67,6 +90,36 @@ def flash(
     switched to by one rename. Run it again after a broken line: it goes on where it broke.
     """
     output = Output("flash", json)
+    if (robot is None) == (inventory is None):
+        raise InputError(
+            "robot-or-inventory",
+            "Name one robot, or a fleet with --inventory.",
+            "`libra-edge flash RELEASE user@host`, or `libra-edge flash RELEASE --inventory FILE`.",
+        )
+    if inventory is not None:
+        if stick or not activate:
+            raise InputError(
+                "option-for-one-robot",
+                "--stick and --no-activate are for one robot.",
+                "Leave them out, or use the module libra.edge.libra_release in a playbook.",
+            )
+        fleet = FleetRequest(
+            release,
+            inventory,
+            waves,
+            max_fail_percentage,
+            limit,
+            root,
+            ssh_config,
+            check=dry_run,
+            allow_unsigned=allow_unsigned,
+            mark_good=mark_good,
+            health_timeout_s=health_timeout,
+            wait_s=wait or None,
+        )
+        _fleet(output, fleet, flash_fleet(fleet, say))
+        return
+    robot = str(robot)
     request = FlashRequest(
         release,
         dry_run=dry_run,
@@ -88,6 +141,26 @@ def flash(
     output.finish(done.to_json(), _verdict(done), next_command=next_command)
 
 
+def _fleet(output: Output, request: FleetRequest, done: FleetResult) -> None:
+    rows = [
+        (said["wave"], name, "FAILED" if said["failed"] else said["condition"], _found(said))
+        for name, said in sorted(done.robots.items(), key=lambda pair: (pair[1]["wave"], pair[0]))
+    ]
+    output.table(("wave", "robot", "release", ""), rows)
+    what = f"{done.release} ({done.release_id[:12]})"
+    count = f"{len(done.robots) - len(done.failed)} of {len(done.robots)} robots that were reached"
+    verb = "would run" if request.check else "run"
+    output.finish(
+        done.to_json(),
+        f"{count} {verb} {what}",
+        exit_code=ExitCode.OK if done.complete and not done.failed else ExitCode.FAILED,
+    )
+
+
+def _found(said: Mapping[str, Any]) -> str:
+    return str(said.get("code", "")) if said["failed"] else str(said.get("runs", ""))
+
+
 def _carried(output: Output, done: Carried) -> None:
     output.facts(
         "on the robot, in the stick's folder",
@@ -105,7 +178,7 @@ def _sending(total_bytes: int) -> Iterator[Callable[[int], None]]:
 
 
 def _show(output: Output, done: Flashed) -> None:
-    if done.condition == "already active":
+    if done.condition.startswith("already"):
         return
     check_table(output, done.checks)
     members = ", ".join(part.name for part in done.plan.parts[:3])
@@ -130,7 +203,8 @@ def _verdict(done: Flashed) -> str:
     what = f"{done.release} ({done.release_id[:12]})"
     if done.condition == "planned":
         return f"{done.robot} would get {what}; nothing was changed"
-    if done.condition == "installed":
-        return f"{what} lies in slot {done.slot} of {done.robot}, not active"
+    if done.condition in ("installed", "already installed"):
+        already = "already " if done.condition == "already installed" else ""
+        return f"{what} {already}lies in slot {done.slot} of {done.robot}, not active"
     already = " already" if done.condition == "already active" else ""
     return f"{done.robot}{already} runs {what}"

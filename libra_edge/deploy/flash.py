@@ -48,7 +48,7 @@ T = TypeVar("T")
 OnStage = Callable[[str], None]
 # Called with the bytes to send; its context yields what is called with each piece's size.
 Sending = Callable[[int], AbstractContextManager[Callable[[int], None]]]
-Condition = Literal["active", "already active", "installed", "planned"]
+Condition = Literal["active", "already active", "installed", "already installed", "planned"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,8 @@ def _travel(journey: _Journey) -> Flashed:
     if active and before:
         after = _settle_health(agent, journey) if agent and not request.dry_run else before
         return replace(done, condition="already active", slot=before.active, after=after)
+    if before and not request.activate and before.holds(release.manifest.release_id):
+        return replace(done, condition="already installed", after=before)
     require_passed(checks)
     if request.dry_run:
         return done

@@ -64,6 +64,12 @@ class RobotState:
         slot = self.slots.get(self.active) if self.active else None
         return slot is not None and slot.manifest_sha256 == manifest_sha256 and slot.state != "bad"
 
+    def holds(self, manifest_sha256: str) -> bool:
+        """Whether a release lies in the slot that does not run, ready to be switched to."""
+        slot = self.slots.get(self.inactive)
+        ready = slot is not None and slot.state in ("installed", "verified", "good", "active")
+        return slot is not None and ready and slot.manifest_sha256 == manifest_sha256
+
     @property
     def is_good(self) -> bool:
         """Whether what runs was marked good."""

@@ -32,12 +32,9 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 LOST = 255  # what ssh leaves with when the connection is the trouble
 # The first word on a key wins, so these stand before the user's own files, and hold for jump hosts
 # too, which ssh starts with the same file.
-_STRICT = """\
-StrictHostKeyChecking {asking}
-NoHostAuthenticationForLocalhost no
-VerifyHostKeyDNS no
-UpdateHostKeys no
-{includes}Host *
+_STRICT = ("NoHostAuthenticationForLocalhost no", "VerifyHostKeyDNS no", "UpdateHostKeys no")
+_LAST = """\
+Host *
   ConnectTimeout 15
   ServerAliveInterval 10
   ServerAliveCountMax 4
@@ -163,7 +160,11 @@ def _head(stream: IO[bytes]) -> bytes:
 
 @contextmanager
 def connect(
-    robot: Robot, *, ssh_config: Path | None = None, ask: bool | None = None
+    robot: Robot,
+    *,
+    ssh_config: Path | None = None,
+    ask: bool | None = None,
+    more: Sequence[str] = (),
 ) -> Iterator[Line]:
     """Open a line to a robot, and close it at the end.
 
@@ -171,6 +172,7 @@ def connect(
         robot: the robot.
         ssh_config: replaces the user's and the system's files, as `ssh -F` does.
         ask: whether ssh may ask for a passphrase or about a host key; None: on a terminal.
+        more: words for ssh, as an inventory has them; they cannot loosen what is said of host keys.
 
     Raises:
         UnreachableError: no connection, another host key than the known one, or no login.
@@ -188,6 +190,9 @@ def connect(
         config = folder / "config"
         config.write_text(_configuration(ssh_config, asking))
         words = ["ssh", "-F", str(config), *_PLAIN, "-o", f"ControlPath={folder}/m"]
+        for strict in _strict(asking):
+            words += ["-o", strict.replace(" ", "=", 1)]
+        words += more
         if robot.user is not None:
             words += ["-l", robot.user]
         if robot.port is not None:
@@ -216,8 +221,12 @@ def _configuration(ssh_config: Path | None, asking: bool) -> str:
         if ssh_config
         else [home / ".ssh" / "config", Path("/etc/ssh/ssh_config")]
     )
-    includes = "".join(f'Include "{path}"\n' for path in files)
-    return _STRICT.format(asking="ask" if asking else "yes", includes=includes)
+    lines = [*_strict(asking), *(f'Include "{path}"' for path in files)]
+    return "\n".join(lines) + f"\n{_LAST}"
+
+
+def _strict(asking: bool) -> tuple[str, ...]:
+    return (f"StrictHostKeyChecking {'ask' if asking else 'yes'}", *_STRICT)
 
 
 def _log_in(words: list[str], robot: Robot, folder: Path, asking: bool) -> None:
