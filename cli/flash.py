@@ -138,6 +138,7 @@ def flash(
     if done.after:
         output.text(f"health: {health(done.after)}")
     next_command = ("status", robot, *(("--root", root) if root else ()))
+    next_command += ("-F", ssh_config) if ssh_config else ()
     output.finish(done.to_json(), _verdict(done), next_command=next_command)
 
 
@@ -180,7 +181,8 @@ def _sending(total_bytes: int) -> Iterator[Callable[[int], None]]:
 def _show(output: Output, done: Flashed) -> None:
     if done.condition.startswith("already"):
         return
-    check_table(output, done.checks)
+    if done.condition == "planned":
+        check_table(output, done.checks)
     members = ", ".join(part.name for part in done.plan.parts[:3])
     more = f" and {len(done.plan.parts) - 3} more" if len(done.plan.parts) > 3 else ""
     resumed = sum(part.offset for part in done.plan.parts)

@@ -115,18 +115,21 @@ class _Journey:
     on_stage: OnStage
     sending: Sending
     runs: str = "nothing"
-    switching: bool = False
+    phase: Literal["looking", "sending", "switching", "switched"] = "looking"
     sent_bytes: int = 0
 
     @property
     def condition(self) -> str:
         """What the robot runs while this is under way, in a sentence."""
-        if self.switching:
+        robot, new = self.line.robot.text, self.release.manifest.name
+        if self.phase == "switching":
             return (
-                f"The robot switches by one rename: it runs {self.release.manifest.name} or still "
-                f"{self.runs}, whole; `libra-edge status` says which."
+                f"The switch is one rename: {robot} runs {new} or still {self.runs}, whole; "
+                "`libra-edge status` says which."
             )
-        return f"The robot still runs {self.runs}; what arrived is kept for the next try."
+        kept = "; what arrived is kept" if self.phase == "sending" else ""
+        still = "" if self.phase == "switched" else "still "
+        return f"{robot} {still}runs {self.runs}{kept}."
 
 
 def flash(
@@ -241,6 +244,7 @@ def _install(agent: Agent, plan: Plan, journey: _Journey) -> str:
     def install(again: bool) -> str:
         left = ask_missing(agent, release) if again else plan
         count = len(left.parts)
+        journey.phase = "sending"
         journey.on_stage(f"sending {count} of {len(release.manifest.members)} members")
         with journey.sending(left.send_bytes) as advance:
             feed = install_stream(release, journey.signature, left, _counted(journey, advance))
@@ -261,11 +265,11 @@ def _activate(agent: Agent, slot: str, journey: _Journey) -> None:
         agent.ask("activate", "--slot", slot, *health, timeout_s=ACTIVATE_TIMEOUT_S)
 
     journey.on_stage("self-test on the robot, then the switch")
-    journey.switching = True
+    journey.phase = "switching"
     try:
         _persistently(journey, activate)
     except AgentRefused:
-        journey.switching = False
+        journey.phase = "looking"
         raise
 
 
@@ -294,9 +298,8 @@ def _counted(journey: _Journey, advance: Callable[[int], None]) -> Callable[[int
 
 def _settle_health(agent: Agent, journey: _Journey) -> RobotState:
     """The state after the switch: marked good by us, waited for, or still pending."""
-    journey.switching = False
     state = read_state(agent)
-    journey.runs = state.running
+    journey.phase, journey.runs = "switched", state.running
     if state.is_good:
         return state
     if journey.request.mark_good:
@@ -319,6 +322,6 @@ def _stoppable(journey: _Journey) -> Iterator[None]:
             "interrupted", "Stopped by Ctrl-C.", f"{journey.condition} Flash again to go on."
         ) from None
     except LibraError as error:
-        if journey.runs != "nothing" or journey.switching or journey.sent_bytes:
+        if journey.runs != "nothing" or journey.phase != "looking":
             error.remedy = f"{journey.condition} {error.remedy}".strip()
         raise

@@ -1,7 +1,7 @@
 """What `libra-agent` does, as its contract says, in a few lines of Python: for fast tests alone.
 
-Written out of a release's member `lib/libra-agent`. A golden member that begins with BAD fails the
-self-test; `<root>/slow` holds seconds to sleep before an installation ends.
+Written out of a release's member `lib/libra-agent`. Golden actions that begin with BAD or end with
+1000 fail the self-test; `<root>/slow` holds seconds to sleep before an installation ends.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import struct
 import sys
 import time
 from pathlib import Path
@@ -180,7 +181,8 @@ class Robot:
         return {"slot": name}
 
     def activate(self, name: str, health_timeout_s: int) -> dict[str, Any]:
-        if (self.slot(name) / GOLDEN).read_bytes().startswith(b"BAD"):
+        actions = (self.slot(name) / GOLDEN).read_bytes()
+        if actions.startswith(b"BAD") or actions.endswith(struct.pack("<f", 1000)):
             self.state["slots"][name]["state"] = "bad"
             self.save()
             refuse("self-test-failed", f"Slot {name}: the golden vectors do not come out.")
