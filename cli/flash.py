@@ -137,8 +137,8 @@ def flash(
     _show(output, done)
     if done.after:
         output.text(f"health: {health(done.after)}")
-    next_command = ("status", robot, *(("--root", root) if root else ()))
-    next_command += ("-F", ssh_config) if ssh_config else ()
+    next_command = ("status", robot, *(("-F", ssh_config) if ssh_config else ()))
+    next_command += ("--root", root) if root else ()
     output.finish(done.to_json(), _verdict(done), next_command=next_command)
 
 
