@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import shutil
 import struct
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,6 +157,19 @@ class Robot:
             time.sleep(float((self.root / "slow").read_text()))
         return self.fill(manifest, signature, identity)
 
+    def unpack(self, file: Path, allow_unsigned: bool) -> dict[str, Any]:
+        with tarfile.open(file) as archive:
+            data = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+        manifest = data.pop("manifest.json")
+        members = [
+            {"sha256": hashlib.sha256(d).hexdigest(), "offset": 0, "bytes": len(d), "name": n}
+            for n, d in data.items()
+        ]
+        sizes = {"manifest_bytes": len(manifest), "signature_bytes": 0}
+        head = json.dumps({**sizes, "members": members}).encode() + b"\n"
+        stream = b"libra-install 1\n" + head + manifest + b"".join(data.values())
+        return self.install(io.BytesIO(stream), allow_unsigned)
+
     def fill(self, manifest: bytes, signature: bytes, identity: str) -> dict[str, Any]:
         name = self.inactive
         new = self.slot(f"{name}.new")
@@ -231,6 +246,8 @@ def run(words: list[str]) -> dict[str, Any]:
                 return robot.status()
             case "missing":
                 return robot.missing(sys.stdin.buffer)
+            case "install" if words[1] != "-":
+                return robot.unpack(Path(words[1]), "--allow-unsigned" in words)
             case "install":
                 return robot.install(sys.stdin.buffer, "--allow-unsigned" in words)
             case "activate":
