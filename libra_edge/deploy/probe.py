@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from libra_edge.bundle.compatibility import CPU, Device, driver_of, jetpack_of
-from libra_edge.deploy.transport import Line, not_reached
-from libra_edge.errors import UnreachableError
+from libra_edge.deploy.transport import Line, no_shell, not_reached
 
 _KIB = 1024
 # Nothing but a shell and the words that busybox has too; $2 stands before /sys and /proc in tests.
@@ -118,12 +117,7 @@ def probe(line: Line, system_root: str = "") -> Facts:
     # A login shell may print what it likes before and after.
     found = re.search(r"^libra-probe=begin\n(.*?)^libra-probe=end$", said, re.M | re.S)
     if found is None:
-        first = (answer.stderr.strip().splitlines() or [f"status {answer.status}"])[0]
-        raise UnreachableError(
-            "no-shell",
-            f"{line.robot.text} lets us in but runs no shell for us: {first}.",
-            "See that the account's login shell runs commands that ssh hands it.",
-        )
+        raise no_shell(line.robot, answer.stderr or f"status {answer.status}")
     return _facts([(key, value) for key, _, value in map(_split, found[1].splitlines())])
 
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ Host *
   ServerAliveInterval 10
   ServerAliveCountMax 4
 """
+_GREETING = b"libra-edge is here"
+_STAY = f"echo '{_GREETING.decode()}'; exec cat"
 _PLAIN = ("-T", "-a", "-x", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none")
 
 
@@ -198,11 +201,8 @@ def connect(
         if robot.port is not None:
             words += ["-p", str(robot.port)]
         line = Line(robot, (*words, "-o", "ControlMaster=no", "-o", "BatchMode=yes", robot.host))
-        _log_in([*words, "-o", "ControlMaster=yes"], robot, folder, asking)
-        try:
+        with _logged_in([*words, "-o", "ControlMaster=yes"], robot, folder, asking):
             yield line
-        finally:
-            _hang_up(words, robot.host)
 
 
 @contextmanager
@@ -229,41 +229,63 @@ def _strict(asking: bool) -> tuple[str, ...]:
     return (f"StrictHostKeyChecking {'ask' if asking else 'yes'}", *_STRICT)
 
 
-def _log_in(words: list[str], robot: Robot, folder: Path, asking: bool) -> None:
+@contextmanager
+def _logged_in(words: list[str], robot: Robot, folder: Path, asking: bool) -> Iterator[None]:
+    """The connection that others share. It ends with its input: also when we are killed."""
     log = folder / "log"
     batch = "no" if asking else "yes"
-    command = [*words, "-E", str(log), "-o", f"BatchMode={batch}", "-f", "-N", str(robot.host)]
+    # The jump host's ssh would lose its words on host keys with ControlPersist, or with -f.
+    command = [*words, "-E", str(log), "-o", f"BatchMode={batch}", str(robot.host), _STAY]
     with tempfile.TemporaryFile() as errors:
         try:
             # ssh asks on the terminal itself; what it says there (touch the key) is for a person.
-            status = subprocess.run(
+            master = subprocess.Popen(
                 command,
-                stdin=None if asking else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=None if asking else errors,
-                timeout=LOGIN_TIMEOUT_S,
-                check=False,
-            ).returncode
+            )
         except FileNotFoundError:
             raise no_ssh() from None
-        except subprocess.TimeoutExpired:
-            status = LOST
-        if status:
-            said = _head(errors).decode("utf-8", "replace")
-            said += log.read_text("utf-8", "replace") if log.exists() else ""
-            raise not_reached(robot, said)
+        try:
+            if not _greets(master):
+                status = _close(master)
+                said = _head(errors).decode("utf-8", "replace")
+                said += log.read_text("utf-8", "replace") if log.exists() else ""
+                gone = status in (LOST, -signal.SIGTERM)
+                raise not_reached(robot, said) if gone else no_shell(robot, said)
+            yield
+        finally:
+            _close(master)
 
 
-def _hang_up(words: list[str], host: str) -> None:
-    with suppress(subprocess.TimeoutExpired):
-        subprocess.run(
-            [*words, "-O", "exit", host],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=10,
-            check=False,
-        )
+def _greets(master: subprocess.Popen[bytes]) -> bool:
+    """Wait until the shell on the robot says our word, whatever it says before."""
+    if master.stdout is None:
+        return False
+    said = b""
+    until = time.monotonic() + LOGIN_TIMEOUT_S
+    while len(said) < MAX_ANSWER_BYTES and (left_s := until - time.monotonic()) > 0:
+        if not select.select([master.stdout], [], [], left_s)[0]:
+            break
+        piece = os.read(master.stdout.fileno(), 4096)
+        said += piece
+        if _GREETING in said:
+            return True
+        if not piece:
+            break
+    return False
+
+
+def _close(master: subprocess.Popen[bytes]) -> int:
+    for pipe in (master.stdin, master.stdout):
+        if pipe:
+            pipe.close()
+    try:
+        return master.wait(5)
+    except subprocess.TimeoutExpired:
+        master.terminate()
+        return master.wait()
 
 
 def no_ssh() -> LibraError:
@@ -272,6 +294,16 @@ def no_ssh() -> LibraError:
         "no-ssh",
         "This machine has no program `ssh`.",
         "Install OpenSSH's client (Debian: apt-get install openssh-client).",
+    )
+
+
+def no_shell(robot: Robot, said: str) -> UnreachableError:
+    """The error where a login runs no commands."""
+    first = (said.strip().splitlines() or ["it ends at once"])[0]
+    return UnreachableError(
+        "no-shell",
+        f"{robot.text} lets us in but runs no shell for us: {first}.",
+        "See that the account's login shell runs commands that ssh hands it.",
     )
 
 

@@ -82,8 +82,13 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path) -> Iterator[Sshd]:
-    """Start an sshd of our own: own host key, own configuration, own port, this user."""
+def sshd(folder: Path, *more: str) -> Iterator[Sshd]:
+    """Start an sshd of our own: own host key, own configuration, own port, this user.
+
+    Args:
+        folder: for its keys, configuration and log.
+        more: lines for its configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host", "client"):
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
@@ -96,7 +101,7 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n"
-        "MaxStartups 100\n"
+        "MaxStartups 100\n" + "".join(f"{line}\n" for line in more)
     )
     log = (folder / "sshd.log").open("wb")
     process = subprocess.Popen(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -259,3 +263,77 @@ def test_sshs_words_become_ours() -> None:
         ("", "robot-unreachable"),
     ):
         assert not_reached(robot, words).code == code
+
+
+def test_a_login_shell_that_talks(tmp_path: Path) -> None:
+    noisy = 'ForceCommand echo Welcome; echo \'{"ok": 1\'; eval "$SSH_ORIGINAL_COMMAND"; echo bye'
+    with sshd(tmp_path / "sshd", noisy) as server:
+        assert put(server, tmp_path / "robot", write(tmp_path)).condition == "active"
+    assert current(tmp_path / "robot") == "example"
+
+
+def test_an_account_without_a_shell(tmp_path: Path) -> None:
+    with (
+        sshd(tmp_path / "sshd", "ForceCommand echo This account is for files") as server,
+        pytest.raises(UnreachableError) as raised,
+    ):
+        put(server, tmp_path / "robot", write(tmp_path))
+    assert raised.value.code == "no-shell"
+
+
+def on_a_terminal(words: list[str], answers: dict[bytes, bytes]) -> tuple[int, str]:
+    """Run a program on a terminal of its own and answer what it asks."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp(words[0], words)
+    shown = b""
+    with suppress(OSError):  # the terminal closes with its program
+        while piece := os.read(terminal, 4096):
+            shown += piece
+            for question in [q for q in answers if q in shown]:
+                os.write(terminal, answers.pop(question))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+
+
+@pytest.mark.parametrize("answer", ["no", "yes"])
+def test_on_a_terminal_a_person_is_asked_about_a_host_key(
+    server: Sshd, tmp_path: Path, answer: str
+) -> None:
+    known = server.folder / "asked.known"
+    config = server.write_config("asked", server.port, known="# nobody\n")
+    run = [sys.executable, "-c", "from libra_edge.cli.app import main; main()"]
+    words = ["status", "robot", "-F", str(config), "--root", str(tmp_path / "robot")]
+    status, shown = on_a_terminal([*run, *words], {b"continue connecting": f"{answer}\n".encode()})
+    assert status == 6
+    assert "fingerprint" in shown
+    if answer == "no":
+        assert "host-key-unknown" in shown
+        assert known.read_text() == "# nobody\n"
+    else:
+        assert "no-agent" in shown
+        assert "ssh-ed25519" in known.read_text()
+
+
+def test_a_program_that_is_killed_leaves_no_connection_for_long(
+    server: Sshd, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, time, pathlib\n"
+        "from libra_edge.deploy import robot, transport\n"
+        "with transport.connect(robot.parse_robot('robot', sys.argv[2]), ask=False,\n"
+        "        ssh_config=pathlib.Path(sys.argv[1])) as line:\n"
+        "    print(line.ssh[line.ssh.index('-F') + 1], flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    words = [sys.executable, "-c", code, str(server.config), str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip()).parent
+        process.kill()
+    socket = folder / "m"
+    for _ in range(200):
+        if not socket.exists():
+            break
+        time.sleep(0.05)
+    assert not socket.exists()
+    shutil.rmtree(folder)
