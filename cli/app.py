@@ -46,9 +46,12 @@ COMMANDS = {
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
     "unpack": Entry("unpack", "unpack", "Unpack a release file into a directory."),
+    "flash": Entry("flash", "flash", "Put a release on a robot."),
+    "status": Entry("status", "status", "Show what a robot runs and what its slots hold."),
+    "rollback": Entry("rollback", "rollback", "Switch a robot back to what it ran before."),
     "targets": Entry("targets", "targets", "List the machines a release can be compiled for."),
     "recipes": Entry("recipes", "recipes", "List the precision recipes."),
-    "doctor": Entry("doctor", "doctor", "Check this machine: found, needed, fix."),
+    "doctor": Entry("doctor", "doctor", "Check this machine or a robot."),
 }
 
 

@@ -20,6 +20,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
     errno.EACCES,
     errno.EEXIST,
+    errno.EISDIR,
     errno.ENOTDIR,
     errno.ENOTEMPTY,
     errno.EPERM,

@@ -103,6 +103,18 @@ class NotMeasuredError(LibraError):
     exit_code = ExitCode.NOT_MEASURED
 
 
+class UnreachableError(LibraError):
+    """A robot, or what should answer on it, does not answer."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class StoppedError(LibraError):
+    """Ctrl-C, with the condition that it leaves behind."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest known one, else the list of all."""
     names = sorted(known)

@@ -25,6 +25,7 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "engines/refiner.engine": _LARGEST_BYTES,
         "lib/liblibra_edge.so": 256 * _MIB,
         "lib/libonnxruntime.so": 1024 * _MIB,
+        "lib/libra-agent": 64 * _MIB,
         "include/libra_edge.h": 1 * _MIB,
         "golden/images.npy": 512 * _MIB,
         "golden/instruction.npy": 16 * _MIB,
@@ -48,7 +49,9 @@ APART = {
     "engines/planner.engine": "engines/planner.engine.onnx",
     "engines/refiner.engine": "engines/refiner.engine.onnx",
 }
-OPTIONAL = COMPILED | APART.keys()
+# What installs releases on a robot; releases of before it have none.
+AGENT = "lib/libra-agent"
+OPTIONAL = COMPILED | APART.keys() | {AGENT}
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 # Members that only some policies have: with a planner, with an instruction, with noise.
 OF_PLANS = frozenset({"engines/planner.onnx", "golden/intent.npy", "golden/margin.npy"})
