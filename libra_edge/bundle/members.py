@@ -51,6 +51,7 @@ APART = {
 }
 # What installs releases on a robot; releases of before it have none.
 AGENT = "lib/libra-agent"
+LIBRARY = "lib/liblibra_edge.so"
 OPTIONAL = COMPILED | APART.keys() | {AGENT}
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 # Members that only some policies have: with a planner, with an instruction, with noise.

@@ -144,7 +144,7 @@ class _Table:
 def header() -> str:
     """The whole of `manifest_table.h`."""
     table = _Table(json_schema())
-    optional = members.COMPILED | members.APART.keys()
+    optional = members.OPTIONAL
     files = [
         f"{{{_quoted(name)}, {members.MAX_BYTES[name]}, "
         f"{'true' if name in optional else 'false'}, {_beside(name)}, {_needed_by(name)}}}"
@@ -226,7 +226,8 @@ def _place(rows: list[str], new: list[str]) -> int:
 
 
 def _beside(name: str) -> str:
-    return _quoted(members.APART[name]) if name in members.APART else "nullptr"
+    beside = {**members.APART, members.AGENT: members.LIBRARY}
+    return _quoted(beside[name]) if name in beside else "nullptr"
 
 
 def _needed_by(name: str) -> str:

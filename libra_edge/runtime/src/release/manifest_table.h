@@ -30,7 +30,7 @@ constexpr const MemberRule kMemberRules[] = {
     {"include/libra_edge.h", 1048576, false, nullptr, Needs::kAll},
     {"lib/liblibra_edge.so", 268435456, false, nullptr, Needs::kAll},
     {"lib/libonnxruntime.so", 1073741824, false, nullptr, Needs::kAll},
-    {"lib/libra-agent", 67108864, false, nullptr, Needs::kAll},
+    {"lib/libra-agent", 67108864, true, "lib/liblibra_edge.so", Needs::kAll},
     {"tokenizer.json", 67108864, false, nullptr, Needs::kWords},
 };
 
