@@ -214,6 +214,12 @@ Object mark_good(const Options &options) {
 Object mark_bad(const Options &options) {
   Robot robot(options.root, true);
   const std::string bad = require_active(robot);
+  if (robot.state().pending != bad && robot.state().previous.empty()) {
+    // Said twice, it must not take away what the first time brought back.
+    refuse(Exit::kRefused, "no-previous",
+           "Slot " + bad + " is on no trial, and there is none to go back to.",
+           "Install and activate the release that the robot is to run.");
+  }
   robot.fall_back();
   hook(robot, "post-activate", robot.active());
   Object answer;
