@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from libra_edge.deploy.flash import ACTIVATE_TIMEOUT_S
-from libra_edge.deploy.state import read_state, require_agent
+from libra_edge.deploy.state import roll_back
 
 from ._options import Json
 from ._render import Output, say
@@ -21,10 +20,8 @@ def rollback(
     """
     output = Output("rollback", json)
     with open_line(robot, root, ssh_config, json) as line:
-        agent, before = require_agent(line)
-        say(f"rollback: {robot} runs {before.running}")
-        agent.ask("rollback", timeout_s=ACTIVATE_TIMEOUT_S)
-        after = read_state(agent)
+        before, after = roll_back(line)
+    say(f"rollback: {robot} ran {before.running}")
     output.finish(
         {"before": asdict(before), "after": asdict(after)}, f"{robot} runs {after.running} again"
     )

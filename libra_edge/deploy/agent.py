@@ -107,7 +107,7 @@ def bootstrap(line: Line, release: Release) -> Agent:
     """Send a release's own agent to a robot that has none; what lies there already is used.
 
     Raises:
-        IncompatibleError: the release has no agent.
+        IncompatibleError: the release has no agent, or none that runs there.
         LibraError: the robot's folder cannot be written.
         LineLost: the line broke.
     """
@@ -134,7 +134,15 @@ def bootstrap(line: Line, release: Release) -> Agent:
                 f"{_first_line(answer.stderr)}.",
                 "Make the robot's folder once, owned by the user you log in as.",
             ) from None
-        agent.ask("status")
+        try:
+            agent.ask("status")
+        except NoAgent as error:
+            raise IncompatibleError(
+                "agent-does-not-run",
+                f"The release's agent does not run on {line.robot.text}: {error.fact}",
+                f"See that {root} is not mounted noexec, and that the robot's C library is the one "
+                "that the release was compiled for.",
+            ) from None
     return agent
 
 

@@ -28,6 +28,7 @@ from libra_edge.deploy.preflight import (
 )
 from libra_edge.deploy.probe import probe
 from libra_edge.deploy.state import (
+    SWITCH_TIMEOUT_S,
     RobotState,
     find_agent,
     read_state,
@@ -41,7 +42,6 @@ from libra_edge.errors import IntegrityError, LibraError, StoppedError
 # Waits before a broken line is tried again; what arrived is kept, so little is lost.
 RECONNECT_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 INSTALL_TIMEOUT_S = 900.0  # after the last byte: reading back and hashing on a slow disk
-ACTIVATE_TIMEOUT_S = 900.0
 BUSY = "busy"
 
 T = TypeVar("T")
@@ -152,6 +152,7 @@ def flash(
             or the agent refuses; each says what the robot runs.
         StoppedError: Ctrl-C.
     """
+    on_stage("checking the release")
     release = open_release(request.release)
     require_releasable(release.manifest)
     signature = signature_of(release)
@@ -262,7 +263,7 @@ def _activate(agent: Agent, slot: str, journey: _Journey) -> None:
     def activate(again: bool) -> None:
         if again and read_state(agent).is_active(journey.release.manifest.release_id):
             return
-        agent.ask("activate", "--slot", slot, *health, timeout_s=ACTIVATE_TIMEOUT_S)
+        agent.ask("activate", "--slot", slot, *health, timeout_s=SWITCH_TIMEOUT_S)
 
     journey.on_stage("self-test on the robot, then the switch")
     journey.phase = "switching"

@@ -98,7 +98,7 @@ def release_checks(manifest: Manifest, facts: Facts) -> list[Check]:
     codes = {mismatch.code: mismatch for mismatch in wrong}
     return [
         _fits("architecture", codes, ("arch-mismatch",), device.arch, needs.arch),
-        _fits("glibc", codes, ("glibc-too-old",), device.glibc or "?", f">= {needs.glibc}"),
+        _fits("glibc", codes, ("glibc-too-old",), device.glibc, f">= {needs.glibc}"),
         _accelerator(manifest, device, codes),
         _memory(manifest, facts),
     ]
@@ -166,7 +166,7 @@ def _fits(
 ) -> Check:
     mismatch = next((wrong[code] for code in codes if code in wrong), None)
     if mismatch is None:
-        return Check(name, "ok", found, needed)
+        return Check(name, "ok" if found else "not readable", found or "?", needed)
     return Check(name, "refused", found, needed, mismatch.code, mismatch.remedy)
 
 

@@ -25,9 +25,7 @@ while [ ! -d "$folder" ] && [ "$folder" != / ]; do folder=$(dirname "$folder"); 
 say folder "$folder"
 [ -w "$folder" ] && [ -x "$folder" ] && say writable yes
 say filesystem "$(stat -f -c %T "$folder" 2>/dev/null)"
-free=$(df -Pk "$folder" 2>/dev/null | tail -n 1)
-set -- $free
-say free_kib "$4"
+say disk "$(df -Pk "$folder" 2>/dev/null | tail -n 1)"
 for name in MemTotal MemAvailable; do
   say $name "$(sed -n "s/^$name: *\([0-9]*\).*/\1/p" "$sys/proc/meminfo" 2>/dev/null)"
 done
@@ -133,7 +131,7 @@ def _facts(lines: list[tuple[str, str]]) -> Facts:
         said.get("user", ""),
         PurePosixPath(said.get("folder") or "/"),
         "writable" in said,
-        _kib(said.get("free_kib")),
+        _free(said.get("disk", "")),
         _kib(said.get("MemTotal")),
         _kib(said.get("MemAvailable")),
         tuple(b for key, value in lines if key == "battery" and (b := _battery(value))),
@@ -168,6 +166,12 @@ def _device(said: dict[str, str]) -> Device:
 
 def _kib(text: str | None) -> int | None:
     return int(text) * _KIB if text and text.isdecimal() and len(text) < 16 else None
+
+
+def _free(line: str) -> int | None:
+    """Of a line of `df -Pk`: the number before the share in use, whatever the device is called."""
+    found = re.search(r"\s(\d+)\s+\d+%\s", line)
+    return _kib(found[1]) if found else None
 
 
 def _battery(text: str) -> Battery | None:

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from libra_edge.deploy.agent import SLOTS, Agent, NoAgent, agents
+from libra_edge.deploy.agent import SLOTS, Agent, LineLost, NoAgent, agents
 from libra_edge.deploy.transport import Line
-from libra_edge.errors import LibraError
+from libra_edge.errors import LibraError, StoppedError
 
 POLL_S = 2.0
+SWITCH_TIMEOUT_S = 900.0  # a self-test on a slow robot takes minutes
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,11 @@ def read_state(agent: Agent) -> RobotState:
     try:
         slots = {name: _slot(said["slots"].get(name)) for name in SLOTS}
         active, deadline = said["active"], said.get("health_deadline_unix_s")
-        if active not in (None, *SLOTS) or not isinstance(deadline, int | None):
+        if active not in (None, *SLOTS) or not (
+            deadline is None or (type(deadline) is int and 0 <= deadline < 2**36)
+        ):
             raise ValueError(active)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise LibraError(
             "agent-answer",
             f"The agent on {agent.line.robot.text} does not say what its slots hold.",
@@ -173,3 +176,31 @@ def wait_until_good(agent: Agent, manifest_sha256: str, timeout_s: float) -> Rob
                 "`libra-agent mark-good` once it drives well.",
             )
         time.sleep(min(POLL_S, max(until - time.monotonic(), 0.05)))
+
+
+def roll_back(line: Line) -> tuple[RobotState, RobotState]:
+    """Switch a robot back to the release that it ran before.
+
+    Returns:
+        Its state before and after.
+
+    Raises:
+        LibraError: there is nothing to go back to, or the robot does not answer.
+        StoppedError: Ctrl-C.
+    """
+    agent, before = require_agent(line)
+    try:
+        agent.ask("rollback", timeout_s=SWITCH_TIMEOUT_S)
+    except LineLost:
+        _, after = require_agent(line)  # it says on which side of the rename that ended
+        if after.active == before.active:
+            raise
+        return before, after
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "interrupted",
+            "Stopped by Ctrl-C.",
+            f"{line.robot.text} runs the release before or still {before.running}, whole; "
+            "`libra-edge status` says which.",
+        ) from None
+    return before, read_state(agent)

@@ -12,12 +12,23 @@ import pytest
 
 from libra_edge.bundle.pack import pack_release
 from libra_edge.deploy import flash as module
-from libra_edge.deploy.agent import NoAgent
+from libra_edge.deploy.agent import Agent, NoAgent
 from libra_edge.deploy.flash import Flashed, FlashRequest, flash
 from libra_edge.deploy.robot import Robot
-from libra_edge.deploy.state import find_agent, read_state, require_agent, wait_until_good
+from libra_edge.deploy.state import (
+    find_agent,
+    read_state,
+    require_agent,
+    roll_back,
+    wait_until_good,
+)
 from libra_edge.deploy.transport import Line
-from libra_edge.errors import IntegrityError, LibraError, ParityError, StoppedError
+from libra_edge.errors import (
+    IntegrityError,
+    LibraError,
+    ParityError,
+    StoppedError,
+)
 from tests.deploy.robots import GOLDEN, current, write
 
 BIG = {"engines/planner.onnx": bytes(range(256)) * 8192}  # 2 MiB
@@ -254,67 +265,19 @@ def test_rollback_works_with_the_other_slots_agent(tmp_path: Path, line: Line) -
     assert current(root(line)) == "example"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "",
-        "hello",
-        "[]",
-        "{",
-        '{"ok": 1}',
-        '{"ok": NaN}',
-        "[" * 100_000,
-        '{"ok": true',
-    ],
-)
-def test_what_is_no_answer(tmp_path: Path, line: Line, answer: str) -> None:
-    say(line, answer)
-    with pytest.raises(NoAgent):
-        require_agent(line)
+def test_ctrl_c_during_a_rollback_says_either_or(
+    tmp_path: Path, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(line, write(tmp_path))
+    put(line, write(tmp_path, "second"))
+    plain = Agent.ask
 
+    def ask(agent: Agent, *words: str, **more: Any) -> Any:
+        if words[0] == "rollback":
+            raise KeyboardInterrupt
+        return plain(agent, *words, **more)
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {},
-        {"slots": None, "active": None},
-        {"slots": {"a": {"state": "good"}}, "active": "a"},
-        {"slots": {}, "active": "c"},
-        {"slots": {}, "active": None, "health_deadline_unix_s": "soon"},
-    ],
-)
-def test_answers_that_say_too_little(line: Line, said: dict[str, Any]) -> None:
-    say(line, json.dumps({"ok": True, **said}))
-    with pytest.raises(LibraError) as raised:
-        require_agent(line)
-    assert raised.value.code == "agent-answer"
-
-
-def test_an_answer_between_other_words(line: Line) -> None:
-    good = {"ok": True, "slots": {}, "active": None}
-    say(line, "Welcome!\n{not json}\n" + json.dumps(good, indent=1) + "\nbye")
-    assert require_agent(line)[1].active is None
-
-
-def test_an_agent_that_wants_what_the_release_does_not_have(tmp_path: Path, line: Line) -> None:
-    release = write(tmp_path)
-    for wanted in (
-        [{"name": "../../etc/passwd", "sha256": "0" * 64, "have_bytes": 0}],
-        [{"name": "lib/libra-agent", "sha256": "0" * 64, "have_bytes": 0}],
-        "everything",
-        [{"name": "lib/libra-agent"}],
-    ):
-        state = {"slots": {}, "active": None, "needs_bytes": 1, "free_bytes": 10**12}
-        say(line, json.dumps({"ok": True, **state, "members": wanted}))
-        with pytest.raises(LibraError) as raised:
-            put(line, release, dry_run=True)
-        assert raised.value.code == "agent-answer"
-
-
-def say(line: Line, answer: str) -> None:
-    """An agent that says one thing, whatever it is asked."""
-    agent = root(line) / "current" / "lib" / "libra-agent"
-    agent.parent.mkdir(parents=True, exist_ok=True)
-    (agent.parent / "said").write_text(answer)
-    agent.write_text(f"#!/bin/sh\ncat '{agent.parent}/said'\n")
-    agent.chmod(0o755)
+    monkeypatch.setattr(Agent, "ask", ask)
+    with pytest.raises(StoppedError) as raised:
+        roll_back(line)
+    assert "or still second" in raised.value.remedy

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from libra_edge.bundle.verify import open_release
-from libra_edge.deploy.flash import ACTIVATE_TIMEOUT_S, FlashRequest, flash
+from libra_edge.deploy.flash import FlashRequest, flash
 from libra_edge.deploy.state import (
     RobotState,
     find_agent,
-    read_state,
     require_agent,
+    roll_back,
     wait_until_good,
 )
 from libra_edge.deploy.transport import Line
@@ -85,11 +85,10 @@ def _rolled_back(line: Line, request: StateRequest, release_id: str) -> dict[str
     if found is None or not found[1].is_active(release_id):
         state = found[1] if found else None
         return _result(state, state, "not active", changed=False)
-    agent, before = found
     if request.check:
-        return _result(before, None, "planned", changed=True)
-    agent.ask("rollback", timeout_s=ACTIVATE_TIMEOUT_S)
-    return _result(before, read_state(agent), "rolled back", changed=True)
+        return _result(found[1], None, "planned", changed=True)
+    before, after = roll_back(line)
+    return _result(before, after, "rolled back", changed=True)
 
 
 def _result(

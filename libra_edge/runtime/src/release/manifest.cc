@@ -77,9 +77,9 @@ void check_members(const std::vector<Member> &members, const Json &engines, cons
   const std::string refiner = engines.at("refiner").at("member").text();
   for (const MemberRule &rule : kMemberRules) {
     const bool is_there = has_member(members, rule.name);
-    const bool is_engine = rule.optional && rule.beside == nullptr;
+    const bool is_engine = rule.presence == Presence::kIfLoaded;
     const bool is_of_use = needed(rule.needs, sizes);
-    if (!is_there && is_of_use && !rule.optional) {
+    if (!is_there && is_of_use && rule.presence == Presence::kRequired) {
       fail(LE_MALFORMED, "manifest.json: members has no %s.", rule.name);
     }
     if (is_there && !is_of_use) {
