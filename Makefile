@@ -93,7 +93,9 @@ training-set: $(VENV)/.dev ## record examples/metaworld/training again
 	  --seed 5000 --jobs 2
 
 demo-checkpoint: $(VENV)/.dev | $(DEMONSTRATIONS) ## train the demo policy again (over an hour)
-	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/train.toml --out runs/metaworld
+	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/train.toml --out runs/metaworld-base
+	$(BIN)/libra-edge train $(DEMONSTRATIONS) --recipe examples/metaworld/real_time.toml \
+	  --from runs/metaworld-base --out runs/metaworld
 
 # What make demo-checkpoint trains, compiled, and measured where it has to last: in real time.
 demo-policy: demo-checkpoint ## train the demo policy for real time, compile and measure it (hours)

@@ -119,8 +119,7 @@ def report(runs: Results, live: Results, took: Sequence[str], arguments: argpars
         "## Async mode (C runtime, engines in threads, in real time beside the simulator)",
         "",
         "A chunk is computed ahead of its first step, from an observation that is up to "
-        "`refine_ahead_steps` steps old when it begins; the default is H. No demonstration was "
-        "trained on like that.",
+        "`refine_ahead_steps` steps old when it begins; the default is H.",
         "",
         head.replace("| |", "| | task |", 1).replace("|---|", "|---|---|", 1),
         *(
