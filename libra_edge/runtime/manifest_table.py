@@ -144,10 +144,9 @@ class _Table:
 def header() -> str:
     """The whole of `manifest_table.h`."""
     table = _Table(json_schema())
-    optional = members.OPTIONAL
     files = [
         f"{{{_quoted(name)}, {members.MAX_BYTES[name]}, "
-        f"{'true' if name in optional else 'false'}, {_beside(name)}, {_needed_by(name)}}}"
+        f"{_presence(name)}, {_beside(name)}, {_needed_by(name)}}}"
         for name in sorted(members.MAX_BYTES.keys() - {members.MANIFEST})
     ]
     parts = [
@@ -225,9 +224,14 @@ def _place(rows: list[str], new: list[str]) -> int:
     return len(rows) - len(new)
 
 
+def _presence(name: str) -> str:
+    if name in members.COMPILED:
+        return "Presence::kIfLoaded"
+    return f"Presence::{'kOptional' if name in members.OPTIONAL else 'kRequired'}"
+
+
 def _beside(name: str) -> str:
-    beside = {**members.APART, members.AGENT: members.LIBRARY}
-    return _quoted(beside[name]) if name in beside else "nullptr"
+    return _quoted(members.APART[name]) if name in members.APART else "nullptr"
 
 
 def _needed_by(name: str) -> str:

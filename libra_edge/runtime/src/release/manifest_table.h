@@ -12,28 +12,6 @@ constexpr uint64_t kMostImageBytes = 1073741824;
 constexpr uint64_t kMostPlanNumbers = 16777216;
 
 constexpr const MemberRule kMemberRules[] = {
-<<<<<<< HEAD
-    {"engines/planner.data", 8589934591, true, "engines/planner.onnx", Needs::kAll},
-    {"engines/planner.engine", 8589934591, true, "engines/planner.engine.onnx", Needs::kAll},
-    {"engines/planner.engine.onnx", 2147483647, true, nullptr, Needs::kAll},
-    {"engines/planner.onnx", 2147483647, false, nullptr, Needs::kPlans},
-    {"engines/refiner.data", 8589934591, true, "engines/refiner.onnx", Needs::kAll},
-    {"engines/refiner.engine", 8589934591, true, "engines/refiner.engine.onnx", Needs::kAll},
-    {"engines/refiner.engine.onnx", 2147483647, true, nullptr, Needs::kAll},
-    {"engines/refiner.onnx", 2147483647, false, nullptr, Needs::kAll},
-    {"golden/actions.npy", 16777216, false, nullptr, Needs::kAll},
-    {"golden/images.npy", 536870912, false, nullptr, Needs::kAll},
-    {"golden/instruction.npy", 16777216, false, nullptr, Needs::kWords},
-    {"golden/intent.npy", 16777216, false, nullptr, Needs::kPlans},
-    {"golden/margin.npy", 16777216, false, nullptr, Needs::kPlans},
-    {"golden/noise.npy", 16777216, false, nullptr, Needs::kNoise},
-    {"golden/state.npy", 16777216, false, nullptr, Needs::kAll},
-    {"include/libra_edge.h", 1048576, false, nullptr, Needs::kAll},
-    {"lib/liblibra_edge.so", 268435456, false, nullptr, Needs::kAll},
-    {"lib/libonnxruntime.so", 1073741824, false, nullptr, Needs::kAll},
-    {"lib/libra-agent", 67108864, true, "lib/liblibra_edge.so", Needs::kAll},
-    {"tokenizer.json", 67108864, false, nullptr, Needs::kWords},
-=======
     {"engines/planner.data", 8589934591, Presence::kOptional, "engines/planner.onnx", Needs::kAll},
     {"engines/planner.engine", 8589934591, Presence::kOptional, "engines/planner.engine.onnx", Needs::kAll},
     {"engines/planner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll},
@@ -54,7 +32,6 @@ constexpr const MemberRule kMemberRules[] = {
     {"lib/libonnxruntime.so", 1073741824, Presence::kRequired, nullptr, Needs::kAll},
     {"lib/libra-agent", 67108864, Presence::kOptional, nullptr, Needs::kAll},
     {"tokenizer.json", 67108864, Presence::kRequired, nullptr, Needs::kWords},
->>>>>>> h17c
 };
 
 constexpr const char *kFolders[] = {
