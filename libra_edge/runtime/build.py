@@ -35,10 +35,12 @@ _YYJSON = ["-std=c11", "-DYYJSON_DISABLE_WRITER=1", "-DYYJSON_DISABLE_UTILS=1"]
 _YYJSON += ["-DYYJSON_DISABLE_NON_STANDARD=1"]
 # What the compiler's own libraries are built with depends on these.
 _SHARED = ["-shared", "-s"]
+# Sources in Zig stop at what cannot happen, in a release too.
+_ZIG = ["-OReleaseSafe", "-fPIC", "-fstrip", "-fsingle-threaded"]
 _STANDARD = "C++ standard library"
 # Of the runtime's own files, what reads releases.
-_READS_RELEASES = ["canonical", "folder", "json", "manifest", "memory_file", "rules", "sha256"]
-_READS_RELEASES += ["utf8"]
+_READS_RELEASES = ["base64", "canonical", "folder", "json", "manifest", "memory_file", "rules"]
+_READS_RELEASES += ["sha256", "signature", "trust", "utf8"]
 _OF_THE_AGENT = [
     "src/error.cc",
     "src/engine/tensor.cc",
@@ -126,14 +128,16 @@ def _build(
         )
     cache = make_writable(cache_dir or default_cache_dir()).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-target", f"{triple}.{glibc}", *_COMMON]
+    machine = ["-target", f"{triple}.{glibc}"]
+    flags = [*machine, *_COMMON]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         pieces = _pieces(Path(scratch), sources, source_root)
-        on_progress(0, len(pieces) + 1, "")
         commands = {what: [words[0], *flags, *words[1:]] for what, words in pieces.items()}
+        commands |= _zig_pieces(Path(scratch), source_root, machine)
+        on_progress(0, len(commands) + 1, "")
         _run_in_parallel(commands, source_root, cache, on_progress)
         linked = Path(scratch) / out.name
-        objects = [str(_object(Path(scratch), name)) for name in pieces if name != _STANDARD]
+        objects = [str(_object(Path(scratch), name)) for name in commands if name != _STANDARD]
         words = ["c++", *flags, *link, "-Wl,--build-id=none", *objects, "-o", str(linked)]
         _zig(words, source_root, cache)
         content = linked.read_bytes()
@@ -141,7 +145,7 @@ def _build(
     partial.write_bytes(content)
     partial.chmod(0o755)
     partial.replace(out)
-    on_progress(len(pieces) + 1, len(pieces) + 1, out.name)
+    on_progress(len(commands) + 1, len(commands) + 1, out.name)
     return out
 
 
@@ -162,6 +166,15 @@ def _pieces(scratch: Path, sources: Sequence[Path], source_root: Path) -> dict[s
     json = "third_party/yyjson/yyjson.c"
     pieces[json] = ["cc", *_YYJSON, "-c", json, "-o", str(_object(scratch, json))]
     return pieces
+
+
+def _zig_pieces(scratch: Path, source_root: Path, machine: Sequence[str]) -> dict[str, list[str]]:
+    """What the compiler's own standard library gives: functions for C, one object a file."""
+    names = [path.relative_to(source_root).as_posix() for path in zig_sources(source_root)]
+    return {
+        name: ["build-obj", name, *machine, *_ZIG, f"-femit-bin={_object(scratch, name)}"]
+        for name in names
+    }
 
 
 def _object(scratch: Path, source: str) -> Path:
@@ -187,6 +200,11 @@ def _run_in_parallel(
 def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
     """The C++ files, by name: their order, and so the library's bytes, knows no folders."""
     return sorted((source_root / "src").rglob("*.cc"), key=lambda path: path.name)
+
+
+def zig_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
+    """The Zig files, by name."""
+    return sorted((source_root / "src").rglob("*.zig"), key=lambda path: path.name)
 
 
 def default_cache_dir() -> Path:

@@ -20,7 +20,6 @@ namespace {
 
 constexpr const char *kIncoming = "incoming";
 constexpr const char *kManifest = "manifest.json";
-constexpr const char *kSignature = "model.sig";
 constexpr size_t kPieceBytes = 1 << 20;
 // Of one installation beside its members: manifest, signature, folders.
 constexpr uint64_t kSpareBytes = 4 << 20;
@@ -190,7 +189,7 @@ void fill(const Robot &robot, const le::Manifest &manifest, const Source &source
     sync(out, file);
   };
   put(kManifest, source.manifest());
-  if (!source.signature().empty()) put(kSignature, source.signature());
+  if (!source.signature().empty()) put(le::kSignatureFile, source.signature());
   for (const char *folder : le::kFolders) {
     if (exists(release.get(), folder)) sync(open_folder(release.get(), folder), folder);
   }
@@ -249,9 +248,7 @@ Object install(Robot *robot, Source *source, bool allow_unsigned) {
   noted.security_epoch = by.security_epoch;
   noted.installed_at_unix_s = now_unix_s();
   state.slots[slot] = noted;
-  if (!by.key_id.empty()) {
-    state.epochs[by.key_id] = std::max(state.epochs[by.key_id], by.security_epoch);
-  }
+  note_epoch(robot, by);
   robot->save();
   remove_all(robot->slots(), old);
   remove_all(robot->folder(), kIncoming);
@@ -294,16 +291,12 @@ void verify_slot(const Robot &robot, const std::string &slot) {
            "Slot " + slot + " holds another release than was installed there.",
            "Install the release again.");
   }
-  std::vector<le::Member> known = manifest.members;
-  known.push_back({kSignature, {}, 0});
-  le::Folder(robot.slot_path(slot)).require_only(known);
+  le::Folder(robot.slot_path(slot)).require_only(manifest.members);
   for (const le::Member &member : manifest.members) {
     const Place place = place_of(folder.get(), member, false);
     const Handle file = open_file(place.folder.get(), place.file);
     if (!file || hash_of(file.get(), member.name) != member.sha256) refuse_changed(member.name);
   }
-  const std::string text = read_text(folder.get(), kManifest, le::kMostManifestBytes);
-  require_signed(robot, text, read_text(folder.get(), kSignature, kMostSignatureBytes), true);
 }
 
 }  // namespace agent

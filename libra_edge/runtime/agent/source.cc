@@ -20,7 +20,6 @@ namespace {
 constexpr size_t kPieceBytes = 1 << 18;
 constexpr size_t kBlockBytes = 512;
 constexpr size_t kMostHeadBytes = 1 << 16;
-constexpr const char *kSignature = "model.sig";
 
 using Begin = std::function<Sink(const le::Member &member, uint64_t offset)>;
 using End = std::function<void(const le::Member &member)>;
@@ -61,7 +60,7 @@ class FolderSource : public Source {
       : folder_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (!folder_) fail_system(path + " cannot be opened");
     manifest_ = read_text(folder_.get(), "manifest.json", le::kMostManifestBytes);
-    signature_ = read_text(folder_.get(), kSignature, kMostSignatureBytes);
+    signature_ = read_text(folder_.get(), le::kSignatureFile, le::kMostSignatureBytes);
   }
 
   const std::string &manifest() const override { return manifest_; }
@@ -120,7 +119,11 @@ class PackedSource : public Source {
   explicit PackedSource(const std::string &path)
       : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (!file_) fail_system(path + " cannot be opened");
-    manifest_ = first("manifest.json", le::kMostManifestBytes);
+    ahead_ = exactly(file_.get(), kBlockBytes, "its first header");
+    manifest_ = entry("manifest.json", le::kMostManifestBytes);
+    ahead_ = exactly(file_.get(), kBlockBytes, "its second header");
+    const std::string name(ahead_.c_str());
+    if (name == le::kSignatureFile) signature_ = entry(le::kSignatureFile, le::kMostSignatureBytes);
   }
 
   const std::string &manifest() const override { return manifest_; }
@@ -153,27 +156,32 @@ class PackedSource : public Source {
            "Fetch the release again.");
   }
 
-  std::string first(const std::string &name, size_t most) {
-    const std::string block = exactly(file_.get(), kBlockBytes, "its first header");
+  // A small file whose header was read already.
+  std::string entry(const std::string &name, size_t most) {
     uint64_t size = 0;
-    for (int i = 124; i < 135; ++i) {
-      const char digit = block[static_cast<size_t>(i)];
-      if (digit < '0' || digit > '7') invalid("it does not begin with a release's header");
+    for (size_t i = 124; i < 135; ++i) {
+      const char digit = ahead_[i];
+      if (digit < '0' || digit > '7') invalid("it has no header of " + name + " where it must be");
       size = size * 8 + static_cast<uint64_t>(digit - '0');
     }
-    if (size > most || block != tar_header(name, size)) {
-      invalid("it does not begin with a release's header");
+    if (size > most || ahead_ != tar_header(name, size)) {
+      invalid("it has no header of " + name + " where it must be");
     }
+    ahead_.clear();
     std::string text = exactly(file_.get(), size, name);
     expect(padding(size), name);
     return text;
   }
 
   void expect(const std::string &bytes, const std::string &what) {
-    if (exactly(file_.get(), bytes.size(), what) != bytes) invalid("what stands around " + what);
+    const size_t left = bytes.size() - std::min(ahead_.size(), bytes.size());
+    const std::string found = ahead_ + exactly(file_.get(), left, what);
+    ahead_.clear();
+    if (found != bytes) invalid("what stands around " + what);
   }
 
   Handle file_;
+  std::string ahead_;  // the header that was read before what it is of was known
   std::string manifest_, signature_;
 };
 
@@ -228,7 +236,7 @@ class StreamSource : public Source {
     const le::Json head = document.root();
     const uint64_t manifest = head.at("manifest_bytes").integer();
     const uint64_t signature = head.at("signature_bytes").integer();
-    if (manifest > le::kMostManifestBytes || signature > kMostSignatureBytes) {
+    if (manifest > le::kMostManifestBytes || signature > le::kMostSignatureBytes) {
       refuse_stream("Manifest or signature are larger than any.");
     }
     for (const le::Json &item : head.at("members").items()) {

@@ -11,8 +11,6 @@
 
 namespace agent {
 
-constexpr size_t kMostSignatureBytes = 1 << 20;
-
 // Takes a piece of a member.
 using Sink = std::function<void(const uint8_t *data, size_t size)>;
 

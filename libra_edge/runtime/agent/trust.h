@@ -18,6 +18,9 @@ struct Signed {
 Signed require_signed(const Robot &robot, const std::string &manifest, const std::string &signature,
                       bool allow_unsigned);
 
+// Remembers the highest epoch of each key; not saved.
+void note_epoch(Robot *robot, const Signed &by);
+
 // The robot's trust file, in words for `status`.
 void tell_trust(const Robot &robot, Object *answer);
 
