@@ -12,7 +12,7 @@ FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src tests -name '*.h' -o -n
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 DEMONSTRATIONS := runs/metaworld-train
 TRAINING_SET := examples/metaworld/training
-EXTRAS ?= field compile train sim rtx
+EXTRAS ?= field compile train sim rtx fleet
 COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; native_library('x86_64-linux-gnu', '2.35')
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
@@ -67,6 +67,19 @@ evaluate: $(VENV)/.dev ## demo policy and its release in closed loop, write docs
 	$(BIN)/libra-edge compile examples/metaworld/checkpoint --data examples/metaworld/heldout \
 	  --out out/metaworld-demo --force
 	$(BIN)/python benchmarks/closed_loop.py
+
+.PHONY: demo-flash sshd
+demo-flash: $(VENV)/.demo sshd ## flash a robot behind a local sshd, break it, roll back, flash a fleet
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[fleet]'
+	$(BIN)/python examples/flash/demo.py
+
+# Only where installing it starts no service of the system's own: in a container.
+sshd:
+	@command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || [ -d /run/systemd/system ] || \
+	  [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { echo "installing openssh-server"; apt-get update -qq || true; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      openssh-server openssh-client >/dev/null; }
 
 # What the demo policy was trained on; it is there whole or not at all.
 $(DEMONSTRATIONS): | $(VENV)/.dev

@@ -44,11 +44,16 @@ COMMANDS = {
     "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
+    "sign": Entry("sign", "sign", "Sign a release, with its provenance beside it."),
+    "keys": Entry("keys", "keys", "Make signing keys, and say whom a robot trusts."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
     "unpack": Entry("unpack", "unpack", "Unpack a release file into a directory."),
+    "flash": Entry("flash", "flash", "Put a release on a robot."),
+    "status": Entry("status", "status", "Show what a robot runs and what its slots hold."),
+    "rollback": Entry("rollback", "rollback", "Switch a robot back to what it ran before."),
     "targets": Entry("targets", "targets", "List the machines a release can be compiled for."),
     "recipes": Entry("recipes", "recipes", "List the precision recipes."),
-    "doctor": Entry("doctor", "doctor", "Check this machine: found, needed, fix."),
+    "doctor": Entry("doctor", "doctor", "Check this machine or a robot."),
 }
 
 

@@ -97,10 +97,26 @@ class IntegrityError(LibraError):
     exit_code = ExitCode.INTEGRITY
 
 
+class UntrustedError(IntegrityError):
+    """A release is whole, but not one that the trust file lets in."""
+
+
 class NotMeasuredError(LibraError):
     """A comparison that was asked for could not be made; it never counts as passed."""
 
     exit_code = ExitCode.NOT_MEASURED
+
+
+class UnreachableError(LibraError):
+    """A robot, or what should answer on it, does not answer."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class StoppedError(LibraError):
+    """Ctrl-C, with the condition that it leaves behind."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -282,19 +282,26 @@ def _glibc() -> str:
 
 def _driver_version() -> str | None:
     try:
-        text = _NVIDIA_VERSION.read_text()
+        return driver_of(_NVIDIA_VERSION.read_text())
     except OSError:
         return None
+
+
+def driver_of(text: str) -> str | None:
+    """The driver's version in the words of `/proc/driver/nvidia/version`."""
     found = re.search(r"Module.*?\s(\d+\.\d+(?:\.\d+)?)", text)
     return found[1] if found else None
 
 
 def _tegra_jetpack() -> str | None:
-    """JetPack by the release of Jetson Linux: 36 is JetPack 6, 38 is JetPack 7."""
     try:
-        text = _TEGRA_RELEASE.read_text()
+        return jetpack_of(_TEGRA_RELEASE.read_text())
     except OSError:
         return None
+
+
+def jetpack_of(text: str) -> str | None:
+    """JetPack by the release of Jetson Linux: 36 is JetPack 6, 38 is JetPack 7."""
     found = re.search(r"# R(\d+)", text)
     major = {"35": "5", "36": "6", "38": "7"}.get(found[1]) if found else None
     return f"{major}.0" if major else None

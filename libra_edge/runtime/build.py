@@ -24,6 +24,7 @@ from libra_edge.version import __version__
 OnProgress = Callable[[int, int, str], None]
 
 LIBRARY_NAME = "liblibra_edge.so"
+AGENT_NAME = "libra-agent"
 SOURCE_ROOT = Path(__file__).parent
 HEADER = SOURCE_ROOT / "include" / "libra_edge.h"
 
@@ -34,7 +35,17 @@ _YYJSON = ["-std=c11", "-DYYJSON_DISABLE_WRITER=1", "-DYYJSON_DISABLE_UTILS=1"]
 _YYJSON += ["-DYYJSON_DISABLE_NON_STANDARD=1"]
 # What the compiler's own libraries are built with depends on these.
 _SHARED = ["-shared", "-s"]
+# Sources in Zig stop at what cannot happen, in a release too.
+_ZIG = ["-OReleaseSafe", "-fPIC", "-fstrip", "-fsingle-threaded"]
 _STANDARD = "C++ standard library"
+# Of the runtime's own files, what reads releases.
+_READS_RELEASES = ["base64", "canonical", "folder", "json", "manifest", "memory_file", "rules"]
+_READS_RELEASES += ["sha256", "signature", "trust", "utf8"]
+_OF_THE_AGENT = [
+    "src/error.cc",
+    "src/engine/tensor.cc",
+    *(f"src/release/{name}.cc" for name in _READS_RELEASES),
+]
 _TIMEOUT_S = 900
 _ONNXRUNTIME_NAME = re.compile(r"libonnxruntime\.so\.\d+\.\d+\.\d+")
 
@@ -55,7 +66,7 @@ def build_library(
         target_triple: architecture, for example `aarch64-linux-gnu`.
         glibc: oldest glibc the library has to load on.
         cache_dir: the compiler's cache; default: the user's cache folder.
-        source_root: folder with `include`, `src` and `third_party`.
+        source_root: folder with `include`, `src`, `agent` and `third_party`.
         on_progress: called with pieces done, pieces in all and the piece just done, in the order
             in which they end; first with none done.
 
@@ -67,12 +78,46 @@ def build_library(
             cannot be written to.
         LibraError: the sources do not compile.
     """
-    if not re.fullmatch(r"[a-z0-9_]+-linux-gnu", target_triple) or not re.fullmatch(
-        r"2\.\d{1,3}", glibc
-    ):
+    sources = native_sources(source_root)
+    link = [*_SHARED, "-Wl,--version-script=src/exports.map", f"-Wl,-soname,{LIBRARY_NAME}"]
+    target = (target_triple, glibc)
+    return _build(
+        out_dir / LIBRARY_NAME, sources, link, target, cache_dir, source_root, on_progress
+    )
+
+
+def build_agent(
+    out_dir: Path,
+    target_triple: str = "x86_64-linux-gnu",
+    glibc: str = "2.35",
+    *,
+    cache_dir: Path | None = None,
+    source_root: Path = SOURCE_ROOT,
+    on_progress: OnProgress = lambda done, total, what: None,
+) -> Path:
+    """Compile and link `libra-agent`, as `build_library` does the library."""
+    own = sorted((source_root / "agent").glob("*.cc"), key=lambda path: path.name)
+    sources = [*own, *(source_root / name for name in _OF_THE_AGENT)]
+    target = (target_triple, glibc)
+    return _build(
+        out_dir / AGENT_NAME, sources, ["-s"], target, cache_dir, source_root, on_progress
+    )
+
+
+def _build(
+    out: Path,
+    sources: Sequence[Path],
+    link: Sequence[str],
+    target: tuple[str, str],
+    cache_dir: Path | None,
+    source_root: Path,
+    on_progress: OnProgress,
+) -> Path:
+    triple, glibc = target
+    if not re.fullmatch(r"[a-z0-9_]+-linux-gnu", triple) or not re.fullmatch(r"2\.\d{1,3}", glibc):
         raise InputError(
             "native-target-unknown",
-            f"{target_triple} with glibc {glibc} is not a target of the native runtime.",
+            f"{triple} with glibc {glibc} is not a target of the native runtime.",
             "Use a triple like aarch64-linux-gnu and a glibc version like 2.35.",
         )
     if importlib.util.find_spec("ziglang") is None:
@@ -82,29 +127,29 @@ def build_library(
             "Install libra-edge[compile].",
         )
     cache = make_writable(cache_dir or default_cache_dir()).resolve()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    library = out_dir / LIBRARY_NAME
-    target = ["-target", f"{target_triple}.{glibc}", *_COMMON]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    machine = ["-target", f"{triple}.{glibc}"]
+    flags = [*machine, *_COMMON]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        pieces = _pieces(Path(scratch), source_root)
-        on_progress(0, len(pieces) + 1, "")
-        commands = {what: [words[0], *target, *words[1:]] for what, words in pieces.items()}
+        pieces = _pieces(Path(scratch), sources, source_root)
+        commands = {what: [words[0], *flags, *words[1:]] for what, words in pieces.items()}
+        commands |= _zig_pieces(Path(scratch), source_root, machine)
+        on_progress(0, len(commands) + 1, "")
         _run_in_parallel(commands, source_root, cache, on_progress)
-        linked = Path(scratch) / LIBRARY_NAME
-        objects = [str(_object(Path(scratch), name)) for name in pieces if name != _STANDARD]
-        link = ["c++", *target, *_SHARED, "-Wl,--version-script=src/exports.map"]
-        link += [f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,--build-id=none", *objects]
-        _zig([*link, "-o", str(linked)], source_root, cache)
+        linked = Path(scratch) / out.name
+        objects = [str(_object(Path(scratch), name)) for name in commands if name != _STANDARD]
+        words = ["c++", *flags, *link, "-Wl,--build-id=none", *objects, "-o", str(linked)]
+        _zig(words, source_root, cache)
         content = linked.read_bytes()
-    partial = library.with_suffix(".partial")
+    partial = out.with_suffix(".partial")
     partial.write_bytes(content)
     partial.chmod(0o755)
-    partial.replace(library)
-    on_progress(len(pieces) + 1, len(pieces) + 1, LIBRARY_NAME)
-    return library
+    partial.replace(out)
+    on_progress(len(commands) + 1, len(commands) + 1, out.name)
+    return out
 
 
-def _pieces(scratch: Path, source_root: Path) -> dict[str, list[str]]:
+def _pieces(scratch: Path, sources: Sequence[Path], source_root: Path) -> dict[str, list[str]]:
     """What can be compiled at the same time: name to arguments, in the order they are linked.
 
     The first is an empty library: the compiler builds the C++ standard library for it, which takes
@@ -113,14 +158,23 @@ def _pieces(scratch: Path, source_root: Path) -> dict[str, list[str]]:
     empty = scratch / "empty.cc"
     empty.touch()
     pieces = {_STANDARD: ["c++", *_SHARED, str(empty), "-o", str(scratch / "empty.so")]}
-    cxx = ["c++", "-std=c++20", "-Iinclude", "-Isrc", "-isystem", "third_party/yyjson"]
+    cxx = ["c++", "-std=c++20", "-Iinclude", "-Isrc", "-I.", "-isystem", "third_party/yyjson"]
     cxx += [f'-DLE_VERSION="{__version__}"']
-    for path in native_sources(source_root):
+    for path in sources:
         name = path.relative_to(source_root).as_posix()
         pieces[name] = [*cxx, "-c", name, "-o", str(_object(scratch, name))]
     json = "third_party/yyjson/yyjson.c"
     pieces[json] = ["cc", *_YYJSON, "-c", json, "-o", str(_object(scratch, json))]
     return pieces
+
+
+def _zig_pieces(scratch: Path, source_root: Path, machine: Sequence[str]) -> dict[str, list[str]]:
+    """What the compiler's own standard library gives: functions for C, one object a file."""
+    names = [path.relative_to(source_root).as_posix() for path in zig_sources(source_root)]
+    return {
+        name: ["build-obj", name, *machine, *_ZIG, f"-femit-bin={_object(scratch, name)}"]
+        for name in names
+    }
 
 
 def _object(scratch: Path, source: str) -> Path:
@@ -148,6 +202,11 @@ def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
     return sorted((source_root / "src").rglob("*.cc"), key=lambda path: path.name)
 
 
+def zig_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
+    """The Zig files, by name."""
+    return sorted((source_root / "src").rglob("*.zig"), key=lambda path: path.name)
+
+
 def default_cache_dir() -> Path:
     """The compiler's cache below the user's cache folder."""
     return cache_folder("zig")
@@ -157,7 +216,7 @@ def source_hash(source_root: Path = SOURCE_ROOT) -> str:
     """SHA-256 over everything that decides the library's bytes, besides the compiler."""
     total = hashlib.sha256(__version__.encode())
     total.update(Path(__file__).read_bytes())
-    for folder in ("include", "src", "third_party"):
+    for folder in ("include", "src", "agent", "third_party"):
         for path in sorted((source_root / folder).rglob("*")):
             if path.is_file():
                 total.update(path.relative_to(source_root).as_posix().encode())

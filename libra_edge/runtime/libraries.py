@@ -10,19 +10,38 @@ import fcntl
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_file
 from libra_edge.errors import InputError, IntegrityError
-from libra_edge.runtime.build import SOURCE_ROOT, OnProgress, build_library, source_hash
+from libra_edge.runtime.build import (
+    SOURCE_ROOT,
+    OnProgress,
+    build_agent,
+    build_library,
+    source_hash,
+)
 from libra_edge.user_cache import cache_folder, make_writable
 
 SHIPPED = SOURCE_ROOT / "shipped"
 INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Something that the compiler makes of the sources."""
+
+    build: Callable[..., Path]
+    shipped_as: str
+
+
+_LIBRARY = _Product(build_library, "liblibra_edge-{}-{}.so")
+_AGENT = _Product(build_agent, "libra-agent-{}-{}")
 
 
 def native_library(
@@ -46,16 +65,40 @@ def native_library(
         IntegrityError: the wheel's library is not the one that it names.
         LibraError: it cannot be built, or not be kept.
     """
-    if (content := _shipped(shipped, arch, glibc)) is not None:
+    return _native(_LIBRARY, arch, glibc, cache, shipped, on_progress)
+
+
+def native_agent(
+    arch: str,
+    glibc: str,
+    *,
+    cache: Path | None = None,
+    shipped: Path = SHIPPED,
+    on_progress: OnProgress = lambda done, total, what: None,
+) -> bytes:
+    """`libra-agent` for a target; otherwise as `native_library`."""
+    return _native(_AGENT, arch, glibc, cache, shipped, on_progress)
+
+
+def _native(
+    product: _Product,
+    arch: str,
+    glibc: str,
+    cache: Path | None,
+    shipped: Path,
+    on_progress: OnProgress,
+) -> bytes:
+    if (content := _shipped(shipped, product.shipped_as.format(arch, glibc))) is not None:
         return content
     folder = make_writable(cache or cache_folder("native"))
-    key = hashlib.sha256(f"{source_hash()} {_compiler()} {arch} {glibc}".encode()).hexdigest()
+    words = f"{source_hash()} {_compiler()} {product.shipped_as.format(arch, glibc)}"
+    key = hashlib.sha256(words.encode()).hexdigest()
     # A second compiler on this machine waits for the first instead of doing its work again.
     with _locked(folder / f"{key}.lock"):
         if (content := _kept(folder, key)) is not None:
             return content
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = build_library(Path(scratch), arch, glibc, on_progress=on_progress)
+            built = product.build(Path(scratch), arch, glibc, on_progress=on_progress)
             content = built.read_bytes()
         with new_file(folder / f"{key}-{hashlib.sha256(content).hexdigest()}") as stream:
             stream.write(content)
@@ -90,40 +133,38 @@ def write_shipped(folder: Path, targets: set[tuple[str, str]], on_progress: OnPr
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     for arch, glibc in sorted(targets):
-        content = native_library(arch, glibc, shipped=folder / "none", on_progress=on_progress)
-        path = folder / _name(arch, glibc)
-        path.write_bytes(content)
-        path.chmod(0o755)
-        digests[path.name] = hashlib.sha256(content).hexdigest()
+        for product in (_LIBRARY, _AGENT):
+            nowhere = folder / "none"
+            content = _native(product, arch, glibc, None, nowhere, on_progress)
+            path = folder / product.shipped_as.format(arch, glibc)
+            path.write_bytes(content)
+            path.chmod(0o755)
+            digests[path.name] = hashlib.sha256(content).hexdigest()
     index = {"sources": source_hash(), "compiler": _compiler(), "sha256": digests}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _name(arch: str, glibc: str) -> str:
-    return f"liblibra_edge-{arch}-{glibc}.so"
 
 
 def _compiler() -> str:
     return version("ziglang")
 
 
-def _entry(shipped: Path, arch: str, glibc: str) -> str | None:
-    """The digest of a shipped library of these very sources and this compiler."""
+def _entry(shipped: Path, name: str) -> str | None:
+    """The digest of a shipped file of these very sources and this compiler."""
     try:
         index: Mapping[str, Any] = json.loads((shipped / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     if (index["sources"], index["compiler"]) != (source_hash(), _compiler()):
         return None
-    digest = index["sha256"].get(_name(arch, glibc))
+    digest = index["sha256"].get(name)
     return None if digest is None else str(digest)
 
 
-def _shipped(shipped: Path, arch: str, glibc: str) -> bytes | None:
-    digest = _entry(shipped, arch, glibc)
+def _shipped(shipped: Path, name: str) -> bytes | None:
+    digest = _entry(shipped, name)
     if digest is None:
         return None
-    path = shipped / _name(arch, glibc)
+    path = shipped / name
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != digest:
         raise IntegrityError(

@@ -144,10 +144,9 @@ class _Table:
 def header() -> str:
     """The whole of `manifest_table.h`."""
     table = _Table(json_schema())
-    optional = members.COMPILED | members.APART.keys()
     files = [
         f"{{{_quoted(name)}, {members.MAX_BYTES[name]}, "
-        f"{'true' if name in optional else 'false'}, {_beside(name)}, {_needed_by(name)}}}"
+        f"{_presence(name)}, {_beside(name)}, {_needed_by(name)}}}"
         for name in sorted(members.MAX_BYTES.keys() - {members.MANIFEST})
     ]
     parts = [
@@ -158,6 +157,8 @@ def header() -> str:
         "namespace le {\n",
         f"constexpr int kSchemaVersion = {SCHEMA_VERSION};",
         f"constexpr size_t kMostManifestBytes = {members.MAX_BYTES[members.MANIFEST]};",
+        f"constexpr const char *kSignatureFile = {_quoted(members.SIGNATURE)};",
+        f"constexpr size_t kMostSignatureBytes = {members.MAX_SIGNATURE_BYTES};",
         f"constexpr uint64_t kMostImageBytes = {members.MAX_IMAGE_BYTES};",
         f"constexpr uint64_t kMostPlanNumbers = {members.MAX_PLAN_NUMBERS};\n",
         _array("MemberRule kMemberRules", files),
@@ -223,6 +224,12 @@ def _place(rows: list[str], new: list[str]) -> int:
             return at
     rows.extend(new)
     return len(rows) - len(new)
+
+
+def _presence(name: str) -> str:
+    if name in members.COMPILED:
+        return "Presence::kIfLoaded"
+    return f"Presence::{'kOptional' if name in members.OPTIONAL else 'kRequired'}"
 
 
 def _beside(name: str) -> str:

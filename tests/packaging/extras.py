@@ -25,7 +25,8 @@ from tests.packaging.built_wheel import ROOT, build_wheel
 KEPT = ROOT / "tests/golden/0.1.0"
 DEMO = ROOT / "examples/metaworld/checkpoint"
 CHECKPOINT, DATASET = KEPT / "checkpoint", KEPT / "calibration"
-EXTRAS = ("field", "compile", "train", "sim", "rtx")
+EXTRAS = ("field", "compile", "train", "sim", "rtx", "fleet")
+ROBOTS = "all: {{hosts: {{arm: {{ansible_connection: local, libra_root: {root}}}}}}}\n"
 RECIPE = """
 [training]
 steps = 2
@@ -57,6 +58,11 @@ FIELD = (
     Step("inspect packed.libra"),
     Step("unpack packed.libra --out unpacked"),
     Step("diff {release} unpacked"),
+    Step("flash {release} ./robot --allow-unsigned --dry-run", says="nothing was changed"),
+    Step("status ./robot", 6, "no-agent"),
+    Step("rollback ./robot", 6, "no-agent"),
+    Step("doctor --robot ./robot", says="can take a release"),
+    Step("flash {release} --inventory robots.yml --allow-unsigned", 1, "libra-edge[fleet]"),
     Step("verify unpacked --golden-only", says="0 failed"),
     Step("provision unpacked"),
     Step("inspect {checkpoint}"),
@@ -95,7 +101,17 @@ SIM = (
     Step("simulate {demo} --episodes 1", 2, "pip install 'libra-edge[compile]'"),
 )
 RTX = (Step("doctor --extra rtx"),)
-STEPS = {"field": FIELD, "compile": COMPILE, "train": TRAIN, "sim": SIM, "rtx": RTX}
+FLEET = (
+    Step("doctor --extra fleet"),
+    Step(
+        "flash {release} --inventory robots.yml --allow-unsigned --dry-run",
+        says="1 of 1 robots",
+    ),
+)
+STEPS = {
+    **{"field": FIELD, "compile": COMPILE, "train": TRAIN, "sim": SIM},
+    **{"rtx": RTX, "fleet": FLEET},
+}
 
 
 def main() -> None:
@@ -151,6 +167,7 @@ def check(extra: str, python: str, wheel: Path, release: Path, folder: Path) -> 
         subprocess.run([*pip, f"{name} @ {wheel.as_uri()}"], check=True)
         print(f"   installed in {time.monotonic() - begin:.0f} s", flush=True)
         (work / "recipe.toml").write_text(RECIPE)
+        (work / "robots.yml").write_text(ROBOTS.format(root=work / "robot"))
         return run(STEPS[extra], environment, work, release, f"{extra}, Python {version}")
     finally:
         shutil.rmtree(environment, ignore_errors=True)

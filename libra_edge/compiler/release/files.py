@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from libra_edge.bundle.members import AGENT, LIBRARY
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.request import Job
 from libra_edge.runtime.build import HEADER
 from libra_edge.runtime.fetch import fetch_onnxruntime
-from libra_edge.runtime.libraries import library_cache, native_library
+from libra_edge.runtime.libraries import library_cache, native_agent, native_library
 
 
 def release_members(
@@ -35,14 +36,15 @@ def release_members(
         **apart,
         **({"tokenizer.json": words.text.encode()} if words else {}),
         **{f"engines/{name}.onnx": one.graph for name, one in pair.items()},
-        "lib/liblibra_edge.so": _native_library(job, on_stage),
+        LIBRARY: _native(native_library, job, on_stage),
+        AGENT: _native(native_agent, job, on_stage),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
         **golden,
     }
 
 
-def _native_library(job: Job, on_stage: OnStage) -> bytes:
+def _native(made: Callable[..., bytes], job: Job, on_stage: OnStage) -> bytes:
     """From the wheel or the cache, or compiled now, with a word on why that takes a while."""
     arch = job.target.arch
     on_stage("runtime", f"native code for {arch}")
@@ -51,4 +53,4 @@ def _native_library(job: Job, on_stage: OnStage) -> bytes:
         on_stage("runtime", f"compiling C++ for {arch}, once per machine, {done} of {total} pieces")
 
     cache = library_cache(job.cache.root)
-    return native_library(arch, job.target.glibc, cache=cache, on_progress=on_progress)
+    return made(arch, job.target.glibc, cache=cache, on_progress=on_progress)

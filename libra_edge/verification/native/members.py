@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from libra_edge.bundle.manifest import Manifest
+from libra_edge.bundle.members import AGENT, LIBRARY
 from libra_edge.bundle.verify import Release
 from libra_edge.errors import LibraError
 from libra_edge.limits import Verdict
 from libra_edge.parity.gates import Check, not_measured
 from libra_edge.runtime.build import HEADER, onnxruntime_library, onnxruntime_version
 from libra_edge.runtime.fetch import fetched_onnxruntime
-from libra_edge.runtime.libraries import library_cache, native_library
+from libra_edge.runtime.libraries import library_cache, native_agent, native_library
 from libra_edge.version import __version__
 
 OnStage = Callable[[str], None]
@@ -42,20 +43,25 @@ def compare_members(release: Release, cache: Path, on_stage: OnStage) -> list[Ch
         cache: where libraries are kept if the user's own cache cannot be written to.
         on_stage: told what takes a while.
     """
+    agent = [_made(release, AGENT, native_agent, cache, on_stage)]
     return [
-        _library(release, cache, on_stage),
+        _made(release, LIBRARY, native_library, cache, on_stage),
+        # Releases of before it have none.
+        *(agent if AGENT in release.manifest.members else []),
         _onnxruntime(release),
         _check(release.manifest, "include/libra_edge.h", _sha256(HEADER.read_bytes())),
     ]
 
 
-def _library(release: Release, cache: Path, on_stage: OnStage) -> Check:
-    name, runtime = "lib/liblibra_edge.so", release.manifest.runtime
+def _made(
+    release: Release, name: str, make: Callable[..., bytes], cache: Path, on_stage: OnStage
+) -> Check:
+    runtime = release.manifest.runtime
     if importlib.util.find_spec("ziglang") is None:
         reason = "the compiler is not installed; install libra-edge[compile]"
         return not_measured(STAGE, f"{name}: {reason}")
     try:
-        own = native_library(
+        own = make(
             runtime.arch,
             runtime.glibc,
             cache=library_cache(cache),

@@ -77,9 +77,9 @@ void check_members(const std::vector<Member> &members, const Json &engines, cons
   const std::string refiner = engines.at("refiner").at("member").text();
   for (const MemberRule &rule : kMemberRules) {
     const bool is_there = has_member(members, rule.name);
-    const bool is_engine = rule.optional && rule.beside == nullptr;
+    const bool is_engine = rule.presence == Presence::kIfLoaded;
     const bool is_of_use = needed(rule.needs, sizes);
-    if (!is_there && is_of_use && !rule.optional) {
+    if (!is_there && is_of_use && rule.presence == Presence::kRequired) {
       fail(LE_MALFORMED, "manifest.json: members has no %s.", rule.name);
     }
     if (is_there && !is_of_use) {
@@ -359,6 +359,7 @@ Manifest read_valid(const Json &root, const Digest &sha256) {
   }
   m.verdict = parse_verdict(root.at("parity"));
   m.random_weights = root.has("random_weights");
+  m.security_epoch = root.has("security_epoch") ? root.at("security_epoch").integer() : 0;
   m.members = parse_members(root.at("members"));
   if (root.at("engines").has("planner") != m.sizes.plans()) {
     fail(LE_MALFORMED, "manifest.json: the planner engine does not fit the bins.");

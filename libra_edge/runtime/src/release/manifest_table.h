@@ -8,29 +8,33 @@ namespace le {
 
 constexpr int kSchemaVersion = 1;
 constexpr size_t kMostManifestBytes = 1048576;
+constexpr const char *kSignatureFile = "model.sig";
+constexpr size_t kMostSignatureBytes = 1048576;
 constexpr uint64_t kMostImageBytes = 1073741824;
 constexpr uint64_t kMostPlanNumbers = 16777216;
 
 constexpr const MemberRule kMemberRules[] = {
-    {"engines/planner.data", 8589934591, true, "engines/planner.onnx", Needs::kAll},
-    {"engines/planner.engine", 8589934591, true, "engines/planner.engine.onnx", Needs::kAll},
-    {"engines/planner.engine.onnx", 2147483647, true, nullptr, Needs::kAll},
-    {"engines/planner.onnx", 2147483647, false, nullptr, Needs::kPlans},
-    {"engines/refiner.data", 8589934591, true, "engines/refiner.onnx", Needs::kAll},
-    {"engines/refiner.engine", 8589934591, true, "engines/refiner.engine.onnx", Needs::kAll},
-    {"engines/refiner.engine.onnx", 2147483647, true, nullptr, Needs::kAll},
-    {"engines/refiner.onnx", 2147483647, false, nullptr, Needs::kAll},
-    {"golden/actions.npy", 16777216, false, nullptr, Needs::kAll},
-    {"golden/images.npy", 536870912, false, nullptr, Needs::kAll},
-    {"golden/instruction.npy", 16777216, false, nullptr, Needs::kWords},
-    {"golden/intent.npy", 16777216, false, nullptr, Needs::kPlans},
-    {"golden/margin.npy", 16777216, false, nullptr, Needs::kPlans},
-    {"golden/noise.npy", 16777216, false, nullptr, Needs::kNoise},
-    {"golden/state.npy", 16777216, false, nullptr, Needs::kAll},
-    {"include/libra_edge.h", 1048576, false, nullptr, Needs::kAll},
-    {"lib/liblibra_edge.so", 268435456, false, nullptr, Needs::kAll},
-    {"lib/libonnxruntime.so", 1073741824, false, nullptr, Needs::kAll},
-    {"tokenizer.json", 67108864, false, nullptr, Needs::kWords},
+    {"engines/planner.data", 8589934591, Presence::kOptional, "engines/planner.onnx", Needs::kAll},
+    {"engines/planner.engine", 8589934591, Presence::kOptional, "engines/planner.engine.onnx", Needs::kAll},
+    {"engines/planner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll},
+    {"engines/planner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kPlans},
+    {"engines/refiner.data", 8589934591, Presence::kOptional, "engines/refiner.onnx", Needs::kAll},
+    {"engines/refiner.engine", 8589934591, Presence::kOptional, "engines/refiner.engine.onnx", Needs::kAll},
+    {"engines/refiner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll},
+    {"engines/refiner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kAll},
+    {"golden/actions.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll},
+    {"golden/images.npy", 536870912, Presence::kRequired, nullptr, Needs::kAll},
+    {"golden/instruction.npy", 16777216, Presence::kRequired, nullptr, Needs::kWords},
+    {"golden/intent.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans},
+    {"golden/margin.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans},
+    {"golden/noise.npy", 16777216, Presence::kRequired, nullptr, Needs::kNoise},
+    {"golden/state.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll},
+    {"include/libra_edge.h", 1048576, Presence::kRequired, nullptr, Needs::kAll},
+    {"lib/liblibra_edge.so", 268435456, Presence::kRequired, nullptr, Needs::kAll},
+    {"lib/libonnxruntime.so", 1073741824, Presence::kRequired, nullptr, Needs::kAll},
+    {"lib/libra-agent", 67108864, Presence::kOptional, nullptr, Needs::kAll},
+    {"sbom.cdx.json", 4194304, Presence::kOptional, nullptr, Needs::kAll},
+    {"tokenizer.json", 67108864, Presence::kRequired, nullptr, Needs::kWords},
 };
 
 constexpr const char *kFolders[] = {
@@ -220,6 +224,7 @@ constexpr const Key kKeys[] = {
     {"recipe", 0, nullptr},
     {"runtime", 85, nullptr},
     {"schema_version", 86, nullptr},
+    {"security_epoch", 2, "0"},
     {"target", 0, nullptr},
     {"tools", 87, nullptr},
 };
@@ -313,7 +318,7 @@ constexpr const Rule kRules[] = {
     {Kind::kObject, false, false, -kNoLimit, kNoLimit, 97, 4},
     {Kind::kInteger, false, false, 1, 1, 0, 0},
     {Kind::kMap, false, false, 0, 256, 0, 0},
-    {Kind::kObject, false, false, -kNoLimit, kNoLimit, 101, 18},
+    {Kind::kObject, false, false, -kNoLimit, kNoLimit, 101, 19},
 };
 
 constexpr size_t kManifestRule = 88;

@@ -51,10 +51,13 @@ struct Key {
 enum class Needs : uint8_t { kAll, kPlans, kWords, kNoise };
 
 // One file that a release may hold besides its manifest.
+// Whether a release has a member: always, where it likes, or where an engine is loaded from it.
+enum class Presence { kRequired, kOptional, kIfLoaded };
+
 struct MemberRule {
   const char *name;
   uint64_t most_bytes;
-  bool optional;
+  Presence presence;
   const char *beside;  // the member that it belongs to; or nullptr
   Needs needs;
 };
