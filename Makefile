@@ -17,7 +17,7 @@ COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; nati
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-extras lint format bench bench-quantize fault-catalogue mutants evaluate demo-checkpoint demo-policy bench-real-time training-set docs system
+.PHONY: help setup demo test test-long test-extras test-kill lint format bench bench-quantize fault-catalogue mutants evaluate demo-checkpoint demo-policy bench-real-time training-set docs system
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ bench: $(VENV)/.dev ## measure speed, write docs/measurements
 
 bench-quantize: $(VENV)/.dev ## what int8 gains on a CPU, write docs/measurements
 	$(BIN)/python benchmarks/quantize.py
+
+test-kill: $(VENV)/.dev ## kill and fail libra-agent at every system call (an hour); counts tried and survived
+	LIBRA_EDGE_EVERY=1 $(BIN)/python -m pytest -q -s tests/runtime/test_agent_killed.py
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/faults.py
