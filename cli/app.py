@@ -44,6 +44,8 @@ COMMANDS = {
     "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),
     "provision": Entry("provision", "provision", "Build and check a release's engines here."),
+    "sign": Entry("sign", "sign", "Sign a release, with its provenance beside it."),
+    "keys": Entry("keys", "keys", "Make signing keys, and say whom a robot trusts."),
     "pack": Entry("pack", "pack", "Pack a release directory into one file."),
     "unpack": Entry("unpack", "unpack", "Unpack a release file into a directory."),
     "flash": Entry("flash", "flash", "Put a release on a robot."),

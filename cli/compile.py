@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from libra_edge.bundle.members import SIGNATURE
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 
@@ -23,6 +24,7 @@ from ._options import (
     given_words,
 )
 from ._parity import gate_changes, parity_table
+from ._passphrase import PassphraseEnv, from_variable, load_key
 from ._progress import progress
 from ._render import Output
 
@@ -111,6 +113,19 @@ def compile_(
     robot: Robot = None,
     tokenizer: TokenizerFile = None,
     vlm_config: VlmConfig = None,
+    security_epoch: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Robots refuse a release whose key has signed a higher one.", metavar="N"
+        ),
+    ] = 0,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEY", help="Sign the release with this private key.", show_default=False
+        ),
+    ] = None,
+    passphrase_env: PassphraseEnv = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Releases at a time.", show_default="the processors")
     ] = None,
@@ -131,7 +146,11 @@ def compile_(
     with needs_extra("compile", "Compiling"):
         from libra_edge.compiler.pipeline import STAGES, compile_checkpoint
         from libra_edge.compiler.request import Request
+    if sign is None and passphrase_env is not None:
+        raise InputError("usage", "--passphrase-env is for --sign.", "Leave it out.")
     if "," in target or (recipe is not None and "," in recipe):
+        if sign is not None:
+            _require_key_of_many(sign, passphrase_env)
         words = given_words(context, but=OF_THE_MATRIX)
         compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)
         return
@@ -163,6 +182,8 @@ def compile_(
         robot=robot,
         tokenizer=tokenizer,
         vlm_config=vlm_config,
+        security_epoch=security_epoch,
+        sign=None if sign is None else load_key(sign, passphrase_env),
     )
     with (
         doubts_shown(strict=strict) as doubts,
@@ -177,6 +198,17 @@ def compile_(
         compiled = compile_checkpoint(request, on_stage)
         advance(1, "done")
     _show(output, compiled, doubts)
+
+
+def _require_key_of_many(key: Path, env: str | None) -> None:
+    """Refuse before the work what none of many processes could ask for.
+
+    Raises:
+        InputError: the key or its passphrase is not usable.
+    """
+    from libra_edge.bundle.signing.keys import load_private
+
+    load_private(key, None if env is None else from_variable(env))
 
 
 def _show(output: Output, compiled: Compiled, doubts: list[dict[str, Any]]) -> None:
@@ -207,6 +239,7 @@ def _show(output: Output, compiled: Compiled, doubts: list[dict[str, Any]]) -> N
             "path": str(compiled.path),
             "release_id": manifest.release_id,
             "report": str(compiled.report),
+            "signed": (compiled.path / SIGNATURE).is_file(),
             "manifest": manifest.model_dump(mode="json"),
             "checks": [check.to_json() for check in compiled.checks],
             "medians_ms": dict(compiled.medians_ms),

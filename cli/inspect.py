@@ -14,7 +14,7 @@ from libra_edge.bundle.engine_facts import Engine
 from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.roofline import release_bound
-from libra_edge.bundle.verify import is_release, verify_integrity
+from libra_edge.bundle.verify import is_release, read_signature, verify_integrity
 from libra_edge.catalog import list_targets
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
@@ -65,6 +65,8 @@ def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
             **_embodiment_facts(manifest.embodiment),
             "runtime": f"ABI {manifest.runtime.abi_version}, ONNX Runtime "
             f"{manifest.runtime.onnxruntime_version}",
+            "signature": _signature(path),
+            **({"security epoch": manifest.security_epoch} if manifest.security_epoch else {}),
             "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
     )
@@ -77,12 +79,19 @@ def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
             "kind": "release",
             "path": str(path),
             "release_id": manifest.release_id,
+            "signed": read_signature(path) is not None,
             "manifest": manifest.model_dump(mode="json"),
         },
         f"{path}: {len(manifest.members)} members, {_size(size_bytes)}, every byte as the "
         "manifest says",
         next_command=("verify", path),
     )
+
+
+def _signature(path: Path) -> str:
+    if read_signature(path) is None:
+        return "none: nobody signed it"
+    return "there, not checked: verify --signature-only --trust FILE"
 
 
 def _bounds(output: Output, manifest: Manifest, measured: Mapping[str, float]) -> None:

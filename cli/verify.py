@@ -9,6 +9,7 @@ import typer
 
 from libra_edge.atomic import new_file
 from libra_edge.bundle.diff import read_build_report
+from libra_edge.bundle.signature import Signer
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation.non_inferiority import ClosedLoop
@@ -16,8 +17,6 @@ from libra_edge.report.ci_pipelines import write_pipelines
 from libra_edge.report.junit import junit_xml
 from libra_edge.report.page import html
 from libra_edge.report.report import Report, make_report, markdown
-from libra_edge.verification.details.differences import Interval
-from libra_edge.verification.details.smoothness import TrajectoryDetail
 from libra_edge.verification.isolation.child import TIME_LIMIT_S, call_apart
 from libra_edge.verification.request import (
     DEFAULT_SAMPLES,
@@ -32,6 +31,8 @@ from ._dataset import Strict, doubts_shown
 from ._options import AllowLoose, GatesFile, Json, Robot, TokenizerFile, VlmConfig
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
+from ._signature import finish_signature, require_signed, show_signer, signer_of
+from ._trajectory import trajectory_table
 
 BISECT_LIMIT_S = 3600.0
 
@@ -161,6 +162,15 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    signature_only: Annotated[
+        bool, typer.Option("--signature-only", help="Every byte and who signed it, no more.")
+    ] = False,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Whose signatures to take.", show_default="signature not checked"
+        ),
+    ] = None,
     init_ci: Annotated[
         Path | None,
         typer.Option(
@@ -178,6 +188,8 @@ def verify(
 
     With --simulate, an interrupted run goes on where it was: finished episodes are kept.
 
+    With --trust the signature is checked first, and nothing else of a release that is not let in.
+
     Exit codes: 0 everything that was asked for passed; 3 a check failed; 5 a byte is not as the
     manifest says; 7 a comparison could not be made (say so with --golden-only if only bytes and
     golden vectors are wanted).
@@ -187,6 +199,15 @@ def verify(
             "usage", "--quick asks for more than --golden-only.", "Leave out one of the two."
         )
     output = Output("verify", json)
+    if signature_only and trust is None:
+        raise InputError(
+            "usage", "--signature-only needs to know whom to trust.", "Give --trust FILE."
+        )
+    found = None if trust is None else signer_of(release, trust)
+    if signature_only and found is not None:
+        finish_signature(output, release, *found)
+        return
+    signed, signer = found or (None, None)
     request = Request(
         release,
         checkpoint,
@@ -212,6 +233,7 @@ def verify(
     )
     with doubts_shown(strict=strict) as doubts:
         result = verify_release(request, on_stage=lambda stage: say(f"verify: {stage}"))
+    require_signed(result.manifest, signed)
     if junit is not None:
         with new_file(junit) as stream:
             suite = f"libra-edge verify {result.manifest.name}"
@@ -222,12 +244,13 @@ def verify(
         _write_report(report, facts)
     parity_table(output, result.checks)
     if result.behind.trajectory is not None:
-        _show_trajectory(output, result.behind.trajectory)
+        trajectory_table(output, result.behind.trajectory)
     gate_changes(output, result.manifest.gates, "when compiled")
     gate_changes(output, result.gates, "here")
     _show_limits(output, result)
     for what in result.left_out:
         output.text(f"not compared{' (--quick)' if quick else ''}: {what}")
+    show_signer(output, release, signer)
     if report is not None:
         output.text(f"report: {report / 'report.html'}")
     culprits: list[str] = []
@@ -235,7 +258,7 @@ def verify(
         culprits = _bisect(request, bisect)
     for culprit in culprits:
         output.text(f"first wrong: {culprit}")
-    _finish(output, release, result, culprits, doubts)
+    _finish(output, release, result, culprits, doubts, signer)
 
 
 def _show_limits(output: Output, result: Verification) -> None:
@@ -265,34 +288,6 @@ def _bisect(request: Request, out: Path) -> list[str]:
     return [str(words) for words in found["culprits"]]
 
 
-def _show_trajectory(output: Output, found: TrajectoryDetail) -> None:
-    """How smooth the executed actions were, and by how much async and M change that."""
-    output.table(
-        (
-            f"trajectory ({found.episodes} episodes)",
-            "jerk, range/s3",
-            "curvature, rad/range",
-            "held",
-        ),
-        [
-            (
-                f"{run.engines}, {run.mode}, M = {run.chunks_per_plan}",
-                f"{run.jerk.value:.4g}{_change(run.jerk_change)}",
-                f"{run.curvature.value:.4g}{_change(run.curvature_change)}",
-                f"{run.held_steps} of {found.steps}",
-            )
-            for run in found.runs
-        ],
-    )
-    output.text("")
-
-
-def _change(change: Interval | None) -> str:
-    if change is None:
-        return ""
-    return f" ({change.value:+.1%}, 95 % {change.low:+.1%} to {change.high:+.1%})"
-
-
 def _write_report(folder: Path, record: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     forms = {
@@ -311,6 +306,7 @@ def _finish(
     result: Verification,
     culprits: list[str],
     doubts: list[dict[str, Any]],
+    signer: Signer | None,
 ) -> None:
     passed, failed, missing = (result.count(v) for v in ("pass", "fail", "not measured"))
     loose = [change.name for change in result.gates if change.loose]
@@ -323,6 +319,7 @@ def _finish(
         {
             "path": str(release),
             "release_id": result.manifest.release_id,
+            "signed_by": None if signer is None else signer.key_id,
             "checks": [check.to_json() for check in result.checks],
             "passed": passed,
             "failed": failed,

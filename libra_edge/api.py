@@ -7,12 +7,15 @@ laptop without PyTorch can import them all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from libra_edge.paths import StrPath
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from libra_edge.bundle.verify import Release
     from libra_edge.compiler.pipeline import Compiled
     from libra_edge.verification.result import Verification
@@ -43,6 +46,8 @@ def compile_checkpoint(
     robot: StrPath | None = None,
     tokenizer: StrPath | None = None,
     vlm_config: StrPath | None = None,
+    security_epoch: int = 0,
+    sign: StrPath | EllipticCurvePrivateKey | None = None,
     on_stage: Callable[[str, str], None] = lambda stage, note: None,
 ) -> Compiled:
     """Compile a trained checkpoint into a release; needs the extra `compile`.
@@ -75,6 +80,8 @@ def compile_checkpoint(
         robot: description of the robot, where the checkpoint does not hold one.
         tokenizer: a `tokenizer.json`, where the checkpoint only names one.
         vlm_config: folder with the configuration of the vision-language model, likewise.
+        security_epoch: robots refuse a release whose key has signed a higher one.
+        sign: private key to sign with: loaded, or the file of one without a passphrase.
         on_stage: called with a stage's name and what is going on, as it begins.
 
     Returns:
@@ -111,6 +118,8 @@ def compile_checkpoint(
         robot=_path(robot),
         tokenizer=_path(tokenizer),
         vlm_config=_path(vlm_config),
+        security_epoch=security_epoch,
+        sign=Path(sign) if isinstance(sign, str | PathLike) else sign,
     )
     return compile_request(request, on_stage)
 

@@ -29,14 +29,19 @@ _REFUSED = {
 
 
 @contextmanager
-def new_file(destination: Path) -> Iterator[BinaryIO]:
+def new_file(destination: Path, *, beside: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that replaces `destination` when the block ends without an error.
+
+    Args:
+        destination: the file.
+        beside: where it lies until then: beside this, on the same file system; None takes
+            `destination`. For folders that may hold nothing else, not even for a moment.
 
     Raises:
         LibraError: the disk is full; nothing is left behind.
         InputError: the place may not be written to.
     """
-    partial = _partial(destination)
+    partial = _partial(beside or destination)
     try:
         with writing(destination):
             with partial.open("xb") as stream:

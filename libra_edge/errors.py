@@ -97,6 +97,10 @@ class IntegrityError(LibraError):
     exit_code = ExitCode.INTEGRITY
 
 
+class UntrustedError(IntegrityError):
+    """A release is whole, but not one that the trust file lets in."""
+
+
 class NotMeasuredError(LibraError):
     """A comparison that was asked for could not be made; it never counts as passed."""
 

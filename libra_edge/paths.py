@@ -14,5 +14,5 @@ def to_paths(instance: Any) -> None:
     """Turn text in a frozen dataclass's fields of paths into `Path`, in its `__post_init__`."""
     for field in fields(instance):
         value = getattr(instance, field.name)
-        if field.type in ("Path", "Path | None") and isinstance(value, str):
+        if "Path" in str(field.type).split(" | ") and isinstance(value, str):
             object.__setattr__(instance, field.name, Path(value))

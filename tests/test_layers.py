@@ -45,8 +45,8 @@ FLOORS = (
 FIELD = ("runtime", "binding", "bundle", "deploy")
 # Commands that a technician's laptop has; all others may need an extra once they run.
 FIELD_COMMANDS = (
-    *("doctor", "diff", "flash", "inspect", "pack", "provision"),
-    *("rollback", "status", "targets", "unpack"),
+    *("doctor", "diff", "flash", "inspect", "keys", "pack", "provision"),
+    *("rollback", "sign", "status", "targets", "unpack"),
 )
 HEAVY = ("torch", "onnx", "onnxruntime", "pyarrow", "av", "safetensors")
 LONGEST_FILE, MOST_FILES = 350, 12

@@ -1,6 +1,7 @@
 """The one-file form `NAME.libra`: a tar (ustar) file with one possible byte form per release.
 
-`manifest.json` comes first, then the other members sorted by name, then two zero blocks. Every
+`manifest.json` comes first, then `model.sig` where the release is signed, then the other members
+sorted by name, then two zero blocks. Every
 header field but name and size is fixed, so a reader rebuilds each header from the manifest and
 compares bytes: there is no path, link, mode, time, extension or repeated member to interpret.
 """
@@ -8,12 +9,15 @@ compares bytes: there is no path, link, mode, time, extension or repeated member
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from libra_edge.bundle.manifest import Manifest, parse_manifest
-from libra_edge.bundle.members import MANIFEST, MAX_BYTES
+from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MAX_SIGNATURE_BYTES, SIGNATURE
 from libra_edge.errors import InputError, IntegrityError
 
 BLOCK_BYTES = 512
@@ -43,8 +47,9 @@ def write_container(stream: BinaryIO, directory: Path, manifest: Manifest) -> No
     Raises:
         IntegrityError: a member is no longer what the manifest says.
     """
-    data = manifest.to_bytes()
-    stream.write(header(MANIFEST, len(data)) + data + bytes(_padding(len(data))))
+    stream.write(_entry(MANIFEST, manifest.to_bytes()))
+    if (directory / SIGNATURE).is_file():
+        stream.write(_entry(SIGNATURE, (directory / SIGNATURE).read_bytes()))
     for name, member in sorted(manifest.members.items()):
         stream.write(header(name, member.size_bytes))
         with (directory / name).open("rb") as source:
@@ -66,15 +71,38 @@ def read_container(path: Path, into: Path | None = None) -> Manifest:
     with path.open("rb") as stream:
         data = _read_manifest(stream)
         manifest = parse_manifest(data)
-        _require_length(path, manifest, len(data))
+        signature = _read_signature(stream)
+        _require_length(path, manifest, [data, *([signature] if signature is not None else [])])
         if into is not None:
             (into / MANIFEST).write_bytes(data)
+        if into is not None and signature is not None:
+            (into / SIGNATURE).write_bytes(signature)
         for name, member in sorted(manifest.members.items()):
             _expect(stream, header(name, member.size_bytes), f"the header of {name}")
             _read_member(stream, into, name, member.size_bytes, member.sha256)
             _expect(stream, bytes(_padding(member.size_bytes)), f"the padding after {name}")
         _expect(stream, _END, "the end")
     return manifest
+
+
+def container_signature(path: Path) -> bytes | None:
+    """The bytes of `model.sig` in a verified one-file release, or None.
+
+    Raises:
+        IntegrityError: the file is not a release.
+    """
+    with path.open("rb") as stream:
+        _read_manifest(stream)
+        return _read_signature(stream)
+
+
+def with_signature(path: Path, signature: bytes, stream: BinaryIO) -> None:
+    """Write a verified one-file release with this signature, in place of its own if it has one."""
+    with path.open("rb") as source:
+        manifest = _read_manifest(source)
+        _read_signature(source)
+        stream.write(_entry(MANIFEST, manifest) + _entry(SIGNATURE, signature))
+        shutil.copyfileobj(source, stream, _PIECE_BYTES)
 
 
 def copy_checked(
@@ -110,25 +138,42 @@ def broken(code: str, fact: str) -> IntegrityError:
     )
 
 
+def _entry(name: str, data: bytes) -> bytes:
+    return header(name, len(data)) + data + bytes(_padding(len(data)))
+
+
 def _read_manifest(stream: BinaryIO) -> bytes:
+    return _read_entry(stream, stream.read(BLOCK_BYTES), MANIFEST, MAX_BYTES[MANIFEST])
+
+
+def _read_signature(stream: BinaryIO) -> bytes | None:
+    """`model.sig`, if it comes next; else nothing is read."""
     block = stream.read(BLOCK_BYTES)
+    if not block.startswith(SIGNATURE.encode() + b"\0"):
+        stream.seek(-len(block), os.SEEK_CUR)
+        return None
+    return _read_entry(stream, block, SIGNATURE, MAX_SIGNATURE_BYTES)
+
+
+def _read_entry(stream: BinaryIO, block: bytes, name: str, max_bytes: int) -> bytes:
+    """What no manifest tells the size of."""
     size_field = block[124:136]
     if not re.fullmatch(rb"[0-7]{11}\0", size_field):
-        raise broken("container-invalid", "The file does not begin with a release's header")
+        raise broken("container-invalid", f"The file has no header of {name} where it must be")
     size_bytes = int(size_field[:11], 8)
-    if size_bytes > MAX_BYTES[MANIFEST]:
-        raise broken("container-invalid", f"{MANIFEST} claims {size_bytes} bytes")
-    if block != header(MANIFEST, size_bytes):
-        raise broken("container-invalid", f"The file does not begin with {MANIFEST}")
+    if size_bytes > max_bytes:
+        raise broken("container-invalid", f"{name} claims {size_bytes} bytes")
+    if block != header(name, size_bytes):
+        raise broken("container-invalid", f"The file does not hold {name} where it must be")
     data = stream.read(size_bytes)
     if len(data) != size_bytes:
-        raise broken("container-truncated", f"The file ends inside {MANIFEST}")
-    _expect(stream, bytes(_padding(size_bytes)), f"the padding after {MANIFEST}")
+        raise broken("container-truncated", f"The file ends inside {name}")
+    _expect(stream, bytes(_padding(size_bytes)), f"the padding after {name}")
     return data
 
 
-def _require_length(path: Path, manifest: Manifest, manifest_bytes: int) -> None:
-    sizes = [manifest_bytes, *(member.size_bytes for member in manifest.members.values())]
+def _require_length(path: Path, manifest: Manifest, before: Sequence[bytes]) -> None:
+    sizes = [*map(len, before), *(member.size_bytes for member in manifest.members.values())]
     expected = sum(BLOCK_BYTES + size + _padding(size) for size in sizes) + len(_END)
     found = path.stat().st_size
     if found < expected:

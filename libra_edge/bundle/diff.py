@@ -109,6 +109,7 @@ def _words(pairs: Pairs, name: str) -> str:
 
 def _policy(manifest: Manifest) -> Pairs:
     facts = {"name": manifest.name, "target": manifest.target, "recipe": manifest.recipe}
+    facts["security epoch"] = str(manifest.security_epoch)
     robot = _flat("robot", manifest.embodiment.model_dump(mode="json"))
     return facts | _flat("", manifest.policy.model_dump(mode="json")) | robot
 

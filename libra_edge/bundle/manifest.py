@@ -11,12 +11,7 @@ import json
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from libra_edge.bundle.engine_facts import Bytes, Count, Engines, Text
 from libra_edge.bundle.members import (
@@ -208,7 +203,7 @@ class ReleaseFacts(Grown):
 
     calibration: where a recipe found ranges; random_weights: the policy was never trained; such a
     release is for measuring alone; gates: the limits that it was compiled under, where they are not
-    the recipe's.
+    the recipe's; security_epoch: robots refuse a release whose key has signed a higher one.
     """
 
     later: ClassVar[tuple[str, ...]] = (
@@ -218,6 +213,7 @@ class ReleaseFacts(Grown):
         "layers",
         "provision",
         "random_weights",
+        "security_epoch",
     )
 
     schema_version: Literal[1] = 1
@@ -238,6 +234,7 @@ class ReleaseFacts(Grown):
     provision: Provision | None = None
     random_weights: bool = False
     gates: Annotated[tuple[ChangedLimit, ...], Field(max_length=16)] = ()
+    security_epoch: Index = 0
 
 
 class Manifest(ReleaseFacts):

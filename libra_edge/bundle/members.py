@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 MANIFEST = "manifest.json"
+# Over the manifest and so none of its members; a release that nobody signed has none.
+SIGNATURE = "model.sig"
+MAX_SIGNATURE_BYTES = 1024 * 1024
+SBOM = "sbom.cdx.json"
 _MIB = 1024 * 1024
 # What the size field of the one-file form holds.
 _LARGEST_BYTES = 8 * 1024 * _MIB - 1
@@ -14,6 +18,7 @@ _LARGEST_BYTES = 8 * 1024 * _MIB - 1
 MAX_BYTES: Mapping[str, int] = MappingProxyType(
     {
         MANIFEST: 1 * _MIB,
+        SBOM: 4 * _MIB,
         "tokenizer.json": 64 * _MIB,
         "engines/planner.onnx": 2048 * _MIB - 1,
         "engines/refiner.onnx": 2048 * _MIB - 1,
@@ -51,7 +56,7 @@ APART = {
 }
 # What installs releases on a robot; releases of before it have none.
 AGENT = "lib/libra-agent"
-OPTIONAL = COMPILED | APART.keys() | {AGENT}
+OPTIONAL = COMPILED | APART.keys() | {AGENT, SBOM}
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 # Members that only some policies have: with a planner, with an instruction, with noise.
 OF_PLANS = frozenset({"engines/planner.onnx", "golden/intent.npy", "golden/margin.npy"})

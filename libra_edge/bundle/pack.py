@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from libra_edge.atomic import new_directory, new_file
 from libra_edge.bundle.container import SUFFIX, read_container, write_container
 from libra_edge.bundle.manifest import Manifest, Member, ReleaseFacts
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, OPTIONAL, required_members
-from libra_edge.bundle.verify import verify_integrity
+from libra_edge.bundle.verify import read_signature, verify_integrity
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
 from libra_edge.paths import StrPath
+
+# Makes a member that tells of all others.
+Describe = Callable[[ReleaseFacts, Mapping[str, Member]], bytes]
 
 
 def write_release(
@@ -22,6 +25,7 @@ def write_release(
     files: Mapping[str, Path | bytes],
     *,
     replace: bool = False,
+    described_by: Mapping[str, Describe] | None = None,
 ) -> Manifest:
     """Write a release directory, whole or not at all.
 
@@ -30,6 +34,7 @@ def write_release(
         facts: the manifest without its list of members.
         files: every member by name, as a file to copy or as bytes.
         replace: replace another release that stands at `destination`.
+        described_by: members that are made of the facts and of all other members' digests.
 
     Raises:
         InputError: `destination` is taken.
@@ -45,11 +50,13 @@ def write_release(
     if wrong := (set(files) - OPTIONAL - needed) | (needed - set(files)):
         raise ValueError(f"not the members of a release: {sorted(wrong)}")
     members = {name: _measure(name, source) for name, source in files.items()}
+    more = {name: make(facts, members) for name, make in (described_by or {}).items()}
+    members |= {name: _measure(name, content) for name, content in more.items()}
     manifest = Manifest(**dict(facts), members=members)
     if _already_there(destination, manifest, replace=replace):
         return manifest
     with new_directory(destination) as partial:
-        for name, source in files.items():
+        for name, source in {**files, **more}.items():
             (partial / name).parent.mkdir(exist_ok=True)
             if isinstance(source, bytes):
                 (partial / name).write_bytes(source)
@@ -71,7 +78,7 @@ def pack_release(directory: StrPath, destination: StrPath, *, replace: bool = Fa
     directory = Path(directory)
     destination = Path(destination)
     manifest = verify_integrity(directory)
-    if _already_there(destination, manifest, replace=replace):
+    if _already_there(destination, manifest, directory, replace=replace):
         return manifest
     with new_file(destination) as stream:
         write_container(stream, directory, manifest)
@@ -89,7 +96,7 @@ def unpack_release(file: StrPath, destination: StrPath, *, replace: bool = False
     file = Path(file)
     destination = Path(destination)
     manifest = read_container(file)
-    if _already_there(destination, manifest, replace=replace):
+    if _already_there(destination, manifest, file, replace=replace):
         return manifest
     with new_directory(destination) as partial:
         read_container(file, into=partial)
@@ -111,12 +118,19 @@ def _measure(name: str, source: Path | bytes) -> Member:
     return Member(sha256=digest.hexdigest(), size_bytes=size_bytes)
 
 
-def _already_there(destination: Path, manifest: Manifest, *, replace: bool) -> bool:
-    """Whether `destination` holds this release; refuses one that holds something else."""
+def _already_there(
+    destination: Path, manifest: Manifest, source: Path | None = None, *, replace: bool
+) -> bool:
+    """Whether `destination` holds this release; refuses one that holds something else.
+
+    Where it comes from a `source`, the signature is a part of it.
+    """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     try:
-        if verify_integrity(destination) == manifest:
+        if verify_integrity(destination) == manifest and (
+            source is None or read_signature(source) == read_signature(destination)
+        ):
             return True
     except (InputError, IncompatibleError, IntegrityError):
         pass  # not this release, whatever it is

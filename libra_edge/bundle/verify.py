@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libra_edge.atomic import new_directory
-from libra_edge.bundle.container import broken, copy_checked, read_container
+from libra_edge.bundle.container import (
+    broken,
+    container_signature,
+    copy_checked,
+    read_container,
+)
 from libra_edge.bundle.manifest import Manifest, parse_manifest
-from libra_edge.bundle.members import ALWAYS, FOLDERS, MANIFEST, MAX_BYTES
+from libra_edge.bundle.members import (
+    ALWAYS,
+    FOLDERS,
+    MANIFEST,
+    MAX_BYTES,
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE,
+)
 from libra_edge.errors import InputError, IntegrityError
 from libra_edge.paths import StrPath
 from libra_edge.user_cache import cache_folder, make_writable
@@ -56,6 +68,14 @@ def verify_integrity(path: StrPath) -> Manifest:
     return _verify_directory(path)
 
 
+def read_signature(path: StrPath) -> bytes | None:
+    """The bytes of a verified release's `model.sig`; None where nobody signed it."""
+    path = Path(path)
+    if path.is_file():
+        return container_signature(path)
+    return (path / SIGNATURE).read_bytes() if (path / SIGNATURE).is_file() else None
+
+
 def open_release(path: StrPath) -> Release:
     """Verify a release and hand out its directory; a `.libra` file is unpacked into the cache.
 
@@ -70,7 +90,7 @@ def open_release(path: StrPath) -> Release:
     if path.is_dir():
         return Release(path, manifest)
     cached = _cache_folder() / manifest.release_id
-    if not _is_intact(cached, manifest):
+    if not _is_intact(cached, manifest, read_signature(path)):
         if cached.exists():
             shutil.rmtree(cached)
         with new_directory(cached) as partial:
@@ -78,9 +98,9 @@ def open_release(path: StrPath) -> Release:
     return Release(cached, manifest)
 
 
-def _is_intact(directory: Path, manifest: Manifest) -> bool:
+def _is_intact(directory: Path, manifest: Manifest, signature: bytes | None) -> bool:
     try:
-        return verify_integrity(directory) == manifest
+        return verify_integrity(directory) == manifest and read_signature(directory) == signature
     except (InputError, IntegrityError):
         return False
 
@@ -93,7 +113,7 @@ def _verify_directory(path: Path) -> Manifest:
     names = _require_names(path)
     with (path / MANIFEST).open("rb") as stream:
         manifest = parse_manifest(stream.read(MAX_BYTES[MANIFEST] + 1))
-    if other := sorted((names - {MANIFEST}) ^ manifest.members.keys()):
+    if other := sorted((names - {MANIFEST, SIGNATURE}) ^ manifest.members.keys()):
         where = "not in the manifest" if other[0] in names else "missing"
         code = "member-unexpected" if other[0] in names else "member-missing"
         raise broken(code, f"{other[0]} is {where}")
@@ -117,9 +137,11 @@ def _require_names(path: Path) -> set[str]:
             if not folder and name in FOLDERS:
                 continue
             regular = stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
-            if name not in MAX_BYTES or not regular:
+            if name not in (*MAX_BYTES, SIGNATURE) or not regular:
                 raise broken("member-unexpected", f"The release holds {name!r}, which it must not")
             found.add(name)
     if missing := sorted(ALWAYS - found):
         raise broken("member-missing", f"The release has no {missing[0]}")
+    if SIGNATURE in found and (path / SIGNATURE).stat().st_size > MAX_SIGNATURE_BYTES:
+        raise broken("member-unexpected", f"{SIGNATURE} is too large to be a signature")
     return found

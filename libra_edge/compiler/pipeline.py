@@ -16,7 +16,10 @@ from libra_edge.atomic import new_file
 from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import device_of, provisioned_needs, require_compatible
 from libra_edge.bundle.manifest import Manifest, canonical_json
+from libra_edge.bundle.members import SBOM
 from libra_edge.bundle.pack import write_release
+from libra_edge.bundle.signature import sign_release
+from libra_edge.bundle.signing.provenance import write_provenance
 from libra_edge.compiler.engines.build import Built, build_engines
 from libra_edge.compiler.engines.large_policy import compile_large
 from libra_edge.compiler.graphs.make_graphs import Front, OnStage, make_graphs
@@ -24,6 +27,7 @@ from libra_edge.compiler.graphs.staged_engines import stages
 from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.compiler.release.facts import calibration_report, release_facts, unmeasured
 from libra_edge.compiler.release.files import release_members
+from libra_edge.compiler.release.sbom import sbom
 from libra_edge.compiler.request import Job, Request
 from libra_edge.compiler.resolve import resolve
 from libra_edge.compiler.search.candidates import Candidate, candidates
@@ -97,7 +101,13 @@ def _finish(job: Job, passed: _Passed, on_stage: OnStage) -> Compiled:
     on_stage("assemble", str(job.out))
     facts = release_facts(job, candidate, built, passed.checks)
     require_compatible(provisioned_needs(facts), device_of(job.target))
-    manifest = write_release(job.out, facts, passed.files, replace=job.request.force)
+    described_by = {SBOM: sbom}
+    manifest = write_release(
+        job.out, facts, passed.files, replace=job.request.force, described_by=described_by
+    )
+    if job.key is not None:
+        sign_release(job.out, job.key)
+        write_provenance(job.out, manifest, job.key)
     report = _write_report(job, manifest, passed)
     checks = tuple(passed.checks)
     return Compiled(job.out, report, manifest, checks, built.medians_ms, candidate.found)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.plan import EnginePlan
@@ -47,6 +49,8 @@ class Request:
         robot: description of the robot, where the checkpoint does not hold one.
         tokenizer: a `tokenizer.json`, where the checkpoint only names one.
         vlm_config: folder with the configuration of the vision-language model, likewise.
+        security_epoch: robots refuse a release whose key has signed a higher one.
+        sign: private key to sign with: loaded, or the file of one without a passphrase.
     """
 
     checkpoint: Path
@@ -72,6 +76,8 @@ class Request:
     robot: Path | None = None
     tokenizer: Path | None = None
     vlm_config: Path | None = None
+    security_epoch: int = 0
+    sign: Path | EllipticCurvePrivateKey | None = None
 
     def __post_init__(self) -> None:
         """Take paths as text too."""
@@ -82,8 +88,9 @@ class Request:
 class Job:
     """A request with everything it names loaded and checked (`libra_edge.compiler.resolve`).
 
-    from_files: the policy is too large for one ONNX file, so that its weights lie beside the graphs
-    and engines are built from files; heavy: each copy of its weights, and each call, is felt.
+    key: what the release is signed with; from_files: the policy is too large for one ONNX file, so
+    that its weights lie beside the graphs and engines are built from files; heavy: each copy of
+    its weights, and each call, is felt.
     """
 
     request: Request
@@ -97,6 +104,7 @@ class Job:
     cache: StageCache
     calibration: CalibrationData | None
     gates: Gates
+    key: EllipticCurvePrivateKey | None = None
     from_files: bool = False
     heavy: bool = False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from libra_edge.bundle.members import MANIFEST
+from libra_edge.bundle.signing.keys import load_private
 from libra_edge.catalog import Recipe, load_recipe, load_target, require_supported
 from libra_edge.compiler.cache import StageCache, default_cache
 from libra_edge.compiler.engines.large_policy import SAMPLES as LARGE_SAMPLES
@@ -38,6 +39,8 @@ _IN_FLOATS = ("fp32", "fp16")
 
 def resolve(request: Request) -> Job:
     """Refuse what can be refused before any work is done, cheapest first."""
+    key = load_private(request.sign, None) if isinstance(request.sign, Path) else request.sign
+    _require_epoch(request.security_epoch)
     target = load_target(request.target)
     recipe = load_recipe(request.recipe or target.default_recipe)
     require_supported(target, recipe)
@@ -86,9 +89,19 @@ def resolve(request: Request) -> Job:
         StageCache(cache_folder),
         calibration,
         gates,
+        key,
         large,
         heavy,
     )
+
+
+def _require_epoch(epoch: int) -> None:
+    if not 0 <= epoch < 2**31:
+        raise InputError(
+            "usage",
+            f"{epoch} is no security epoch.",
+            f"Give a whole number from 0 to {2**31 - 1}.",
+        )
 
 
 def _read(

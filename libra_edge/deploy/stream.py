@@ -13,8 +13,6 @@ from libra_edge.bundle.verify import Release
 from libra_edge.deploy.agent import Agent
 from libra_edge.errors import LibraError
 
-SIGNATURE = "model.sig"
-MAX_SIGNATURE_BYTES = 1024 * 1024
 PIECE_BYTES = 256 * 1024
 _FIRST_LINE = b"libra-install 1\n"
 
@@ -45,26 +43,6 @@ class Plan:
     def send_bytes(self) -> int:
         """Bytes of members that cross the line."""
         return sum(part.size_bytes for part in self.parts)
-
-
-def signature_of(release: Release) -> bytes:
-    """The bytes of `model.sig`; empty where the release is not signed.
-
-    Raises:
-        LibraError: it is larger than any signature is.
-    """
-    path = release.path / SIGNATURE
-    if not path.is_file():
-        return b""
-    with path.open("rb") as stream:
-        data = stream.read(MAX_SIGNATURE_BYTES + 1)
-    if len(data) > MAX_SIGNATURE_BYTES:
-        raise LibraError(
-            "signature-too-large",
-            f"{path} has more than {MAX_SIGNATURE_BYTES} bytes: it is no signature.",
-            "Sign the release again.",
-        )
-    return data
 
 
 def everything(release: Release, free_bytes: int | None) -> Plan:

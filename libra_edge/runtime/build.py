@@ -34,6 +34,8 @@ _YYJSON = ["-std=c11", "-DYYJSON_DISABLE_WRITER=1", "-DYYJSON_DISABLE_UTILS=1"]
 _YYJSON += ["-DYYJSON_DISABLE_NON_STANDARD=1"]
 # What the compiler's own libraries are built with depends on these.
 _SHARED = ["-shared", "-s"]
+# Sources in Zig stop at what cannot happen, in a release too.
+_ZIG = ["-OReleaseSafe", "-fPIC", "-fstrip", "-fsingle-threaded"]
 _STANDARD = "C++ standard library"
 _TIMEOUT_S = 900
 _ONNXRUNTIME_NAME = re.compile(r"libonnxruntime\.so\.\d+\.\d+\.\d+")
@@ -84,14 +86,16 @@ def build_library(
     cache = make_writable(cache_dir or default_cache_dir()).resolve()
     out_dir.mkdir(parents=True, exist_ok=True)
     library = out_dir / LIBRARY_NAME
-    target = ["-target", f"{target_triple}.{glibc}", *_COMMON]
+    machine = ["-target", f"{target_triple}.{glibc}"]
+    target = [*machine, *_COMMON]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         pieces = _pieces(Path(scratch), source_root)
-        on_progress(0, len(pieces) + 1, "")
         commands = {what: [words[0], *target, *words[1:]] for what, words in pieces.items()}
+        commands |= _zig_pieces(Path(scratch), source_root, machine)
+        on_progress(0, len(commands) + 1, "")
         _run_in_parallel(commands, source_root, cache, on_progress)
         linked = Path(scratch) / LIBRARY_NAME
-        objects = [str(_object(Path(scratch), name)) for name in pieces if name != _STANDARD]
+        objects = [str(_object(Path(scratch), name)) for name in commands if name != _STANDARD]
         link = ["c++", *target, *_SHARED, "-Wl,--version-script=src/exports.map"]
         link += [f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,--build-id=none", *objects]
         _zig([*link, "-o", str(linked)], source_root, cache)
@@ -100,7 +104,7 @@ def build_library(
     partial.write_bytes(content)
     partial.chmod(0o755)
     partial.replace(library)
-    on_progress(len(pieces) + 1, len(pieces) + 1, LIBRARY_NAME)
+    on_progress(len(commands) + 1, len(commands) + 1, LIBRARY_NAME)
     return library
 
 
@@ -121,6 +125,15 @@ def _pieces(scratch: Path, source_root: Path) -> dict[str, list[str]]:
     json = "third_party/yyjson/yyjson.c"
     pieces[json] = ["cc", *_YYJSON, "-c", json, "-o", str(_object(scratch, json))]
     return pieces
+
+
+def _zig_pieces(scratch: Path, source_root: Path, machine: Sequence[str]) -> dict[str, list[str]]:
+    """What the compiler's own standard library gives: functions for C, one object a file."""
+    names = [path.relative_to(source_root).as_posix() for path in zig_sources(source_root)]
+    return {
+        name: ["build-obj", name, *machine, *_ZIG, f"-femit-bin={_object(scratch, name)}"]
+        for name in names
+    }
 
 
 def _object(scratch: Path, source: str) -> Path:
@@ -146,6 +159,11 @@ def _run_in_parallel(
 def native_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
     """The C++ files, by name: their order, and so the library's bytes, knows no folders."""
     return sorted((source_root / "src").rglob("*.cc"), key=lambda path: path.name)
+
+
+def zig_sources(source_root: Path = SOURCE_ROOT) -> list[Path]:
+    """The Zig files, by name."""
+    return sorted((source_root / "src").rglob("*.zig"), key=lambda path: path.name)
 
 
 def default_cache_dir() -> Path:

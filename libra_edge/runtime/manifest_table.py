@@ -157,6 +157,8 @@ def header() -> str:
         "namespace le {\n",
         f"constexpr int kSchemaVersion = {SCHEMA_VERSION};",
         f"constexpr size_t kMostManifestBytes = {members.MAX_BYTES[members.MANIFEST]};",
+        f"constexpr const char *kSignatureFile = {_quoted(members.SIGNATURE)};",
+        f"constexpr size_t kMostSignatureBytes = {members.MAX_SIGNATURE_BYTES};",
         f"constexpr uint64_t kMostImageBytes = {members.MAX_IMAGE_BYTES};",
         f"constexpr uint64_t kMostPlanNumbers = {members.MAX_PLAN_NUMBERS};\n",
         _array("MemberRule kMemberRules", files),

@@ -52,7 +52,7 @@ def test_help_and_version() -> None:
     assert invoke("--version").stdout == "libra-edge 0.1.0\n"
 
 
-GROUPS = {"dataset": ("check", "describe")}
+GROUPS = {"dataset": ("check", "describe"), "keys": ("generate", "show", "rotate")}
 
 
 def _inner_help(group: str) -> str:

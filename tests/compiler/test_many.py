@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from libra_edge.bundle.signing.keys import generate_key
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler import many
@@ -132,6 +133,9 @@ def test_every_option_reaches_every_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of `compile`'s options, so that a new one cannot be forgotten."""
+    monkeypatch.setenv("LIBRA_EDGE_TEST_PASSPHRASE", "open sesame")
+    key = tmp_path / "robot.key"
+    generate_key(key, b"open sesame")
     given = {
         "--name": "robot",
         "--data": "held-out",
@@ -145,6 +149,9 @@ def test_every_option_reaches_every_compilation(
         "--robot": "robot.json",
         "--tokenizer": "tokenizer.json",
         "--vlm-config": "vlm",
+        "--security-epoch": "3",
+        "--sign": str(key),
+        "--passphrase-env": "LIBRA_EDGE_TEST_PASSPHRASE",
     }
     flags = [
         "--auto-precision",

@@ -106,6 +106,7 @@ def release_facts(
         random_weights=checkpoint.random_weights,
         layers=_layers(built.products),
         gates=job.gates.changes,
+        security_epoch=job.request.security_epoch,
         calibration=(
             calibration_facts(quantized, recipe, job.calibration)
             if quantized and job.calibration

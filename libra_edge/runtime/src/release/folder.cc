@@ -95,6 +95,11 @@ void Folder::require_only(const std::vector<Member> &members) const {
   const auto check = [&](const std::string &name) {
     const auto is_it = [&](const Member &member) { return name == member.name; };
     if (name == "manifest.json" || std::any_of(members.begin(), members.end(), is_it)) return;
+    if (name == kSignatureFile) {
+      // Beside what the manifest names: it is over the manifest.
+      if (open(kSignatureFile).size() <= kMostSignatureBytes) return;
+      fail(LE_INTEGRITY, "%s is too large to be a signature.", kSignatureFile);
+    }
     fail(LE_INTEGRITY, "The release holds %.200s, which its manifest does not name.", name.c_str());
   };
   for (const std::string &name : names_in(root_)) {

@@ -35,7 +35,7 @@ class Folder {
 
   // A member, by the name it has in the manifest. Symbolic links are not followed.
   File open(const char *name) const;
-  // Throws LE_INTEGRITY where the directory holds anything but these and the manifest.
+  // Throws LE_INTEGRITY where the directory holds anything but these, the manifest and a signature.
   void require_only(const std::vector<Member> &members) const;
 
  private:

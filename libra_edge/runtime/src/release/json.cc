@@ -1,6 +1,8 @@
 #include "release/json.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <set>
 
 #include "error.h"
 #include "release/canonical.h"
@@ -19,6 +21,28 @@ yyjson_doc *parse(const char *name, const char *data, size_t size) {
   return document;
 }
 
+constexpr int kDeepest = 32;
+
+bool is_plain(yyjson_val *value, int depth) {
+  if (yyjson_is_num(value)) return yyjson_is_uint(value) && yyjson_get_uint(value) <= INT32_MAX;
+  if (!yyjson_is_ctn(value)) return true;
+  if (depth == kDeepest) return false;
+  size_t index, count;
+  yyjson_val *key, *item;
+  if (yyjson_is_arr(value)) {
+    yyjson_arr_foreach(value, index, count, item) {
+      if (!is_plain(item, depth + 1)) return false;
+    }
+    return true;
+  }
+  std::set<std::string_view> keys;
+  yyjson_obj_foreach(value, index, count, key, item) {
+    const bool first = keys.emplace(yyjson_get_str(key), yyjson_get_len(key)).second;
+    if (!first || !is_plain(item, depth + 1)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 JsonDocument::JsonDocument(const char *name, const char *data, size_t size)
@@ -34,6 +58,13 @@ void JsonDocument::require_canonical(const char *data, size_t size) const {
   if (problem != nullptr) fail(LE_MALFORMED, "%s %s.", name_, problem);
 }
 
+void JsonDocument::require_plain() const {
+  if (is_plain(yyjson_doc_get_root(document_.get()), 0)) return;
+  fail(LE_MALFORMED,
+       "%s has a key twice, is nested too deeply or holds other numbers than 0 to 2^31 - 1.",
+       name_);
+}
+
 void Json::mismatch(const char *expected) const {
   fail(LE_MALFORMED, "%s is not %s.", path_.c_str(), expected);
 }
@@ -47,6 +78,10 @@ Json Json::at(const char *key) const {
 bool Json::has(const char *key) const {
   yyjson_val *member = yyjson_obj_get(value_, key);
   return member != nullptr && !yyjson_is_null(member);
+}
+
+bool Json::holds(const char *key) const {
+  return yyjson_obj_get(value_, key) != nullptr;
 }
 
 bool Json::is_list() const {
@@ -77,6 +112,11 @@ void Json::require_boolean() const {
   if (!yyjson_is_bool(value_)) mismatch("true or false");
 }
 
+bool Json::boolean() const {
+  require_boolean();
+  return yyjson_get_bool(value_);
+}
+
 std::string Json::text() const {
   if (!yyjson_is_str(value_)) mismatch("text");
   return {yyjson_get_str(value_), yyjson_get_len(value_)};
@@ -91,6 +131,14 @@ std::vector<Json> Json::items() const {
     items.emplace_back(item, path_ + " " + std::to_string(index));
   }
   return items;
+}
+
+void Json::require_keys(std::initializer_list<std::string_view> known) const {
+  each_member([&](const Json &name, const Json &) {
+    const std::string key = name.text();
+    if (std::find(known.begin(), known.end(), key) != known.end()) return;
+    fail(LE_MALFORMED, "%s has an unknown key %.60s.", path_.c_str(), key.c_str());
+  });
 }
 
 void Json::each_member(

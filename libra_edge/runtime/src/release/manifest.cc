@@ -359,6 +359,7 @@ Manifest read_valid(const Json &root, const Digest &sha256) {
   }
   m.verdict = parse_verdict(root.at("parity"));
   m.random_weights = root.has("random_weights");
+  m.security_epoch = root.has("security_epoch") ? root.at("security_epoch").integer() : 0;
   m.members = parse_members(root.at("members"));
   if (root.at("engines").has("planner") != m.sizes.plans()) {
     fail(LE_MALFORMED, "manifest.json: the planner engine does not fit the bins.");

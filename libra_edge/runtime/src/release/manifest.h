@@ -46,6 +46,7 @@ struct Manifest {
   double control_hz;
   std::string verdict;  // of parity
   bool random_weights;
+  uint64_t security_epoch;
   std::vector<std::string> cameras;
   std::vector<Dimension> state, actions;
   std::vector<ActionLimit> limits;

@@ -8,6 +8,8 @@ namespace le {
 
 constexpr int kSchemaVersion = 1;
 constexpr size_t kMostManifestBytes = 1048576;
+constexpr const char *kSignatureFile = "model.sig";
+constexpr size_t kMostSignatureBytes = 1048576;
 constexpr uint64_t kMostImageBytes = 1073741824;
 constexpr uint64_t kMostPlanNumbers = 16777216;
 
@@ -31,6 +33,7 @@ constexpr const MemberRule kMemberRules[] = {
     {"lib/liblibra_edge.so", 268435456, Presence::kRequired, nullptr, Needs::kAll},
     {"lib/libonnxruntime.so", 1073741824, Presence::kRequired, nullptr, Needs::kAll},
     {"lib/libra-agent", 67108864, Presence::kOptional, nullptr, Needs::kAll},
+    {"sbom.cdx.json", 4194304, Presence::kOptional, nullptr, Needs::kAll},
     {"tokenizer.json", 67108864, Presence::kRequired, nullptr, Needs::kWords},
 };
 
@@ -221,6 +224,7 @@ constexpr const Key kKeys[] = {
     {"recipe", 0, nullptr},
     {"runtime", 85, nullptr},
     {"schema_version", 86, nullptr},
+    {"security_epoch", 2, "0"},
     {"target", 0, nullptr},
     {"tools", 87, nullptr},
 };
@@ -314,7 +318,7 @@ constexpr const Rule kRules[] = {
     {Kind::kObject, false, false, -kNoLimit, kNoLimit, 97, 4},
     {Kind::kInteger, false, false, 1, 1, 0, 0},
     {Kind::kMap, false, false, 0, 256, 0, 0},
-    {Kind::kObject, false, false, -kNoLimit, kNoLimit, 101, 18},
+    {Kind::kObject, false, false, -kNoLimit, kNoLimit, 101, 19},
 };
 
 constexpr size_t kManifestRule = 88;

@@ -80,4 +80,12 @@ Digest sha256(const void *data, size_t size) {
   return hash.finish();
 }
 
+std::string to_hex(const Digest &digest) {
+  std::string text;
+  for (const uint8_t byte : digest) {
+    for (const int nibble : {byte >> 4, byte & 15}) text += "0123456789abcdef"[nibble];
+  }
+  return text;
+}
+
 }  // namespace le

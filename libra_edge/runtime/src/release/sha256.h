@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace le {
 
@@ -25,5 +26,7 @@ class Sha256 {
 };
 
 Digest sha256(const void *data, size_t size);
+
+std::string to_hex(const Digest &digest);
 
 }  // namespace le

@@ -1,0 +1,1 @@
+"""Keys, whom a robot trusts, and the form of signatures."""
