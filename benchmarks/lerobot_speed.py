@@ -1,4 +1,4 @@
-"""One chunk of an imported policy: LeRobot's own eager call, and engines of ours, in turns.
+r"""One chunk of an imported policy: LeRobot's own eager call, and engines of ours, in turns.
 
     python benchmarks/lerobot_speed.py FOLDER --reference-python PYTHON --robot FILE \\
         [--tokenizer FILE --vlm-config DIR] NAME=RELEASE ...

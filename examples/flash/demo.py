@@ -25,7 +25,6 @@ from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.bundle.members import AGENT
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import open_release
-from libra_edge.cli.app import COMMANDS
 from libra_edge.errors import LibraError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,45 +126,42 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     sys.exit("demo: sshd does not listen")
 
 
-def signed(names: tuple[str, ...], robots: tuple[str, ...]) -> tuple[str, ...]:
-    """Sign the releases and have the robots trust the key; words that `flash` needs otherwise."""
-    if "sign" not in COMMANDS:
-        return ("--allow-unsigned",)
+def sign(names: tuple[str, ...], robots: tuple[str, ...]) -> None:
+    """Sign the releases and have the robots trust the key."""
     show("A key, whom the robots trust, and the releases signed with it")
     libra_edge("keys", "generate", "demo.key")
     libra_edge("keys", "trust", "add", "trust.json", "demo.pub")
     for name in names:
         libra_edge("sign", name, "--key", "demo.key")
-    for robot_folder in robots:  # an operator brings it, once
-        Path(robot_folder).mkdir()
-        shutil.copy("trust.json", robot_folder)
-    return ()
+    for folder in robots:  # an operator brings it, once
+        Path(folder).mkdir()
+        shutil.copy("trust.json", folder)
 
 
-def one_robot(arm: tuple[str, ...], words: tuple[str, ...]) -> None:
+def one_robot(arm: tuple[str, ...]) -> None:
     """The first release, a broken one, a second one, and back."""
     show("What would happen, before anything does")
-    libra_edge("flash", "first", *arm, *words, "--dry-run")
+    libra_edge("flash", "first", *arm, "--dry-run")
     show("The first release: everything crosses, its agent first")
-    libra_edge("flash", "first", *arm, *words, "--mark-good")
+    libra_edge("flash", "first", *arm, "--mark-good")
     libra_edge("status", *arm)
     show("A broken release: its self-test fails on the robot, which runs on as before")
-    libra_edge("flash", "broken", *arm, *words, status=3)
+    libra_edge("flash", "broken", *arm, status=3)
     libra_edge("status", *arm)
     show("A second release with the same members: nothing but its manifest crosses")
-    libra_edge("flash", "second", *arm, *words, "--mark-good")
+    libra_edge("flash", "second", *arm, "--mark-good")
     show("Back by hand")
     libra_edge("rollback", *arm)
-    libra_edge("flash", "first", *arm, *words)
+    libra_edge("flash", "first", *arm)
 
 
-def fleet(unsigned: tuple[str, ...]) -> None:
+def fleet() -> None:
     """Two robots, a canary first; a broken release stops with it."""
     hosts = "".join(
         f"    arm-{n}: {{ansible_host: robot, libra_root: {Path.cwd()}/arm-{n}}}\n" for n in (1, 2)
     )
     Path("robots.yml").write_text(f"all:\n  hosts:\n{hosts}")
-    words = ("--inventory", "robots.yml", *SSH, *unsigned, "--mark-good")
+    words = ("--inventory", "robots.yml", *SSH, "--mark-good")
     show("A fleet of two, the canary first")
     libra_edge("flash", "first", *words)
     show("A broken release ends with the canary; the other robot never sees it")
@@ -187,9 +183,9 @@ def main() -> None:
         for name in names:
             variant(source, name, broken=name == "broken")
         with robot():
-            words = signed(names, ("arm", "arm-1", "arm-2"))
-            one_robot(("robot", *SSH, "--root", f"{folder}/arm"), words)
-            fleet(words)
+            sign(names, ("arm", "arm-1", "arm-2"))
+            one_robot(("robot", *SSH, "--root", f"{folder}/arm"))
+            fleet()
         os.chdir(ROOT)
     show("What you have")
     print("Robots that ran one release or the other at every moment; nothing is left.")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from libra_edge.bundle.verify import Release, open_release
+from libra_edge.bundle.verify import Release, open_release, read_signature
 from libra_edge.deploy.agent import (
     Agent,
     AgentRefused,
@@ -35,7 +35,7 @@ from libra_edge.deploy.state import (
     require_agent,
     wait_until_good,
 )
-from libra_edge.deploy.stream import Plan, ask_missing, everything, install_stream, signature_of
+from libra_edge.deploy.stream import Plan, ask_missing, everything, install_stream
 from libra_edge.deploy.transport import Line
 from libra_edge.errors import IntegrityError, LibraError, StoppedError
 
@@ -155,7 +155,7 @@ def flash(
     on_stage("checking the release")
     release = open_release(request.release)
     require_releasable(release.manifest)
-    signature = signature_of(release)
+    signature = read_signature(release.path) or b""
     require_signed(release, signature, allow=request.allow_unsigned)
     journey = _Journey(line, request, release, signature, on_stage, sending)
     with _stoppable(journey):
@@ -187,9 +187,10 @@ def require_signed(release: Release, signature: bytes, *, allow: bool) -> None:
     """
     if not signature and not allow:
         raise IntegrityError(
-            "unsigned",
+            "release-unsigned",
             f"Release {release.manifest.name!r} has no signature.",
-            "Sign it, or pass --allow-unsigned; the robot's trust file may still refuse it.",
+            "Sign it with `libra-edge sign`, or pass --allow-unsigned; the robot's trust file may "
+            "still refuse it.",
         )
 
 

@@ -12,10 +12,9 @@ from libra_edge.atomic import new_file
 from libra_edge.bundle.container import SUFFIX
 from libra_edge.bundle.members import AGENT
 from libra_edge.bundle.pack import pack_release
-from libra_edge.bundle.verify import Release, open_release, verify_integrity
+from libra_edge.bundle.verify import Release, open_release, read_signature, verify_integrity
 from libra_edge.deploy.flash import FlashRequest, require_signed
 from libra_edge.deploy.preflight import SPARE_BYTES, require_releasable, size
-from libra_edge.deploy.stream import signature_of
 from libra_edge.errors import IncompatibleError, InputError, LibraError
 
 
@@ -49,7 +48,7 @@ def carry(folder: Path, request: FlashRequest) -> Carried:
     release = open_release(request.release)
     manifest = release.manifest
     require_releasable(manifest)
-    require_signed(release, signature_of(release), allow=request.allow_unsigned)
+    require_signed(release, read_signature(release.path) or b"", allow=request.allow_unsigned)
     if AGENT not in manifest.members:
         raise IncompatibleError(
             "release-without-agent",
@@ -82,7 +81,9 @@ def carry(folder: Path, request: FlashRequest) -> Carried:
 
 def _holds(file: Path, release: Release) -> bool:
     try:
-        return verify_integrity(file) == release.manifest
+        return verify_integrity(file) == release.manifest and (
+            read_signature(file) == read_signature(release.path)
+        )
     except LibraError:
         return False
 

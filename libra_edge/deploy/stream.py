@@ -45,26 +45,6 @@ class Plan:
         return sum(part.size_bytes for part in self.parts)
 
 
-def signature_of(release: Release) -> bytes:
-    """The bytes of `model.sig`; empty where the release is not signed.
-
-    Raises:
-        LibraError: it is larger than any signature is.
-    """
-    path = release.path / SIGNATURE
-    if not path.is_file():
-        return b""
-    with path.open("rb") as stream:
-        data = stream.read(MAX_SIGNATURE_BYTES + 1)
-    if len(data) > MAX_SIGNATURE_BYTES:
-        raise LibraError(
-            "signature-too-large",
-            f"{path} has more than {MAX_SIGNATURE_BYTES} bytes: it is no signature.",
-            "Sign the release again.",
-        )
-    return data
-
-
 def everything(release: Release, free_bytes: int | None) -> Plan:
     """The plan for a robot that holds nothing yet."""
     members = sorted(release.manifest.members.items())

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from libra_edge.bundle.pack import pack_release
+from libra_edge.bundle.signature import sign_release
+from libra_edge.bundle.verify import read_signature
 from libra_edge.deploy import flash as module
 from libra_edge.deploy.agent import Agent, NoAgent
 from libra_edge.deploy.flash import Flashed, FlashRequest, flash
@@ -29,6 +31,7 @@ from libra_edge.errors import (
     ParityError,
     StoppedError,
 )
+from tests.bundle.signed import new_key
 from tests.deploy.robots import GOLDEN, current, write
 
 BIG = {"engines/planner.onnx": bytes(range(256)) * 8192}  # 2 MiB
@@ -137,7 +140,7 @@ def test_a_release_that_must_not_run_is_refused_before_the_robot_is_asked(
 def test_unsigned_is_said_by_name(tmp_path: Path, line: Line) -> None:
     with pytest.raises(IntegrityError) as raised:
         flash(line, FlashRequest(write(tmp_path)))
-    assert raised.value.code == "unsigned"
+    assert raised.value.code == "release-unsigned"
 
 
 def test_a_changed_release_never_leaves(tmp_path: Path, line: Line) -> None:
@@ -281,3 +284,17 @@ def test_ctrl_c_during_a_rollback_says_either_or(
     with pytest.raises(StoppedError) as raised:
         roll_back(line)
     assert "or still second" in raised.value.remedy
+
+
+def test_a_signature_travels_with_its_release(
+    tmp_path: Path, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    release = write(tmp_path)
+    sign_release(release, new_key())
+    pack_release(release, tmp_path / "signed.libra")
+    signature = read_signature(release)
+    assert signature
+    assert flash(line, FlashRequest(tmp_path / "signed.libra")).condition == "active"
+    assert (root(line) / "slots/a/model.sig").read_bytes() == signature
+    assert flash(line, FlashRequest(release)).condition == "already active"

@@ -62,8 +62,10 @@ def allow_unsigned(root: Path) -> Path:
     return root
 
 
-def put(server: Sshd, root: Path, release: Path, config: Path | None = None) -> Flashed:
-    request = FlashRequest(release, allow_unsigned=True, mark_good=True)
+def put(
+    server: Sshd, root: Path, release: Path, config: Path | None = None, *, good: bool = True
+) -> Flashed:
+    request = FlashRequest(release, allow_unsigned=True, mark_good=good)
     robot = parse_robot("robot", str(root))
     with connect(robot, ssh_config=config or server.config, ask=False) as line:
         return flash(line, request)
@@ -82,7 +84,10 @@ def test_a_robots_life(server: Sshd, release: Path, tmp_path: Path) -> None:
     assert raised.value.exit_code == 3
     assert "still runs second" in raised.value.remedy
     assert current(root) == "second"
-    put(server, root, variant(release, tmp_path / "third"))
+    third = put(server, root, variant(release, tmp_path / "third"), good=False)
+    assert third.after is not None
+    assert not third.after.is_good
+    assert third.after.deadline_unix_s is not None
     with connect(parse_robot("robot", str(root)), ssh_config=server.config, ask=False) as line:
         roll_back(line)
         _, state = require_agent(line)

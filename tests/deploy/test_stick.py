@@ -59,7 +59,7 @@ def test_refusals(tmp_path: Path, stick: Path, case: str, monkeypatch: pytest.Mo
         carry(folder, FlashRequest(release, allow_unsigned=case != "unsigned"))
     codes = {
         "full": "stick-full",
-        "unsigned": "unsigned",
+        "unsigned": "release-unsigned",
         "no-agent": "release-without-agent",
         "no-stick": "no-stick",
         "foreign": "cannot-write",

@@ -15,10 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.verify import open_release
+from libra_edge.bundle.verify import open_release, read_signature
 from libra_edge.deploy.flash import require_signed
 from libra_edge.deploy.preflight import require_releasable
-from libra_edge.deploy.stream import signature_of
 from libra_edge.errors import InputError, LibraError, StoppedError
 
 WAVES = "1,30%,100%"
@@ -94,7 +93,7 @@ def flash_fleet(
     """
     release = open_release(request.release)
     require_releasable(release.manifest)
-    require_signed(release, signature_of(release), allow=request.allow_unsigned)
+    require_signed(release, read_signature(release.path) or b"", allow=request.allow_unsigned)
     _require_usable(request)
     with tempfile.TemporaryDirectory(prefix="libra-edge-") as folder:
         results = Path(folder, "results.json")

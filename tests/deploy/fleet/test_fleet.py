@@ -179,7 +179,7 @@ def test_the_module_is_documented() -> None:
         ({"waves": "1,200%"}, "waves-invalid"),
         ({"waves": ""}, "waves-invalid"),
         ({"inventory": Path("nothing")}, "no-inventory"),
-        ({"allow_unsigned": False}, "unsigned"),
+        ({"allow_unsigned": False}, "release-unsigned"),
     ],
 )
 def test_refused_before_ansible_starts(tmp_path: Path, changes: dict[str, Any], code: str) -> None:
