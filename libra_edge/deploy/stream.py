@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libra_edge.bundle.members import MANIFEST, MAX_SIGNATURE_BYTES, SIGNATURE
+from libra_edge.bundle.members import MANIFEST
 from libra_edge.bundle.verify import Release
 from libra_edge.deploy.agent import Agent
 from libra_edge.errors import LibraError
