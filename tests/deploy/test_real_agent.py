@@ -104,7 +104,7 @@ def test_a_line_that_breaks(
     root = allow_unsigned(tmp_path / "robot")
     put(server, root, release)
     size_bytes = 3_000_000
-    big: dict[str, Any] = {"engines/planner.data": os.urandom(size_bytes)}
+    big: dict[str, Any] = {"sbom.cdx.json": os.urandom(size_bytes)}
     other = variant(release, tmp_path / "other", **big)
     for index in range(BREAKS):
         robot = tmp_path / f"robot-{index}"
