@@ -96,7 +96,7 @@ class Engines:
 def prepare(loaded: Checkpoint, calibrate: Path, data: Path, sample: Sample) -> Engines:
     """Compile both recipes up to their graphs, through the user's cache."""
     cache = StageCache(default_cache())
-    fp32 = make_graphs(loaded, cache, lambda *_: None, flat=True)
+    fp32 = make_graphs(loaded, cache, lambda *_: None)
     dataset, recipe = Dataset(calibrate), load_recipe("int8")
     require_apart(dataset, Dataset(data))
     found = read_calibration_data(dataset, loaded, recipe.samples)

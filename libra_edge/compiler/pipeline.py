@@ -32,7 +32,6 @@ from libra_edge.compiler.request import Job, Request
 from libra_edge.compiler.resolve import resolve
 from libra_edge.compiler.search.candidates import Candidate, candidates
 from libra_edge.compiler.search.search import Found
-from libra_edge.engines import engine
 from libra_edge.engines.base import runs_here
 from libra_edge.errors import ParityError
 from libra_edge.evaluation.torch_controller import torch_engines
@@ -143,8 +142,7 @@ def _carry_out(job: Job, candidate: Candidate, on_stage: OnStage) -> _Passed:
         ParityError: a gate did not hold.
     """
     quantized = candidate.quantized
-    flat = engine(job.plan.wanted.kind).qdq.flat
-    front = make_graphs(job.checkpoint, job.cache, on_stage, quantized, job.forms, flat=flat)
+    front = make_graphs(job.checkpoint, job.cache, on_stage, quantized, job.forms)
     reference = torch_engines(quantized.policy if quantized else job.checkpoint.policy)
     on_stage("build", job.plan.settings.kind)
     built = build_engines(job, front, reference)

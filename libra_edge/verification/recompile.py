@@ -163,7 +163,6 @@ def graphs_again(
     from libra_edge.compiler.cache import StageCache, default_cache
     from libra_edge.compiler.graphs.fuse import FORMS
     from libra_edge.compiler.graphs.make_graphs import make_graphs
-    from libra_edge.engines import engine
     from libra_edge.policy.imported import is_heavy
 
     cache = StageCache(request.cache or default_cache())
@@ -174,9 +173,7 @@ def graphs_again(
 
     # As compiling makes them, so that the cache has them.
     forms = (manifest.engines.refiner.form,) if is_heavy(checkpoint) else FORMS
-    flat = engine((manifest.provision or manifest.engines.refiner).kind).qdq.flat
-    front = make_graphs(checkpoint, cache, say, quantized, forms, flat=flat)
-    return Again(quantized, front, data)
+    return Again(quantized, make_graphs(checkpoint, cache, say, quantized, forms), data)
 
 
 def _quantized_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,6 @@ from libra_edge.compiler.graphs.export import export, from_bytes, to_bytes
 from libra_edge.compiler.graphs.fuse import FORMS, Form, fuse
 from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.quantize import Quantized
-from libra_edge.compiler.quantization.unbatched_blocks import flatten_blocks
 from libra_edge.policy.family import Parts
 from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy
 from libra_edge.policy.libra_vla.model import LibraVLA
@@ -46,8 +44,6 @@ def make_graphs(
     on_stage: OnStage,
     quantized: Quantized | None = None,
     forms: tuple[Form, ...] = FORMS,
-    *,
-    flat: bool = False,
 ) -> Front:
     """Parts, export and fuse a checkpoint.
 
@@ -57,16 +53,10 @@ def make_graphs(
         on_stage: called with each stage's name and what is going on.
         quantized: the checkpoint's policy with quantised layers, to be compiled in its place.
         forms: of the refiner, where there is a loop.
-        flat: write blocks as the engine kind likes them (`QdqForm.flat`); quantised ones are.
     """
     on_stage("split", "policy into graphs")
-    policy = quantized.policy if quantized else checkpoint.policy
+    parts = parts_of(quantized.policy if quantized else checkpoint.policy)
     inputs = {"checkpoint": checkpoint.sha256}
-    if flat and quantized is None and isinstance(policy, LibraVLA):
-        policy = copy.deepcopy(policy).eval()
-        flatten_blocks(policy)
-        inputs["blocks"] = "flat"
-    parts = parts_of(policy)
     if quantized:
         inputs["quantised"] = quantized.sha256
     on_stage("export", ", ".join(graph.name for graph in parts.graphs))

@@ -34,10 +34,6 @@ def convert(
             replace_layer(result, name, new)
     if form.flat and isinstance(result, LibraVLA):
         flatten_blocks(result)
-        for module in result.modules():
-            if isinstance(module, nn.GELU):
-                # Off by 5e-4 at most, a small part of any rounding step.
-                module.approximate = "tanh"
     return result
 
 

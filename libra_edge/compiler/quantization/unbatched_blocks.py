@@ -1,9 +1,9 @@
-"""Transformer blocks written for one observation at a time, as engines on CPUs like them.
+"""Transformer blocks of a quantised policy, written for one observation at a time.
 
 The same arithmetic as `policy.libra_vla.layers` on tensors without the batch axis. A matrix product
 of a few rows takes no longer than the operators around it, so these blocks have few: one operator
 for an attention and one product for its query, key and value, adaLN's shift and scale inside the
-normalisation.
+normalisation. They count once most products are in integers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def flatten_blocks(policy: LibraVLA) -> None:
     """Replace, in place, every transformer block by its form for one observation."""
     if policy.refiner is not None:
         policy.refiner.__class__ = FlatRefiner
+    for module in policy.modules():
+        if isinstance(module, nn.GELU):
+            # Off by 5e-4 at most, a small part of any rounding step.
+            module.approximate = "tanh"
     for stack in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
         for i, block in enumerate(stack):
             last = i == len(stack) - 1
