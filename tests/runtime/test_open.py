@@ -86,8 +86,24 @@ def make(path: Path, kind: str) -> None:
         os.mkfifo(path)
 
 
-EXTRA = ["more", ".more", "model.sig", "engines/more", "lib/.more", "golden/manifest.json"]
+EXTRA = [
+    "more",
+    ".more",
+    "model.sig.old",
+    "engines/model.sig",
+    "engines/more",
+    "lib/.more",
+    "golden/manifest.json",
+]
 EXTRA += ["engines/planner.engine.onnx", ".git/more", "manifest.json.old", "lib/lib"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "fifo"])
+def test_a_signature_is_a_file_or_not_there(copy: Copy, library: Path, kind: str) -> None:
+    release = copy()
+    make(release / "model.sig", kind)
+    status, _ = try_open(release, library)
+    assert status == (abi.OK if kind == "file" else abi.INTEGRITY)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "fifo"])
