@@ -40,8 +40,8 @@ class _Product:
     shipped_as: str
 
 
-_LIBRARY = _Product(build_library, "liblibra_edge-{}-{}.so")
-_AGENT = _Product(build_agent, "libra-agent-{}-{}")
+_LIBRARY = _Product(lambda *a, **k: build_library(*a, **k), "liblibra_edge-{}-{}.so")
+_AGENT = _Product(lambda *a, **k: build_agent(*a, **k), "libra-agent-{}-{}")
 
 
 def native_library(

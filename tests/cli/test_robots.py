@@ -116,6 +116,8 @@ def test_ctrl_c(folder: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "80"},
+        # A suite in the background has Ctrl-C switched off, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         if any(p.stat().st_size == 500_000 for p in folder.glob("robot/incoming/*.part")):

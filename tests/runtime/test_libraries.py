@@ -25,6 +25,7 @@ class Compiler:
         self.built: list[tuple[str, str]] = []
         self.sources, self.version = "one", "0.17.0"
         monkeypatch.setattr(libraries, "build_library", self)
+        monkeypatch.setattr(libraries, "build_agent", self)
         monkeypatch.setattr(libraries, "source_hash", lambda: self.sources)
         monkeypatch.setattr(libraries, "_compiler", lambda: self.version)
 
@@ -103,18 +104,18 @@ def test_a_wheel_s_library_is_taken_without_compiler_or_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shipped(tmp_path / "shipped", {X86, ARM}, lambda done, total, what: None)
-    assert sorted(compiler.built) == [ARM, X86]
+    assert sorted(compiler.built) == [ARM, ARM, X86, X86], "a library and an agent of each"
     unwritable = Path("/dev/null/nowhere")
     for target in (X86, ARM):
         content = native_library(*target, cache=unwritable, shipped=tmp_path / "shipped")
         assert content == " ".join([*target, "one", "0.17.0"]).encode()
-    assert len(compiler.built) == 2
+    assert len(compiler.built) == 4
     # Of other sources, another compiler, or for another target: built.
     for change in ({"sources": "two"}, {"version": "0.18.0"}):
         vars(compiler).update(change)
         content = native_library(*X86, cache=tmp_path / "c", shipped=tmp_path / "shipped")
         assert compiler.sources in content.decode()
-    assert len(compiler.built) == 4
+    assert len(compiler.built) == 6
     with pytest.raises(InputError, match="cache-not-writable"):
         native_library(*X86, cache=unwritable, shipped=tmp_path / "shipped")
 
@@ -127,7 +128,7 @@ def test_a_wheel_s_library_that_is_not_its_own_is_refused(
     write_shipped(tmp_path / "shipped", {X86}, lambda done, total, what: None)
     (path,) = (tmp_path / "shipped").glob("*.so")
     index = json.loads((tmp_path / "shipped" / libraries.INDEX).read_text())
-    assert index["sha256"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert index["sha256"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
     path.unlink() if damage == "missing" else path.write_bytes(b"another")
     with pytest.raises(IntegrityError, match="shipped-library-changed"):
         native_library(*X86, cache=tmp_path, shipped=tmp_path / "shipped")

@@ -43,11 +43,14 @@ def compare_members(release: Release, cache: Path, on_stage: OnStage) -> list[Ch
         cache: where libraries are kept if the user's own cache cannot be written to.
         on_stage: told what takes a while.
     """
-    agent = [_made(release, AGENT, native_agent, cache, on_stage)]
+    # Releases of before the agent have none.
+    made = [(LIBRARY, native_library), (AGENT, native_agent)]
     return [
-        _made(release, LIBRARY, native_library, cache, on_stage),
-        # Releases of before it have none.
-        *(agent if AGENT in release.manifest.members else []),
+        *(
+            _made(release, name, make, cache, on_stage)
+            for name, make in made
+            if name in release.manifest.members
+        ),
         _onnxruntime(release),
         _check(release.manifest, "include/libra_edge.h", _sha256(HEADER.read_bytes())),
     ]

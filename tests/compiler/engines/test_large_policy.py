@@ -23,12 +23,13 @@ from libra_edge.compiler.graphs.export import export, to_bytes
 from libra_edge.compiler.graphs.external_weights import export_apart
 from libra_edge.compiler.graphs.staged_engines import as_written
 from libra_edge.compiler.pipeline import Compiled, compile_checkpoint
-from libra_edge.compiler.quantization.fp16 import halve_in_place, products_in_single
+from libra_edge.compiler.quantization.fp16 import halve_in_place
 from libra_edge.compiler.request import Request
 from libra_edge.engines import tensorrt_rtx
 from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.session import open_graph
 from libra_edge.errors import IncompatibleError, InputError, IntegrityError
+from libra_edge.evaluation.half import products_of
 from libra_edge.policy.checkpoint import load_checkpoint
 from libra_edge.policy.family import Parts
 from libra_edge.policy.libra_vla.split import split
@@ -126,7 +127,7 @@ def test_products_in_32_bits_are_those_in_16_but_for_rounding(checkpoint: Path) 
     )
     with torch.no_grad():
         usual = policy.planner(*inputs)
-        with products_in_single(policy):
+        with products_of(policy):
             found = policy.planner(*inputs)
     assert (found - usual).abs().max() < 0.01 * usual.abs().max()
     for name, parameter in policy.named_parameters():

@@ -229,7 +229,11 @@ def test_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "robot-0" / "slow").write_text("30")
     words = ["flash", str(write(tmp_path, "second")), "--inventory", str(robots)]
     process = subprocess.Popen(
-        [*RUN, *words, "--allow-unsigned"], stderr=subprocess.PIPE, text=True
+        [*RUN, *words, "--allow-unsigned"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite in the background has Ctrl-C switched off, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         if (tmp_path / "robot-0" / "incoming").is_dir():
