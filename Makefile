@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE := libra_edge/runtime
-FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src tests -name '*.h' -o -name '*.c' -o -name '*.cc')
+FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src $(NATIVE)/agent tests -name '*.h' -o -name '*.c' -o -name '*.cc')
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 DEMONSTRATIONS := runs/metaworld-train
 TRAINING_SET := examples/metaworld/training
@@ -43,8 +43,8 @@ lint: $(VENV)/.dev ## ruff, mypy, clang-format, native build without warnings
 	$(if $(FORMATTED),$(BIN)/clang-format --dry-run -Werror $(FORMATTED))
 	$(foreach language,c c++,$(BIN)/python -m ziglang $(if $(filter c,$(language)),cc -std=c11,c++ -std=c++20) $(HEADER_FLAGS) -x $(language) \
 	  -c $(NATIVE)/include/libra_edge.h -o $(VENV)/header.o &&) true
-	$(BIN)/python -c "from pathlib import Path; from libra_edge.runtime.build import build_library; \
-	  build_library(Path('$(VENV)/native'))"
+	$(BIN)/python -c "from pathlib import Path; from libra_edge.runtime.build import build_agent, build_library; \
+	  build_library(Path('$(VENV)/native')); build_agent(Path('$(VENV)/native'))"
 
 format: $(VENV)/.dev ## rewrite sources in the house style
 	$(BIN)/ruff check --fix .
