@@ -22,9 +22,11 @@ from libra_edge.bundle.members import (
     MAX_IMAGE_BYTES,
     MAX_PLAN_NUMBERS,
     MEMBERS,
+    OF_PROVIDERS,
     OPTIONAL,
     required_members,
 )
+from libra_edge.bundle.providers import PROVIDERS
 from libra_edge.errors import IncompatibleError, IntegrityError
 from libra_edge.limits import ChangedLimit, Verdict, overall
 from libra_edge.models import Grown, Strict
@@ -275,6 +277,19 @@ class Manifest(ReleaseFacts):
         for name in self.members.keys() & APART.keys():
             if APART[name] not in self.members:
                 raise ValueError(f"member {name!r} without {APART[name]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _providers_are_whole(self) -> Manifest:
+        used = {engine.provider for engine in self.engines.by_name.values()}
+        if self.provision is not None:
+            used.add(self.provision.provider)
+        for name in sorted(self.members.keys() & OF_PROVIDERS.keys()):
+            provider = PROVIDERS[OF_PROVIDERS[name]]
+            if provider.name not in used:
+                raise ValueError(f"member {name!r} is of a provider that no engine names")
+            if missing := sorted(provider.members - self.members.keys()):
+                raise ValueError(f"member {name!r} without {missing[0]!r}")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from libra_edge.bundle.providers import PROVIDERS
+
 MANIFEST = "manifest.json"
 # Over the manifest and so none of its members; a release that nobody signed has none.
 SIGNATURE = "model.sig"
@@ -40,6 +42,7 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         "golden/margin.npy": 16 * _MIB,
         "golden/actions.npy": 16 * _MIB,
     }
+    | {file.member: file.most_bytes for one in PROVIDERS.values() for file in one.files}
 )
 # What one observation's images and one plan may hold: every runtime has to allocate them.
 MAX_IMAGE_BYTES = 1 << 30
@@ -57,14 +60,16 @@ APART = {
 # What installs releases on a robot; releases of before it have none.
 AGENT = "lib/libra-agent"
 LIBRARY = "lib/liblibra_edge.so"
-OPTIONAL = COMPILED | APART.keys() | {AGENT, SBOM}
+# Members that come with a provider: all of one's, or none.
+OF_PROVIDERS = {name: one.name for one in PROVIDERS.values() for name in one.members}
+OPTIONAL = COMPILED | APART.keys() | OF_PROVIDERS.keys() | {AGENT, SBOM}
 MEMBERS = frozenset(MAX_BYTES) - OPTIONAL - {MANIFEST}
 # Members that only some policies have: with a planner, with an instruction, with noise.
 OF_PLANS = frozenset({"engines/planner.onnx", "golden/intent.npy", "golden/margin.npy"})
 OF_WORDS = frozenset({"golden/instruction.npy", "tokenizer.json"})
 OF_NOISE = frozenset({"golden/noise.npy"})
 ALWAYS = MEMBERS - OF_PLANS - OF_WORDS - OF_NOISE
-FOLDERS = frozenset(name.split("/")[0] for name in MEMBERS if "/" in name)
+FOLDERS = frozenset(name.split("/")[0] for name in MAX_BYTES if "/" in name)
 
 
 def required_members(*, plans: bool, words: bool, noise: bool) -> frozenset[str]:

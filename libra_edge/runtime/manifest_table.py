@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from libra_edge.bundle import members
 from libra_edge.bundle.manifest import SCHEMA_VERSION, Manifest, json_schema
+from libra_edge.bundle.providers import PROVIDERS
 from libra_edge.runtime.build import SOURCE_ROOT
 
 HEADER = SOURCE_ROOT / "src/release/manifest_table.h"
@@ -146,7 +147,7 @@ def header() -> str:
     table = _Table(json_schema())
     files = [
         f"{{{_quoted(name)}, {members.MAX_BYTES[name]}, "
-        f"{_presence(name)}, {_beside(name)}, {_needed_by(name)}}}"
+        f"{_presence(name)}, {_beside(name)}, {_needed_by(name)}, {_provider_of(name)}}}"
         for name in sorted(members.MAX_BYTES.keys() - {members.MANIFEST})
     ]
     parts = [
@@ -162,6 +163,7 @@ def header() -> str:
         f"constexpr uint64_t kMostImageBytes = {members.MAX_IMAGE_BYTES};",
         f"constexpr uint64_t kMostPlanNumbers = {members.MAX_PLAN_NUMBERS};\n",
         _array("MemberRule kMemberRules", files),
+        *_providers(),
         _array("char *kFolders", [_quoted(name) for name in sorted(members.FOLDERS)]),
         _array("char *kWords", table.words),
         _array("Stretch kStretches", table.stretches),
@@ -239,6 +241,40 @@ def _beside(name: str) -> str:
 def _needed_by(name: str) -> str:
     groups = {"kPlans": members.OF_PLANS, "kWords": members.OF_WORDS, "kNoise": members.OF_NOISE}
     return f"Needs::{next((need for need, names in groups.items() if name in names), 'kAll')}"
+
+
+def _provider_of(name: str) -> str:
+    provider = members.OF_PROVIDERS.get(name)
+    return "nullptr" if provider is None else _quoted(provider)
+
+
+def _providers() -> list[str]:
+    """The tables of providers, their files and their options."""
+    files: list[str] = []
+    options: list[str] = []
+    rows = []
+    for provider in PROVIDERS.values():
+        first_file, first_option = len(files), len(options)
+        files += [_quoted(file.member) for file in provider.files]
+        for engine, own in (
+            ("kBoth", provider.options),
+            ("kPlanner", provider.planner),
+            ("kRefiner", provider.refiner),
+        ):
+            options += [
+                f"{{OptionFor::{engine}, {_quoted(key)}, {_quoted(value)}}}"
+                for key, value in own.items()
+            ]
+        words = ", ".join(map(_quoted, (provider.name, provider.words, provider.kind)))
+        on_gpu = "true" if provider.device == "gpu" else "false"
+        counts = f"{first_file}, {len(files) - first_file}"
+        counts += f", {first_option}, {len(options) - first_option}"
+        rows.append(f"{{{words}, {on_gpu}, {counts}}}")
+    return [
+        _array("char *kProviderFiles", files),
+        _array("ProviderOption kProviderOptions", options),
+        _array("ProviderRule kProviderRules", rows),
+    ]
 
 
 def _quoted(text: str) -> str:

@@ -167,6 +167,14 @@ typedef int32_t le_status;
 #define LE_WRONG_ARCHITECTURE 11 /* the release is compiled for another processor architecture */
 #define LE_NO_PROVIDER 12        /* the execution provider that an engine needs is not there */
 #define LE_UNPROVEN 13           /* parity failed, or random weights: see le_open_options.flags */
+#define LE_NO_DRIVER 14          /* the driver of the device that the engines need is not there */
+#define LE_DRIVER_TOO_OLD 15     /* it is there, and older than the engines need */
+#define LE_NO_DEVICE 16          /* there is no device of the kind that the engines need */
+#define LE_SEVERAL_DEVICES 17    /* there is more than one, and nobody said which */
+#define LE_WRONG_DEVICE 18       /* the device is not of the kind the engines were compiled for */
+#define LE_DEVICE_TOO_SMALL 19   /* the device has less memory than the engines need */
+#define LE_ENGINE_MISMATCH 20    /* a compiled engine is not the one that the manifest describes */
+#define LE_ENGINE_REFUSED 21     /* the provider says that it cannot run an engine here */
 
 /* What the policy is doing. */
 typedef uint32_t le_state;

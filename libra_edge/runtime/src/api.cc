@@ -138,10 +138,28 @@ const char *le_version_string(void) {
 }
 
 const char *le_status_name(le_status status) {
-  static const char *const names[] = {
-      "LE_OK",        "LE_INVALID_ARGUMENT",   "LE_ABI_MISMATCH", "LE_IO",         "LE_MALFORMED",
-      "LE_INTEGRITY", "LE_INCOMPATIBLE",       "LE_ENGINE",       "LE_NOT_FINITE", "LE_NO_MEMORY",
-      "LE_INTERNAL",  "LE_WRONG_ARCHITECTURE", "LE_NO_PROVIDER",  "LE_UNPROVEN"};
+  static const char *const names[] = {"LE_OK",
+                                      "LE_INVALID_ARGUMENT",
+                                      "LE_ABI_MISMATCH",
+                                      "LE_IO",
+                                      "LE_MALFORMED",
+                                      "LE_INTEGRITY",
+                                      "LE_INCOMPATIBLE",
+                                      "LE_ENGINE",
+                                      "LE_NOT_FINITE",
+                                      "LE_NO_MEMORY",
+                                      "LE_INTERNAL",
+                                      "LE_WRONG_ARCHITECTURE",
+                                      "LE_NO_PROVIDER",
+                                      "LE_UNPROVEN",
+                                      "LE_NO_DRIVER",
+                                      "LE_DRIVER_TOO_OLD",
+                                      "LE_NO_DEVICE",
+                                      "LE_SEVERAL_DEVICES",
+                                      "LE_WRONG_DEVICE",
+                                      "LE_DEVICE_TOO_SMALL",
+                                      "LE_ENGINE_MISMATCH",
+                                      "LE_ENGINE_REFUSED"};
   const bool known = status >= 0 && static_cast<size_t>(status) < std::size(names);
   return known ? names[status] : "LE_UNKNOWN";
 }

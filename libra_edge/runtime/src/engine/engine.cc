@@ -11,9 +11,27 @@ namespace {
 constexpr int kArenaAllocator = 1;
 constexpr int kDefaultMemory = 0;
 
-OrtHandle<OrtSession> create_session(const Ort &ort, const OrtEnv &env, const char *name,
+// Calls until a device has compiled, tuned and recorded what it will run from then on.
+constexpr int kWarmUpCalls = 3;
+
+void place(const Ort &ort, OrtEnv &env, OrtSessionOptions *options, const char *name,
+           const Placement &placement) {
+  std::vector<const char *> keys, values;
+  for (const auto &[key, value] : placement.options) {
+    keys.push_back(key.c_str());
+    values.push_back(value.c_str());
+  }
+  // Else a node that the provider does not take runs on the CPU, and nobody is told.
+  ort.check(ort.add_session_config_entry(options, "session.disable_cpu_ep_fallback", "1"), name);
+  ort.check(ort.append_provider(options, &env, &placement.device, 1, keys.data(), values.data(),
+                                keys.size()),
+            name);
+}
+
+OrtHandle<OrtSession> create_session(const Ort &ort, OrtEnv &env, const char *name,
                                      const std::vector<uint8_t> &graph,
-                                     const SessionOptions &options, uint32_t threads) {
+                                     const SessionOptions &options, uint32_t threads,
+                                     const Placement &placement) {
   OrtSessionOptions *raw_options = nullptr;
   ort.check(ort.create_session_options(&raw_options), name);
   const OrtHandle<OrtSessionOptions> owner(raw_options, ort.release_session_options);
@@ -29,6 +47,7 @@ OrtHandle<OrtSession> create_session(const Ort &ort, const OrtEnv &env, const ch
   for (const auto &[key, value] : options) {
     ort.check(ort.add_session_config_entry(raw_options, key.c_str(), value.c_str()), name);
   }
+  if (placement.device != nullptr) place(ort, env, raw_options, name, placement);
   OrtSession *session = nullptr;
   ort.check(ort.create_session_from_array(&env, graph.data(), graph.size(), raw_options, &session),
             name);
@@ -43,17 +62,39 @@ std::vector<const char *> names_of(const std::vector<TensorSpec> &specs) {
 
 }  // namespace
 
-Engine::Engine(const Ort &ort, const OrtEnv &env, const char *name,
-               const std::vector<uint8_t> &graph, Signature signature,
-               const SessionOptions &options, uint32_t threads)
+Engine::Engine(const Ort &ort, OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
+               Signature signature, const SessionOptions &options, uint32_t threads,
+               const Placement &placement)
     : ort_(ort),
       name_(name),
       signature_(std::move(signature)),
-      session_(create_session(ort, env, name, graph, options, threads)),
+      session_(create_session(ort, env, name, graph, options, threads, placement)),
       input_names_(names_of(signature_.inputs)),
       output_names_(names_of(signature_.outputs)) {
   check_specs(true, signature_.inputs);
   check_specs(false, signature_.outputs);
+  if (placement.device == nullptr) return;
+  const OrtMemoryInfo *memory = ort.device_memory(placement.device, kDefaultMemory);
+  if (memory != nullptr) {
+    device_memory_ =
+        std::make_unique<DeviceMemory>(ort, env, *placement.device, *memory, *session_, signature_);
+  }
+  warm_up();
+}
+
+void Engine::warm_up() const {
+  std::vector<std::vector<uint8_t>> content;
+  std::vector<void *> inputs, outputs;
+  const auto add = [&](const std::vector<TensorSpec> &specs, std::vector<void *> *to) {
+    for (const TensorSpec &spec : specs) {
+      content.emplace_back(spec.bytes());
+      to->push_back(content.back().data());
+    }
+  };
+  add(signature_.inputs, &inputs);
+  add(signature_.outputs, &outputs);
+  Binding binding = bind(inputs, outputs);
+  for (int i = 0; i < kWarmUpCalls; ++i) run(binding);
 }
 
 void Engine::check_type(const TensorSpec &spec, const OrtTypeInfo *type) const {
@@ -130,6 +171,7 @@ Binding Engine::bind(const std::vector<void *> &inputs, const std::vector<void *
 }
 
 void Engine::run(Binding &binding) const {
+  if (device_memory_ != nullptr) return device_memory_->run(binding.inputs, binding.outputs);
   ort_.check(ort_.run(session_.get(), nullptr, input_names_.data(), binding.inputs.data(),
                       binding.inputs.size(), output_names_.data(), binding.outputs.size(),
                       binding.outputs.data()),

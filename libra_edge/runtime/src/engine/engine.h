@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "engine/device_memory.h"
 #include "engine/ort.h"
 #include "engine/tensor.h"
+#include "provider/plugin.h"
 #include "release/manifest.h"
 
 namespace le {
@@ -19,9 +22,11 @@ struct Binding {
 
 class Engine {
  public:
-  // Throws LE_ENGINE where ONNX Runtime refuses the graph or its signature is not `signature`.
-  Engine(const Ort &ort, const OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
-         Signature signature, const SessionOptions &options, uint32_t threads);
+  // Throws LE_ENGINE where ONNX Runtime refuses the graph or its signature is not `signature`. On a
+  // device the engine has been run when this returns.
+  Engine(const Ort &ort, OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
+         Signature signature, const SessionOptions &options, uint32_t threads,
+         const Placement &placement);
 
   // Binds memory that must outlive the binding; each buffer has the size of its spec.
   Binding bind(const std::vector<void *> &inputs, const std::vector<void *> &outputs) const;
@@ -30,6 +35,8 @@ class Engine {
   void run(Binding &binding) const;
 
  private:
+  // A few calls on zeros, so that the first real one takes as long as any. Throws LE_ENGINE.
+  void warm_up() const;
   void check_specs(bool input, const std::vector<TensorSpec> &specs) const;
   void check_type(const TensorSpec &spec, const OrtTypeInfo *type) const;
   OrtHandle<OrtValue> tensor(const OrtMemoryInfo *memory, const TensorSpec &spec, void *data) const;
@@ -38,6 +45,7 @@ class Engine {
   const char *name_;
   Signature signature_;
   OrtHandle<OrtSession> session_;
+  std::unique_ptr<DeviceMemory> device_memory_;  // where the device has memory of its own
   std::vector<const char *> input_names_, output_names_;
 };
 

@@ -27,37 +27,15 @@ constexpr uint16_t kMachine = EM_X86_64;
 constexpr uint16_t kMachine = EM_AARCH64;
 #endif
 
-Elf64_Ehdr read_header(const MemoryFile &file) {
+Elf64_Ehdr read_header(const MemoryFile &file, const char *name, le_status status) {
   Elf64_Ehdr header;
   if (!file.read(0, &header, sizeof header) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
       header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
       header.e_type != ET_DYN || header.e_machine != kMachine ||
       header.e_phentsize != sizeof(Elf64_Phdr)) {
-    fail(LE_ENGINE, "%s is not a shared library for this machine.", kName);
+    fail(status, "%s is not a shared library for this machine.", name);
   }
   return header;
-}
-
-// The loader maps segments without looking at the file's size; to touch a page that is not there
-// would kill the process.
-void check_segments(const MemoryFile &file) {
-  const Elf64_Ehdr header = read_header(file);
-  std::vector<Elf64_Phdr> segments(header.e_phnum);
-  if (!file.read(header.e_phoff, segments.data(), segments.size() * sizeof(Elf64_Phdr))) {
-    fail(LE_ENGINE, "%s is cut short: its table of segments is not in the file.", kName);
-  }
-  bool loads = false;
-  for (const Elf64_Phdr &s : segments) {
-    loads = loads || s.p_type == PT_LOAD;
-    const bool inside = s.p_offset <= file.size() && s.p_filesz <= file.size() - s.p_offset;
-    if (s.p_type != PT_NULL && (!inside || (s.p_type == PT_LOAD && s.p_filesz > s.p_memsz))) {
-      fail(LE_ENGINE, "%s is cut short: a segment of %llu bytes at %llu is not in its %llu bytes.",
-           kName, static_cast<unsigned long long>(s.p_filesz),
-           static_cast<unsigned long long>(s.p_offset),
-           static_cast<unsigned long long>(file.size()));
-    }
-  }
-  if (!loads) fail(LE_ENGINE, "%s holds nothing to load.", kName);
 }
 
 // Whether the library's pages are those of the file: what /proc/self/maps says of one of them.
@@ -98,12 +76,34 @@ void *load(const MemoryFile &file) {
 
 }  // namespace
 
+// The loader maps segments without looking at the file's size; to touch a page that is not there
+// would kill the process.
+void require_library(const MemoryFile &file, const char *name, le_status status) {
+  const Elf64_Ehdr header = read_header(file, name, status);
+  std::vector<Elf64_Phdr> segments(header.e_phnum);
+  if (!file.read(header.e_phoff, segments.data(), segments.size() * sizeof(Elf64_Phdr))) {
+    fail(status, "%s is cut short: its table of segments is not in the file.", name);
+  }
+  bool loads = false;
+  for (const Elf64_Phdr &s : segments) {
+    loads = loads || s.p_type == PT_LOAD;
+    const bool inside = s.p_offset <= file.size() && s.p_filesz <= file.size() - s.p_offset;
+    if (s.p_type != PT_NULL && (!inside || (s.p_type == PT_LOAD && s.p_filesz > s.p_memsz))) {
+      fail(status, "%s is cut short: a segment of %llu bytes at %llu is not in its %llu bytes.",
+           name, static_cast<unsigned long long>(s.p_filesz),
+           static_cast<unsigned long long>(s.p_offset),
+           static_cast<unsigned long long>(file.size()));
+    }
+  }
+  if (!loads) fail(status, "%s holds nothing to load.", name);
+}
+
 void *load_library(const MemoryFile &file, const Digest &sha256) {
   static std::mutex lock;
   static auto *const loaded = new std::map<Digest, void *>;  // outlives every user
   const std::scoped_lock locked(lock);
   if (const auto found = loaded->find(sha256); found != loaded->end()) return found->second;
-  check_segments(file);
+  require_library(file, kName, LE_ENGINE);
   return loaded->emplace(sha256, load(file)).first->second;
 }
 

@@ -32,6 +32,7 @@ Ort::Ort(void *library, const std::string &expected_version) {
   }
   const Slot *table = base->table(kOrtApiVersion);
   if (table == nullptr) fail(LE_INCOMPATIBLE, "ONNX Runtime %s is too old.", base->version());
+  table_ = table;
 #define LE_ORT_LOAD(slot, name, result, parameters) \
   name = reinterpret_cast<result(*) parameters>(table[slot]);
   LE_ORT_SLOTS(LE_ORT_LOAD)

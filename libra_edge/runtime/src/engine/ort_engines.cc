@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "engine/library.h"
+#include "provider/engine_file.h"
+#include "provider/plugin.h"
 
 namespace le {
 namespace {
@@ -50,6 +52,20 @@ OrtHandle<OrtEnv> create_env(const Ort &ort) {
   OrtEnv *env = nullptr;
   ort.check(ort.create_env(kLogFatal, "libra_edge", &env), "ONNX Runtime");
   return {env, ort.release_env};
+}
+
+bool is_on_gpu(const EngineFacts &engine) {
+  return engine.provider != nullptr && engine.provider->on_gpu;
+}
+
+std::optional<Gpu> find_gpu(const Manifest &manifest) {
+  if (!is_on_gpu(manifest.planner) && !is_on_gpu(manifest.refiner)) return std::nullopt;
+  return require_gpu(manifest.device);
+}
+
+std::vector<uint8_t> header_of(const EngineFacts &engine, const std::vector<uint8_t> &file) {
+  if (!engine.compiled) return {};
+  return checked_engine_header(engine.member, file, engine.facts);
 }
 
 std::vector<void *> refiner_inputs(Io &io, const Signature &signature) {
@@ -94,14 +110,39 @@ class OrtSessions final : public Session {
 
 OrtEngines::OrtEngines(const Release &release, uint32_t threads)
     : sizes_(release.manifest.sizes),
+      gpu_(find_gpu(release.manifest)),
+      planner_header_(header_of(release.manifest.planner, release.planner)),
+      refiner_header_(header_of(release.manifest.refiner, release.refiner)),
       ort_(load_library(release.onnxruntime, release.onnxruntime_sha256),
            release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
-      refiner_(ort_, *env_, kRefinerMember, release.refiner, refiner_signature(sizes_),
-               release.manifest.refiner_options, threads) {
+      refiner_(load(release, OptionFor::kRefiner, release.manifest.refiner, release.refiner,
+                    refiner_signature(sizes_), threads)) {
   if (!sizes_.plans()) return;
-  planner_.emplace(ort_, *env_, kPlannerMember, release.planner, planner_signature(sizes_),
-                   release.manifest.planner_options, threads);
+  planner_.emplace(load(release, OptionFor::kPlanner, release.manifest.planner, release.planner,
+                        planner_signature(sizes_), threads));
+}
+
+Engine OrtEngines::load(const Release &release, OptionFor which, const EngineFacts &facts,
+                        const std::vector<uint8_t> &file, Signature signature, uint32_t threads) {
+  Placement placement;
+  if (facts.provider != nullptr) {
+    const ProviderRule &provider = *facts.provider;
+    placement.device = register_provider(ort_, env_.get(), provider, release);
+    placement.options = provider_options(provider, which, threads);
+    const auto &header = which == OptionFor::kPlanner ? planner_header_ : refiner_header_;
+    if (!header.empty()) {
+      require_compatible(ort_, placement.device, provider, facts.member, header);
+    }
+    if (provider.on_gpu) {
+      // The refiner's blocks go before the planner's: it is what the robot waits for.
+      void *stream = create_stream(which == OptionFor::kRefiner);
+      placement.options.emplace_back("has_user_compute_stream", "1");
+      placement.options.emplace_back("user_compute_stream",
+                                     std::to_string(reinterpret_cast<uintptr_t>(stream)));
+    }
+  }
+  return {ort_, *env_, facts.member, file, std::move(signature), facts.options, threads, placement};
 }
 
 std::unique_ptr<Session> OrtEngines::session() const {

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "engine/engines.h"
 #include "engine/ort.h"
+#include "provider/driver.h"
 #include "release/manifest.h"
 #include "release/release.h"
 
@@ -14,12 +15,20 @@ namespace le {
 
 class OrtEngines final : public Engines {
  public:
-  // Throws LE_ENGINE or LE_INCOMPATIBLE.
+  // Throws LE_ENGINE, LE_INCOMPATIBLE, or what require_gpu, checked_engine_header,
+  // register_provider and require_compatible throw, in that order.
   OrtEngines(const Release &release, uint32_t threads);
   std::unique_ptr<Session> session() const override;
+  // What the engines run on; nullopt where that is no GPU.
+  const std::optional<Gpu> &gpu() const { return gpu_; }
 
  private:
+  Engine load(const Release &release, OptionFor which, const EngineFacts &facts,
+              const std::vector<uint8_t> &file, Signature signature, uint32_t threads);
+
   Sizes sizes_;
+  std::optional<Gpu> gpu_;
+  std::vector<uint8_t> planner_header_, refiner_header_;  // of compiled engines
   Ort ort_;
   OrtHandle<OrtEnv> env_;
   Engine refiner_;

@@ -13,7 +13,7 @@
 namespace le {
 namespace {
 
-constexpr const char *kCpuProvider = "CPUExecutionProvider";
+constexpr const char *kCpuProvider = "CPUExecutionProvider", *kPlainKind = "onnxruntime";
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -94,11 +94,25 @@ void check_members(const std::vector<Member> &members, const Json &engines, cons
   }
 }
 
-void require_text(const Json &json, const char *expected) {
-  const std::string found = json.text();
-  if (found != expected) {
-    fail(LE_INCOMPATIBLE, "%s is %s; this library runs %s.", json.path().c_str(), found.c_str(),
-         expected);
+// Of a provider whose engines are here, or are to be built on the robot, all files or none.
+void check_providers(const std::vector<Member> &members, const Json &root) {
+  std::vector<std::string> used;
+  for (const char *engine : {"planner", "refiner"}) {
+    if (!root.at("engines").has(engine)) continue;
+    used.push_back(root.at("engines").at(engine).at("provider").text());
+  }
+  if (root.has("provision")) used.push_back(root.at("provision").at("provider").text());
+  for (const MemberRule &rule : kMemberRules) {
+    if (rule.provider == nullptr || !has_member(members, rule.name)) continue;
+    if (std::find(used.begin(), used.end(), rule.provider) == used.end()) {
+      fail(LE_MALFORMED, "manifest.json: %s is of a provider that no engine names.", rule.name);
+    }
+    for (const MemberRule &other : kMemberRules) {
+      const bool same = other.provider != nullptr && std::string(other.provider) == rule.provider;
+      if (same && !has_member(members, other.name)) {
+        fail(LE_MALFORMED, "manifest.json: %s is there without %s.", rule.name, other.name);
+      }
+    }
   }
 }
 
@@ -110,12 +124,21 @@ void require_arch(const Json &json) {
   }
 }
 
-void require_provider(const Json &json, const char *member) {
-  const std::string found = json.text();
-  if (found != kCpuProvider) {
-    fail(LE_NO_PROVIDER, "%s needs the execution provider %s; this library has only %s.", member,
-         found.c_str(), kCpuProvider);
+const ProviderRule *find_provider(const std::string &name, const char *member) {
+  if (name == kCpuProvider) return nullptr;
+  for (const ProviderRule &rule : kProviderRules) {
+    if (name == rule.name) return &rule;
   }
+  fail(LE_NO_PROVIDER, "%s needs the execution provider %.100s, which this library does not run.",
+       member, name.c_str());
+}
+
+void require_files(const ProviderRule &provider, const std::vector<Member> &members,
+                   const char *engine) {
+  const char *plugin = kProviderFiles[provider.first_file + provider.file_count - 1];
+  if (has_member(members, plugin)) return;
+  fail(LE_NO_PROVIDER, "%s runs on %s, whose files the release does not hold.", engine,
+       provider.words);
 }
 
 std::vector<ImageSize> parse_camera_sizes(const Json &embodiment, const Sizes &s) {
@@ -286,17 +309,43 @@ void require_specs(const Json &json, const std::vector<TensorSpec> &specs) {
   }
 }
 
-SessionOptions require_engine(const Json &engine, const char *member, const Signature &signature) {
-  require_text(engine.at("kind"), "onnxruntime");
-  require_provider(engine.at("provider"), member);
-  require_text(engine.at("member"), member);
+EngineFacts require_engine(const Json &engine, const std::vector<Member> &members,
+                           const Signature &signature) {
+  EngineFacts facts = {};
+  facts.member = member_rule(engine.at("member").text())->name;
+  facts.compiled = engine.has("compiled");
+  facts.provider = find_provider(engine.at("provider").text(), facts.member);
+  const char *kind = facts.provider == nullptr ? kPlainKind : facts.provider->kind;
+  if (engine.at("kind").text() != kind || facts.compiled == (kind == std::string(kPlainKind))) {
+    fail(LE_INCOMPATIBLE, "%s is an engine of kind %s, which %s does not run.", facts.member,
+         engine.at("kind").text().c_str(),
+         facts.provider == nullptr ? kCpuProvider : facts.provider->words);
+  }
+  if (facts.provider != nullptr) require_files(*facts.provider, members, facts.member);
+  if (facts.compiled) {
+    facts.facts = {engine.at("compiled").at("version").text(),
+                   engine.at("compiled").at("compute_capability").text()};
+  }
   require_specs(engine.at("inputs"), signature.inputs);
   require_specs(engine.at("outputs"), signature.outputs);
-  SessionOptions options;
   engine.at("session_options").each_member([&](const Json &key, const Json &value) {
-    options.emplace_back(key.text(), value.text());
+    facts.options.emplace_back(key.text(), value.text());
   });
-  return options;
+  return facts;
+}
+
+DeviceNeeds parse_device(const Json &root) {
+  DeviceNeeds needs = {};
+  if (!root.has("device")) return needs;
+  const Json device = root.at("device"), versions = device.at("versions");
+  const auto text = [](const Json &from, const char *key) {
+    return from.has(key) ? from.at(key).text() : std::string();
+  };
+  needs.compute_capability = text(device, "compute_capability");
+  needs.driver = text(versions, "driver");
+  needs.cuda = text(versions, "cuda");
+  needs.memory_bytes = device.at("memory_bytes").integer();
+  return needs;
 }
 
 // With a planner the noise has the shape of the actions; else the engine says which it has.
@@ -365,6 +414,7 @@ Manifest read_valid(const Json &root, const Digest &sha256) {
     fail(LE_MALFORMED, "manifest.json: the planner engine does not fit the bins.");
   }
   check_members(m.members, root.at("engines"), m.sizes);
+  check_providers(m.members, root);
   return m;
 }
 
@@ -398,20 +448,19 @@ Manifest parse_manifest(const char *data, size_t size) {
   const Json root = checked_root(document, data, size);
   require_runtime(root.at("runtime"));
   Manifest m = read_valid(root, sha256(data, size));
-  for (const char *weights : {"engines/planner.data", "engines/refiner.data"}) {
-    if (has_member(m.members, weights)) {
-      fail(LE_INCOMPATIBLE, "%s: this library runs graphs that hold their weights themselves.",
-           weights);
+  for (const MemberRule &rule : kMemberRules) {
+    const bool apart = rule.presence == Presence::kOptional && rule.beside != nullptr;
+    if (apart && has_member(m.members, rule.name)) {
+      fail(LE_INCOMPATIBLE, "%s: this library runs engines that lie in one file.", rule.name);
     }
   }
   const Json engines = root.at("engines");
   if (m.sizes.plans()) {
-    m.planner_options =
-        require_engine(engines.at("planner"), kPlannerMember, planner_signature(m.sizes));
+    m.planner = require_engine(engines.at("planner"), m.members, planner_signature(m.sizes));
   }
   m.sizes.noise_shape = parse_noise_shape(engines.at("refiner").at("inputs"), m.sizes);
-  m.refiner_options =
-      require_engine(engines.at("refiner"), kRefinerMember, refiner_signature(m.sizes));
+  m.refiner = require_engine(engines.at("refiner"), m.members, refiner_signature(m.sizes));
+  m.device = parse_device(root);
   return m;
 }
 

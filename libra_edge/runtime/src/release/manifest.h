@@ -11,8 +11,6 @@
 
 namespace le {
 
-constexpr const char *kPlannerMember = "engines/planner.onnx";
-constexpr const char *kRefinerMember = "engines/refiner.onnx";
 constexpr const char *kTokenizerMember = "tokenizer.json";
 constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
 
@@ -39,6 +37,28 @@ struct ActionLimit {
 
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;
 
+struct ProviderRule;
+
+// Of an engine that a compiler made: `version` of it, as in 1.7.1.116.
+struct CompiledFacts {
+  std::string version, compute_capability;
+};
+
+// The file that is loaded for one graph, and what runs it.
+struct EngineFacts {
+  const char *member;            // of the fixed set
+  const ProviderRule *provider;  // nullptr: ONNX Runtime's own code for the CPU
+  SessionOptions options;
+  bool compiled;
+  CompiledFacts facts;  // where it is compiled
+};
+
+// What the engines ask of a GPU; an empty text asks for nothing.
+struct DeviceNeeds {
+  std::string compute_capability, driver, cuda;
+  uint64_t memory_bytes;
+};
+
 struct Manifest {
   Digest sha256;  // of its own bytes: it names the release
   std::string name, target, recipe, onnxruntime_version;
@@ -50,7 +70,8 @@ struct Manifest {
   std::vector<std::string> cameras;
   std::vector<Dimension> state, actions;
   std::vector<ActionLimit> limits;
-  SessionOptions planner_options, refiner_options;
+  EngineFacts planner, refiner;  // as parse_manifest has them
+  DeviceNeeds device;
   std::vector<Member> members;
 };
 

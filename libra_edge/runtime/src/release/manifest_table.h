@@ -14,27 +14,59 @@ constexpr uint64_t kMostImageBytes = 1073741824;
 constexpr uint64_t kMostPlanNumbers = 16777216;
 
 constexpr const MemberRule kMemberRules[] = {
-    {"engines/planner.data", 8589934591, Presence::kOptional, "engines/planner.onnx", Needs::kAll},
-    {"engines/planner.engine", 8589934591, Presence::kOptional, "engines/planner.engine.onnx", Needs::kAll},
-    {"engines/planner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll},
-    {"engines/planner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kPlans},
-    {"engines/refiner.data", 8589934591, Presence::kOptional, "engines/refiner.onnx", Needs::kAll},
-    {"engines/refiner.engine", 8589934591, Presence::kOptional, "engines/refiner.engine.onnx", Needs::kAll},
-    {"engines/refiner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll},
-    {"engines/refiner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kAll},
-    {"golden/actions.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll},
-    {"golden/images.npy", 536870912, Presence::kRequired, nullptr, Needs::kAll},
-    {"golden/instruction.npy", 16777216, Presence::kRequired, nullptr, Needs::kWords},
-    {"golden/intent.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans},
-    {"golden/margin.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans},
-    {"golden/noise.npy", 16777216, Presence::kRequired, nullptr, Needs::kNoise},
-    {"golden/state.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll},
-    {"include/libra_edge.h", 1048576, Presence::kRequired, nullptr, Needs::kAll},
-    {"lib/liblibra_edge.so", 268435456, Presence::kRequired, nullptr, Needs::kAll},
-    {"lib/libonnxruntime.so", 1073741824, Presence::kRequired, nullptr, Needs::kAll},
-    {"lib/libra-agent", 67108864, Presence::kOptional, nullptr, Needs::kAll},
-    {"sbom.cdx.json", 4194304, Presence::kOptional, nullptr, Needs::kAll},
-    {"tokenizer.json", 67108864, Presence::kRequired, nullptr, Needs::kWords},
+    {"engines/planner.data", 8589934591, Presence::kOptional, "engines/planner.onnx", Needs::kAll, nullptr},
+    {"engines/planner.engine", 8589934591, Presence::kOptional, "engines/planner.engine.onnx", Needs::kAll, nullptr},
+    {"engines/planner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll, nullptr},
+    {"engines/planner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kPlans, nullptr},
+    {"engines/refiner.data", 8589934591, Presence::kOptional, "engines/refiner.onnx", Needs::kAll, nullptr},
+    {"engines/refiner.engine", 8589934591, Presence::kOptional, "engines/refiner.engine.onnx", Needs::kAll, nullptr},
+    {"engines/refiner.engine.onnx", 2147483647, Presence::kIfLoaded, nullptr, Needs::kAll, nullptr},
+    {"engines/refiner.onnx", 2147483647, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"golden/actions.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"golden/images.npy", 536870912, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"golden/instruction.npy", 16777216, Presence::kRequired, nullptr, Needs::kWords, nullptr},
+    {"golden/intent.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans, nullptr},
+    {"golden/margin.npy", 16777216, Presence::kRequired, nullptr, Needs::kPlans, nullptr},
+    {"golden/noise.npy", 16777216, Presence::kRequired, nullptr, Needs::kNoise, nullptr},
+    {"golden/state.npy", 16777216, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"include/libra_edge.h", 1048576, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"lib/liblibra_edge.so", 268435456, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"lib/libonnxruntime.so", 1073741824, Presence::kRequired, nullptr, Needs::kAll, nullptr},
+    {"lib/libra-agent", 67108864, Presence::kOptional, nullptr, Needs::kAll, nullptr},
+    {"provider/libcudart.so.13", 16777216, Presence::kOptional, nullptr, Needs::kAll, "NvTensorRTRTXExecutionProvider"},
+    {"provider/libonnxruntime_providers_nv_tensorrt_rtx.so", 67108864, Presence::kOptional, nullptr, Needs::kAll, "NvTensorRTRTXExecutionProvider"},
+    {"provider/libonnxruntime_providers_openvino_plugin.so", 67108864, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libopenvino.so.2641", 268435456, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libopenvino_intel_cpu_plugin.so", 536870912, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libopenvino_onnx_frontend.so.2641", 67108864, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libtbb.so.12", 16777216, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libtensorrt_onnxparser_rtx.so.1", 67108864, Presence::kOptional, nullptr, Needs::kAll, "NvTensorRTRTXExecutionProvider"},
+    {"provider/libtensorrt_rtx.so.1", 1073741824, Presence::kOptional, nullptr, Needs::kAll, "NvTensorRTRTXExecutionProvider"},
+    {"sbom.cdx.json", 4194304, Presence::kOptional, nullptr, Needs::kAll, nullptr},
+    {"tokenizer.json", 67108864, Presence::kRequired, nullptr, Needs::kWords, nullptr},
+};
+
+constexpr const char *kProviderFiles[] = {
+    "provider/libcudart.so.13",
+    "provider/libtensorrt_rtx.so.1",
+    "provider/libtensorrt_onnxparser_rtx.so.1",
+    "provider/libonnxruntime_providers_nv_tensorrt_rtx.so",
+    "provider/libtbb.so.12",
+    "provider/libopenvino.so.2641",
+    "provider/libopenvino_onnx_frontend.so.2641",
+    "provider/libopenvino_intel_cpu_plugin.so",
+    "provider/libonnxruntime_providers_openvino_plugin.so",
+};
+
+constexpr const ProviderOption kProviderOptions[] = {
+    {OptionFor::kBoth, "nv_persistent_context_memory", "1"},
+    {OptionFor::kRefiner, "enable_cuda_graph", "1"},
+    {OptionFor::kBoth, "load_config", "{\042CPU\042: {\042INFERENCE_PRECISION_HINT\042: \042f32\042, \042INFERENCE_NUM_THREADS\042: \042{threads}\042}}"},
+};
+
+constexpr const ProviderRule kProviderRules[] = {
+    {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, 0, 4, 0, 2},
+    {"OpenVINOExecutionProvider", "OpenVINO", "onnxruntime", false, 4, 5, 2, 1},
 };
 
 constexpr const char *kFolders[] = {
@@ -42,6 +74,7 @@ constexpr const char *kFolders[] = {
     "golden",
     "include",
     "lib",
+    "provider",
 };
 
 constexpr const char *kWords[] = {

@@ -81,23 +81,42 @@ void read_member(const Folder &folder, const Member &member, const Sink &sink) {
   }
 }
 
-// Where the bytes of a member go; nowhere for those that are only compared.
-Sink sink_for(const Member &member, Release *release) {
-  const std::string name = member.name;
-  std::vector<uint8_t> *content = name == kPlannerMember     ? &release->planner
-                                  : name == kRefinerMember   ? &release->refiner
-                                  : name == kTokenizerMember ? &release->tokenizer
-                                                             : nullptr;
-  if (content != nullptr) {
-    content->reserve(member.size_bytes);
-    return [content](const uint8_t *data, size_t size) {
-      content->insert(content->end(), data, data + size);
-    };
+MemoryFile *memory_for(const Member &member, const MemberRule &rule, Release *release) {
+  if (rule.provider != nullptr) {
+    release->provider_files.push_back({member.name, member.sha256, MemoryFile(rule.name)});
+    return &release->provider_files.back().content;
   }
-  if (name != kOnnxRuntimeMember) return {};
+  if (std::strcmp(member.name, kOnnxRuntimeMember) != 0) return nullptr;
   release->onnxruntime_sha256 = member.sha256;
-  release->onnxruntime = MemoryFile("libonnxruntime");
-  return [release](const uint8_t *data, size_t size) { release->onnxruntime.append(data, size); };
+  release->onnxruntime = MemoryFile(rule.name);
+  return &release->onnxruntime;
+}
+
+std::vector<uint8_t> *bytes_for(const Member &member, Release *release) {
+  const std::string name = member.name;
+  const Manifest &manifest = release->manifest;
+  if (manifest.sizes.plans() && name == manifest.planner.member) return &release->planner;
+  if (name == manifest.refiner.member) return &release->refiner;
+  return name == kTokenizerMember ? &release->tokenizer : nullptr;
+}
+
+// Reads a member to where its bytes go; nowhere, for those that are only compared.
+void take_member(const Folder &folder, const Member &member, Release *release) {
+  const auto is_it = [&](const MemberRule &rule) {
+    return std::strcmp(rule.name, member.name) == 0;
+  };
+  const MemberRule &rule = *std::find_if(std::begin(kMemberRules), std::end(kMemberRules), is_it);
+  if (MemoryFile *memory = memory_for(member, rule, release); memory != nullptr) {
+    read_member(folder, member,
+                [&](const uint8_t *data, size_t size) { memory->append(data, size); });
+    return memory->seal();
+  }
+  std::vector<uint8_t> *bytes = bytes_for(member, release);
+  if (bytes == nullptr) return read_member(folder, member, {});
+  bytes->reserve(member.size_bytes);
+  read_member(folder, member, [&](const uint8_t *data, size_t size) {
+    bytes->insert(bytes->end(), data, data + size);
+  });
 }
 
 }  // namespace
@@ -110,9 +129,8 @@ Release read_release(const char *directory, uint32_t allowed) {
   require_proven(release.manifest, allowed);
   folder.require_only(release.manifest.members);
   for (const Member &member : release.manifest.members) {
-    read_member(folder, member, sink_for(member, &release));
+    take_member(folder, member, &release);
   }
-  release.onnxruntime.seal();
   return release;
 }
 

@@ -60,6 +60,24 @@ struct MemberRule {
   Presence presence;
   const char *beside;  // the member that it belongs to; or nullptr
   Needs needs;
+  const char *provider;  // that it comes with, all of its files or none; or nullptr
+};
+
+// Which engine an option of a provider is for.
+enum class OptionFor : uint8_t { kBoth, kPlanner, kRefiner };
+
+struct ProviderOption {
+  OptionFor engine;
+  const char *key, *value;  // `{threads}` in a value stands for their number
+};
+
+// A plug-in for ONNX Runtime. Its files are members, in the order in which they are loaded, the
+// plug-in itself last.
+struct ProviderRule {
+  const char *name, *words, *kind;  // as ONNX Runtime spells it, for people, of its engines
+  bool on_gpu;
+  uint16_t first_file, file_count;      // in kProviderFiles
+  uint16_t first_option, option_count;  // in kProviderOptions
 };
 
 // Throws LE_MALFORMED where the manifest breaks a rule.

@@ -1,0 +1,35 @@
+// A provider's libraries: loaded from the very bytes that were hashed.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "release/release.h"
+
+namespace le {
+
+// A folder that holds nothing but links to files in memory, by the names that libraries ask each
+// other for. It is gone with the object; what was loaded from it stays.
+class LinkedFiles {
+ public:
+  // Throws LE_IO.
+  explicit LinkedFiles(const std::vector<const ProviderFile *> &files);
+  ~LinkedFiles();
+  LinkedFiles(const LinkedFiles &) = delete;
+  LinkedFiles &operator=(const LinkedFiles &) = delete;
+
+  // Loads all of them in their order. Throws LE_NO_PROVIDER where one is no whole library for this
+  // machine, or lacks another one.
+  void load() const;
+  // The path of the plug-in, the last of them.
+  std::string plugin() const { return paths_.back(); }
+
+ private:
+  void clear() const;
+
+  std::vector<const ProviderFile *> files_;
+  std::string folder_;
+  std::vector<std::string> paths_;
+};
+
+}  // namespace le
