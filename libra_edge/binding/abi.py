@@ -28,6 +28,7 @@ NO_DRIVER, DRIVER_TOO_OLD, NO_DEVICE, SEVERAL_DEVICES = range(14, 18)
 WRONG_DEVICE, DEVICE_TOO_SMALL, ENGINE_MISMATCH, ENGINE_REFUSED = range(18, 22)
 ALLOW_FAILED, ALLOW_RANDOM_WEIGHTS = 1, 2
 PARITY_FAILED, RANDOM_WEIGHTS, PARITY_NOT_MEASURED = 1, 2, 4
+ENGINES = ("none", "graph", "compiled", "built here")
 KINDS = ("none", "absolute", "delta", "gripper")
 DIM_FAULTS = 1
 
@@ -125,7 +126,9 @@ class PolicyInfo(_Sized):
         "u8: manifest_sha256[32]",
         "u32: predicted observation_steps",
         "u64: noise_count",
-        "u32: flags vocabulary pad_token unknown_token",
+        "u32: flags vocabulary pad_token unknown_token planner_engine refiner_engine",
+        "text: planner_provider refiner_provider device driver",
+        "u64: device_memory_bytes",
     )
 
 

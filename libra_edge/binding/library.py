@@ -9,8 +9,7 @@ from typing import NoReturn
 
 from libra_edge.binding import abi
 from libra_edge.bundle.compatibility import (
-    CPU,
-    needs_of,
+    Needs,
     require_compatible,
     require_trained,
     this_device,
@@ -31,6 +30,14 @@ _REMEDIES = {
     abi.INCOMPATIBLE: "Compile the policy for this target and version.",
     abi.WRONG_ARCHITECTURE: "Compile the policy for a target of this architecture.",
     abi.NO_PROVIDER: "Compile the policy for a target with a provider this machine has.",
+    abi.NO_DRIVER: "Install NVIDIA's driver, in the version that the release's target names.",
+    abi.DRIVER_TOO_OLD: "Update NVIDIA's driver; `libra-edge inspect` shows what is needed.",
+    abi.NO_DEVICE: "Run the release on a machine of its target; in a container, pass the device in.",
+    abi.SEVERAL_DEVICES: "Name one, for example CUDA_VISIBLE_DEVICES=0, and run it again.",
+    abi.WRONG_DEVICE: "Compile the policy for this machine's target.",
+    abi.DEVICE_TOO_SMALL: "Compile with fewer bits (--recipe fp8, int8) or for a larger device.",
+    abi.ENGINE_MISMATCH: "Compile the policy again; do not run this release.",
+    abi.ENGINE_REFUSED: "Update the driver, or compile the policy again for this machine's target.",
     abi.ENGINE: "Run `libra-edge verify` on the release and compile it again.",
     abi.NOT_FINITE: "Find where the NaN or infinity comes from, then reset the policy.",
     abi.NO_MEMORY: "Free memory, or use a smaller policy.",
@@ -40,6 +47,13 @@ _INCOMPATIBLE = (
     abi.INCOMPATIBLE,
     abi.WRONG_ARCHITECTURE,
     abi.NO_PROVIDER,
+    abi.NO_DRIVER,
+    abi.DRIVER_TOO_OLD,
+    abi.NO_DEVICE,
+    abi.SEVERAL_DEVICES,
+    abi.WRONG_DEVICE,
+    abi.DEVICE_TOO_SMALL,
+    abi.ENGINE_REFUSED,
 )
 
 
@@ -92,8 +106,9 @@ def load_release_library(
         ParityError: it failed its parity checks.
     """
     manifest = _read_manifest(release_dir)
-    # The library in a release runs what ONNX Runtime's own library does.
-    require_compatible(needs_of(manifest), this_device(frozenset({CPU})))
+    # What the engines run on is the library's own business: it says what is missing.
+    runtime = manifest.runtime
+    require_compatible(Needs(manifest.name, runtime.arch, runtime.glibc), this_device())
     if not allow_random_weights:
         require_trained(manifest)
     if manifest.parity.verdict == "fail" and not allow_failed:
@@ -142,6 +157,8 @@ def raise_status(status: int, name: str, text: str) -> NoReturn:
         raise ParityError(code, text, "Compile the policy again, or open it by name of the flag.")
     if status in (abi.IO, abi.MALFORMED, abi.INTEGRITY):
         raise IntegrityError(code, text, "Copy the release again; do not run this one.")
+    if status == abi.ENGINE_MISMATCH:
+        raise IntegrityError(code, text, _REMEDIES[status])
     if status == abi.INTERNAL:
         raise RuntimeError(f"liblibra_edge: {text}")
     raise LibraError(code, text, _REMEDIES.get(status, "Report this as a bug."))

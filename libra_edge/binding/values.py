@@ -60,6 +60,13 @@ class PolicyInfo:
     parity_failed: bool
     parity_not_measured: bool
     random_weights: bool
+    planner_engine: str
+    refiner_engine: str
+    planner_provider: str
+    refiner_provider: str
+    device: str
+    driver: str
+    device_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,9 @@ def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:
     names = {field.name for field in fields(PolicyInfo)}
     found = {name: getattr(raw, name) for name, *_ in raw._fields_ if name in names}
     found |= {name: text.decode() for name, text in found.items() if isinstance(text, bytes)}
+    # An older library leaves them out.
+    found |= {name: "" for name, text in found.items() if text is None}
+    found |= {name: abi.ENGINES[found[name]] for name in ("planner_engine", "refiner_engine")}
     return PolicyInfo(
         **found | {"manifest_sha256": bytes(raw.manifest_sha256).hex()},
         library_version=library_version,

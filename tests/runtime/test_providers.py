@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from libra_edge.binding import abi
-from libra_edge.runtime import build
 from tests.runtime import fake_gpu
 from tests.runtime import tiny_release as tiny
 
@@ -22,6 +21,46 @@ import json, sys
 from pathlib import Path
 from tests.runtime.test_release import try_open
 print(json.dumps([try_open(Path(r), Path(sys.argv[1])) for r in sys.argv[2:]]))
+"""
+
+
+RUN = """
+import json, os, sys, time
+import numpy as np
+from libra_edge.binding.policy import Policy
+from libra_edge.policy.execution.noise import chunk_noise
+from tests.runtime import fake_gpu, tiny_release as tiny
+from pathlib import Path
+
+def counted():
+    path = os.environ.get("FAKE_GPU_COUNTERS")
+    return fake_gpu.counted(Path(path)) if path else {}
+
+out = {}
+rng = np.random.default_rng(5)
+with Policy(sys.argv[1]) as policy:
+    out["counted_open"] = counted()
+    out["info"] = {
+        name: getattr(policy.info, name)
+        for name in ("planner_engine", "refiner_engine", "device", "driver", "device_memory_bytes")
+    }
+    images, state = tiny.observation(rng)
+    tokens = rng.integers(0, 9, tiny.T)
+    noise = chunk_noise(3, 0, (tiny.H, tiny.D))
+    intent, margin = policy.plan(images, tokens, state)
+    actions = policy.refine(images, state, intent[: tiny.H], noise)
+    wanted = tiny.plan(images, tokens, state)
+    out["plan"] = bool((intent == wanted[0]).all() and (margin == wanted[1]).all())
+    out["intent"], out["actions"] = intent.tolist(), actions.tolist()
+    out["counted_calls"] = counted()
+    policy.set_instruction(tokens)
+    out["steps"] = []
+    for _ in range(9):
+        policy.observe(*tiny.observation(rng))
+        action, info = policy.step()
+        out["steps"].append([action.tolist(), info.state.name, info.reason])
+    out["counted_steps"] = counted()
+print(json.dumps(out))
 """
 
 
@@ -44,7 +83,7 @@ REFUSED = [
     ({"FAKE_GPU_COUNT": "0"}, abi.NO_DEVICE, "sees no GPU"),
     ({"FAKE_GPU_INIT": "803"}, abi.DRIVER_TOO_OLD, "803"),
     ({"FAKE_GPU_INIT": "999"}, abi.NO_DRIVER, "999"),
-    ({"FAKE_GPU_DRIVER": "579.99"}, abi.DRIVER_TOO_OLD, "needs? NVIDIA driver 580 .* has 579.99"),
+    ({"FAKE_GPU_DRIVER": "579.99"}, abi.DRIVER_TOO_OLD, "need NVIDIA driver 580 .* has 579.99"),
     ({"FAKE_GPU_DRIVER": "", "FAKE_GPU_CUDA": "12090"}, abi.DRIVER_TOO_OLD, "13.0.* 12.9"),
     ({"FAKE_GPU_CC": "9.0"}, abi.WRONG_DEVICE, "capability 8.9.* Fake RTX has 9.0"),
     ({"FAKE_GPU_MEMORY_GIB": "7.5"}, abi.DEVICE_TOO_SMALL, "8.0 GiB.* 7.5 GiB"),
@@ -63,7 +102,7 @@ def test_a_machine_that_does_not_fit(
 ) -> None:
     found, text = opened(gpu_release, library, settings=settings)
     assert found == status, text
-    assert __import__("re").search(words, text), text
+    assert re.search(words, text), text
 
 
 def test_a_machine_without_a_driver(gpu_release: Path, library: Path) -> None:
@@ -71,3 +110,253 @@ def test_a_machine_without_a_driver(gpu_release: Path, library: Path) -> None:
     assert status == abi.NO_DRIVER
     assert text.startswith("This machine has no NVIDIA driver: libcuda.so.1")
     assert text.count(". ") == 0
+
+
+# ---- the engine's own header, before anybody deserialises it ----------------------------------
+
+
+def with_engine(release: Path, content: bytes) -> None:
+    tiny.replace(
+        release / "engines/refiner.engine.onnx",
+        fake_gpu.engine_file(tiny.refiner_onnx(), content),
+    )
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def raw_file(release: Path, content: bytes) -> None:
+    tiny.replace(release / "engines/refiner.engine.onnx", content)
+    tiny.seal(release, fake_gpu.manifest())
+
+
+GOOD = fake_gpu.engine(tiny.refiner_onnx())
+BAD_ENGINES: list[tuple[str, Change, str]] = [
+    ("cut", lambda r: with_engine(r, GOOD[:-1]), f"has {len(GOOD)} bytes; it has {len(GOOD) - 1}"),
+    ("longer", lambda r: with_engine(r, GOOD + b"\0"), "it has"),
+    ("short", lambda r: with_engine(r, GOOD[:63]), "no engine of TensorRT for RTX"),
+    ("empty", lambda r: with_engine(r, b""), "no engine of TensorRT for RTX"),
+    ("magic", lambda r: with_engine(r, b"ptrt" + GOOD[4:]), "no engine of TensorRT for RTX"),
+    (
+        "other GPU",
+        lambda r: with_engine(r, fake_gpu.engine(tiny.refiner_onnx(), capability="8.6")),
+        "capability 8.6; the manifest says 8.9",
+    ),
+    (
+        "other version",
+        lambda r: with_engine(r, fake_gpu.engine(tiny.refiner_onnx(), version="1.6.0")),
+        "RTX 1.6.0; the manifest says 1.7.1",
+    ),
+    ("plain graph", lambda r: raw_file(r, tiny.refiner_onnx()), "holds 0 compiled engines"),
+    ("no file", lambda r: raw_file(r, b""), "holds 0 compiled engines"),
+    ("garbage", lambda r: raw_file(r, b"\xff" * 99), "holds 0 compiled engines"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), [pytest.param(*b[1:], id=b[0]) for b in BAD_ENGINES])
+def test_an_engine_that_is_not_the_manifests(
+    gpu_release: Path, library: Path, tmp_path: Path, change: Change, words: str
+) -> None:
+    release = tiny.link_release(gpu_release, tmp_path / "copy")
+    change(release)
+    status, text = opened(release, library)
+    assert (status, words in text) == (abi.ENGINE_MISMATCH, True), text
+
+
+# ---- the provider's files ---------------------------------------------------------------------
+
+PLUGIN = f"provider/{fake_gpu.PROVIDER.files[-1].name}"
+FIRST = f"provider/{fake_gpu.PROVIDER.files[0].name}"
+
+
+def without_files(release: Path) -> None:
+    shutil.rmtree(release / "provider")
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def without_one(release: Path) -> None:
+    (release / FIRST).unlink()
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def changed(release: Path) -> None:
+    content = bytearray((release / PLUGIN).read_bytes())
+    content[-1] ^= 1
+    tiny.replace(release / PLUGIN, bytes(content))
+
+
+def cut(release: Path) -> None:
+    tiny.replace(release / PLUGIN, (release / PLUGIN).read_bytes()[:2000])
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def no_library(release: Path) -> None:
+    tiny.replace(release / FIRST, b"no library at all, but of some length" * 20)
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def no_plugin(release: Path) -> None:
+    tiny.replace(release / PLUGIN, (release / FIRST).read_bytes())
+    tiny.seal(release, fake_gpu.manifest())
+
+
+def one_more(release: Path) -> None:
+    (release / "provider/libmore.so").write_bytes(b"more")
+
+
+def linked(release: Path) -> None:
+    (release / PLUGIN).rename(release.parent / "moved.so")
+    (release / PLUGIN).symlink_to(release.parent / "moved.so")
+
+
+BAD_FILES: list[tuple[Change, int, str]] = [
+    (without_files, abi.NO_PROVIDER, "whose files the release does not hold"),
+    (without_one, abi.MALFORMED, f"without {FIRST}"),
+    (changed, abi.INTEGRITY, PLUGIN),
+    (cut, abi.NO_PROVIDER, "cut short"),
+    (no_library, abi.NO_PROVIDER, "not a shared library"),
+    (no_plugin, abi.NO_PROVIDER, "TensorRT for RTX does not start"),
+    (one_more, abi.INTEGRITY, "provider/libmore.so"),
+    (linked, abi.INTEGRITY, "symbolic link"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"), [pytest.param(*b, id=b[0].__name__) for b in BAD_FILES]
+)
+def test_files_that_are_not_right(
+    gpu_release: Path, library: Path, tmp_path: Path, change: Change, status: int, words: str
+) -> None:
+    release = tiny.link_release(gpu_release, tmp_path / "copy")
+    change(release)
+    found, text = opened(release, library)
+    assert (found, words in text) == (status, True), text
+
+
+def test_a_plain_release_holds_no_provider(release: Path, library: Path, tmp_path: Path) -> None:
+    copy = tiny.link_release(release, tmp_path / "copy")
+    shutil.copytree(fake_gpu.libraries() / "provider", copy / "provider")
+    tiny.seal(copy, tiny.manifest())
+    status, text = opened(copy, library)
+    assert (status, "that no engine names" in text) == (abi.MALFORMED, True), text
+
+
+def test_no_link_is_left_behind(gpu_release: Path, library: Path, tmp_path: Path) -> None:
+    for settings in ({}, {"FAKE_GPU_STARTS_NOT": "1"}):
+        opened(gpu_release, library, settings=settings | {"TMPDIR": str(tmp_path)})
+        assert list(tmp_path.iterdir()) == []
+
+
+# ---- what runs --------------------------------------------------------------------------------
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("plan", "intent", "actions", "steps")}
+
+
+def test_it_gives_what_the_cpu_gives_bit_for_bit(
+    gpu_release: Path, release: Path, tmp_path: Path
+) -> None:
+    counters = tmp_path / "counters"
+    on_gpu = fake_gpu.run(RUN, [str(gpu_release)], settings=fake_gpu.new_counters(counters))
+    on_cpu = fake_gpu.run(RUN, [str(release)], driver=False)
+    assert on_gpu["plan"]
+    assert without_times(on_gpu) == without_times(on_cpu)
+    assert {state for _, state, _ in on_gpu["steps"]} == {"RUNNING"}
+
+
+def test_a_call_copies_what_goes_in_and_out_and_allocates_nothing(
+    gpu_release: Path, tmp_path: Path
+) -> None:
+    counters = tmp_path / "counters"
+    found = fake_gpu.run(RUN, [str(gpu_release)], settings=fake_gpu.new_counters(counters))
+    assert found["info"] == {
+        "planner_engine": "compiled",
+        "refiner_engine": "compiled",
+        "device": "Fake RTX",
+        "driver": "580.65.06",
+        "device_memory_bytes": 24 * 2**30,
+    }
+    before, after = found["counted_open"], found["counted_calls"]
+    gained = {name: after[name] - before[name] for name in before}
+    inputs = len(tiny.PLANNER_INPUTS) + len(tiny.REFINER_INPUTS)
+    outputs = len(tiny.PLANNER_OUTPUTS) + len(tiny.REFINER_OUTPUTS)
+    assert gained == {"copies_in": inputs, "copies_out": outputs, "allocations": 0, "calls": 2}
+    assert found["counted_steps"]["allocations"] == before["allocations"]
+
+
+def test_each_engine_has_a_stream_the_refiners_first(
+    gpu_release: Path, library: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "streams"
+    assert opened(gpu_release, library, settings={"FAKE_GPU_STREAMS": str(log)})[0] == abi.OK
+    rows = [line.split() for line in log.read_text().splitlines()]
+    assert [(row[0], row[1]) for row in rows] == [("1", "-5"), ("1", "0")]
+
+
+@pytest.mark.parametrize("engine", ["planner", "refiner"])
+@pytest.mark.parametrize("fault", ["nan", "run"])
+def test_a_device_that_goes_wrong_is_a_fault(gpu_release: Path, engine: str, fault: str) -> None:
+    code = f"""
+import json, os, sys
+import numpy as np
+from libra_edge.binding.policy import Policy
+from tests.runtime import tiny_release as tiny
+rng = np.random.default_rng(1)
+with Policy(sys.argv[1]) as policy:
+    policy.set_instruction(rng.integers(0, 9, tiny.T))
+    policy.observe(*tiny.observation(rng))
+    first = policy.step()[1].state.name
+    policy.restart(0)
+    policy.observe(*tiny.observation(rng))
+    os.environ["FAKE_GPU_ONLY"], os.environ["FAKE_GPU_FAULT"] = "{engine}", "{fault}"
+    info = policy.step()[1]
+    del os.environ["FAKE_GPU_FAULT"]
+    again = policy.step()[1]
+    policy.restart(0)
+    policy.observe(*tiny.observation(rng))
+    print(json.dumps([first, info.state.name, info.reason, info.detail, again.state.name,
+                      policy.step()[1].state.name]))
+"""
+    first, state, reason, detail, latched, after = fake_gpu.run(code, [str(gpu_release)])
+    words = "not finite" if fault == "nan" else "failed"
+    assert (first, state, latched, after) == ("RUNNING", "FAULT", "FAULT", "RUNNING")
+    assert engine in reason
+    assert words in reason
+    assert fault == "nan" or "fallen off the bus" in detail
+
+
+def test_the_first_call_is_no_slower_than_the_next(gpu_release: Path) -> None:
+    code = """
+import json, sys, time
+import numpy as np
+from libra_edge.binding.policy import Policy
+from tests.runtime import tiny_release as tiny
+rng = np.random.default_rng(1)
+images, state = tiny.observation(rng)
+tokens = rng.integers(0, 9, tiny.T)
+begun = time.perf_counter()
+with Policy(sys.argv[1]) as policy:
+    opened = time.perf_counter() - begun
+    times = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        policy.plan(images, tokens, state)
+        times.append(time.perf_counter() - begun)
+print(json.dumps([opened, *times]))
+"""
+    settings = {"FAKE_GPU_FAULT": "first_slow_ms:400"}
+    opened, first, *_ = fake_gpu.run(code, [str(gpu_release)], settings=settings)
+    assert opened > 0.8
+    assert first < 0.2
+
+
+def test_two_releases_of_the_same_provider_in_one_process(
+    gpu_release: Path, library: Path, tmp_path: Path
+) -> None:
+    other = tiny.link_release(gpu_release, tmp_path / "other")
+    content = (other / PLUGIN).read_bytes() + b"\0" * 16
+    tiny.replace(other / PLUGIN, content)
+    tiny.seal(other, fake_gpu.manifest())
+    names = [str(gpu_release), str(gpu_release), str(other), str(gpu_release)]
+    answers = fake_gpu.run(OPEN, [str(library), *names])
+    assert [status for status, _ in answers] == [abi.OK, abi.OK, abi.INCOMPATIBLE, abi.OK]
+    assert "from other files" in answers[2][1]

@@ -83,6 +83,13 @@ Exit exit_of(le_status status) {
     case LE_WRONG_ARCHITECTURE:
     case LE_NO_PROVIDER:
     case LE_INCOMPATIBLE:
+    case LE_NO_DRIVER:
+    case LE_DRIVER_TOO_OLD:
+    case LE_NO_DEVICE:
+    case LE_SEVERAL_DEVICES:
+    case LE_WRONG_DEVICE:
+    case LE_DEVICE_TOO_SMALL:
+    case LE_ENGINE_REFUSED:
       return Exit::kIncompatible;
     case LE_IO:
     case LE_NO_MEMORY:

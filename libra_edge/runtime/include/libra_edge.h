@@ -230,6 +230,12 @@ typedef struct le_open_options {
 #define LE_INFO_RANDOM_WEIGHTS 2u      /* opened with LE_OPEN_ALLOW_RANDOM_WEIGHTS */
 #define LE_INFO_PARITY_NOT_MEASURED 4u /* a check could not be made where it was compiled */
 
+/* le_policy_info.planner_engine, refiner_engine: what runs. */
+#define LE_ENGINE_NONE 0u  /* there is no such engine; or an older library, which does not tell */
+#define LE_ENGINE_GRAPH 1u /* a graph, which the provider compiled when it was opened */
+#define LE_ENGINE_COMPILED 2u /* what a compiler made of it where the release was made */
+#define LE_ENGINE_BUILT 3u    /* what was made of it on this machine: le_open_options.engines_dir */
+
 /* What a release is. Strings belong to the policy and live until le_destroy. */
 typedef struct le_policy_info {
   uint32_t struct_size;        /* in: sizeof(le_policy_info) */
@@ -252,14 +258,21 @@ typedef struct le_policy_info {
   const char *recipe;          /* how it was quantised */
   const char *arch;            /* architecture of this library, for example x86_64-linux-gnu */
   const char *onnxruntime_version;
-  uint8_t manifest_sha256[32]; /* names the release: SHA-256 of its manifest.json */
-  uint32_t predicted;          /* R, control steps: rows of a refiner call's actions */
-  uint32_t observation_steps;  /* S: see POLICIES WITHOUT A PLANNER; 0: an older library */
-  uint64_t noise_count;        /* numbers of noise that one refiner call takes */
-  uint32_t flags;              /* LE_INFO_... */
-  uint32_t vocabulary;         /* tokens that there are; 0 from a library that does not tell */
-  uint32_t pad_token;          /* fills an instruction up to T */
-  uint32_t unknown_token;      /* of words outside the vocabulary; UINT32_MAX: there is none */
+  uint8_t manifest_sha256[32];  /* names the release: SHA-256 of its manifest.json */
+  uint32_t predicted;           /* R, control steps: rows of a refiner call's actions */
+  uint32_t observation_steps;   /* S: see POLICIES WITHOUT A PLANNER; 0: an older library */
+  uint64_t noise_count;         /* numbers of noise that one refiner call takes */
+  uint32_t flags;               /* LE_INFO_... */
+  uint32_t vocabulary;          /* tokens that there are; 0 from a library that does not tell */
+  uint32_t pad_token;           /* fills an instruction up to T */
+  uint32_t unknown_token;       /* of words outside the vocabulary; UINT32_MAX: there is none */
+  uint32_t planner_engine;      /* LE_ENGINE_... */
+  uint32_t refiner_engine;      /* LE_ENGINE_... */
+  const char *planner_provider; /* what runs it, by ONNX Runtime's name; "" without a planner */
+  const char *refiner_provider; /* these four are NULL from an older library */
+  const char *device;           /* name of the GPU; "" where engines run on the processor */
+  const char *driver;           /* version of its driver; "" where that is not known */
+  uint64_t device_memory_bytes; /* of the GPU, in all; 0 where there is none */
 } le_policy_info;
 
 /* What a number of the state or of an action is. */

@@ -32,6 +32,7 @@ le_policy::le_policy(le::Manifest manifest, std::optional<le::Tokenizer> tokeniz
     : manifest_(std::move(manifest)),
       tokenizer_(std::move(tokenizer)),
       engines_(std::move(engines)),
+      engines_info_(engines_->info()),
       threads_(options.threads),
       max_observation_age_ns_(le::complete_age(options.max_observation_age_ns)),
       control_(engines_->session()),

@@ -67,6 +67,7 @@ struct le_policy {
   const le::Manifest manifest_;
   const std::optional<le::Tokenizer> tokenizer_;  // where there are instructions
   const std::unique_ptr<const le::Engines> engines_;
+  const le::EnginesInfo engines_info_;
   const uint32_t threads_;
   const uint64_t max_observation_age_ns_;
   std::unique_ptr<le::Session> control_, direct_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -45,9 +46,22 @@ class Session {
   Io io;
 };
 
+// What runs one graph.
+struct EngineInfo {
+  uint32_t status;  // LE_ENGINE_...
+  std::string provider;
+};
+
+struct EnginesInfo {
+  EngineInfo planner, refiner;
+  std::string device, driver;
+  uint64_t device_memory_bytes;
+};
+
 class Engines {
  public:
   virtual ~Engines() = default;
+  virtual EnginesInfo info() const { return {}; }
   // Sessions of the same engines may run at the same time.
   virtual std::unique_ptr<Session> session() const = 0;
 };

@@ -54,6 +54,12 @@ OrtHandle<OrtEnv> create_env(const Ort &ort) {
   return {env, ort.release_env};
 }
 
+EngineInfo info_of(const EngineFacts &engine) {
+  if (engine.member == nullptr) return {LE_ENGINE_NONE, ""};
+  return {engine.compiled ? LE_ENGINE_COMPILED : LE_ENGINE_GRAPH,
+          engine.provider == nullptr ? kCpuProvider : engine.provider->name};
+}
+
 bool is_on_gpu(const EngineFacts &engine) {
   return engine.provider != nullptr && engine.provider->on_gpu;
 }
@@ -110,6 +116,8 @@ class OrtSessions final : public Session {
 
 OrtEngines::OrtEngines(const Release &release, uint32_t threads)
     : sizes_(release.manifest.sizes),
+      planner_info_(info_of(release.manifest.planner)),
+      refiner_info_(info_of(release.manifest.refiner)),
       gpu_(find_gpu(release.manifest)),
       planner_header_(header_of(release.manifest.planner, release.planner)),
       refiner_header_(header_of(release.manifest.refiner, release.refiner)),
@@ -143,6 +151,16 @@ Engine OrtEngines::load(const Release &release, OptionFor which, const EngineFac
     }
   }
   return {ort_, *env_, facts.member, file, std::move(signature), facts.options, threads, placement};
+}
+
+EnginesInfo OrtEngines::info() const {
+  EnginesInfo info = {planner_info_, refiner_info_, "", "", 0};
+  if (gpu_) {
+    info.device = gpu_->name;
+    info.driver = gpu_->driver;
+    info.device_memory_bytes = gpu_->memory_bytes;
+  }
+  return info;
 }
 
 std::unique_ptr<Session> OrtEngines::session() const {

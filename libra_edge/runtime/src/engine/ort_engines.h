@@ -19,15 +19,15 @@ class OrtEngines final : public Engines {
   // register_provider and require_compatible throw, in that order.
   OrtEngines(const Release &release, uint32_t threads);
   std::unique_ptr<Session> session() const override;
-  // What the engines run on; nullopt where that is no GPU.
-  const std::optional<Gpu> &gpu() const { return gpu_; }
+  EnginesInfo info() const override;
 
  private:
   Engine load(const Release &release, OptionFor which, const EngineFacts &facts,
               const std::vector<uint8_t> &file, Signature signature, uint32_t threads);
 
   Sizes sizes_;
-  std::optional<Gpu> gpu_;
+  EngineInfo planner_info_, refiner_info_;
+  std::optional<Gpu> gpu_;                                // nullopt where the engines run on none
   std::vector<uint8_t> planner_header_, refiner_header_;  // of compiled engines
   Ort ort_;
   OrtHandle<OrtEnv> env_;

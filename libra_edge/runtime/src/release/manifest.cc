@@ -13,7 +13,7 @@
 namespace le {
 namespace {
 
-constexpr const char *kCpuProvider = "CPUExecutionProvider", *kPlainKind = "onnxruntime";
+constexpr const char *kPlainKind = "onnxruntime";
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';

@@ -11,6 +11,7 @@
 
 namespace le {
 
+constexpr const char *kCpuProvider = "CPUExecutionProvider";
 constexpr const char *kTokenizerMember = "tokenizer.json";
 constexpr const char *kOnnxRuntimeMember = "lib/libonnxruntime.so";
 
