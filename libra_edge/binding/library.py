@@ -32,7 +32,7 @@ _REMEDIES = {
     abi.NO_PROVIDER: "Compile the policy for a target with a provider this machine has.",
     abi.NO_DRIVER: "Install NVIDIA's driver, in the version that the release's target names.",
     abi.DRIVER_TOO_OLD: "Update NVIDIA's driver; `libra-edge inspect` shows what is needed.",
-    abi.NO_DEVICE: "Run the release on a machine of its target; in a container, pass the device in.",
+    abi.NO_DEVICE: "Run the release on a machine of its target; pass the device into a container.",
     abi.SEVERAL_DEVICES: "Name one, for example CUDA_VISIBLE_DEVICES=0, and run it again.",
     abi.WRONG_DEVICE: "Compile the policy for this machine's target.",
     abi.DEVICE_TOO_SMALL: "Compile with fewer bits (--recipe fp8, int8) or for a larger device.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
+from libra_edge.bundle.members import OF_PROVIDERS
 from libra_edge.catalog import Target
 from libra_edge.errors import IncompatibleError
 
@@ -135,6 +136,12 @@ def this_device(providers: frozenset[str] = frozenset({CPU})) -> Device:
         providers=providers,
         unknown=frozenset(unknown),
     )
+
+
+def device_for(manifest: Manifest) -> Device:
+    """This machine, with the providers that a release brings along."""
+    brought = {OF_PROVIDERS[name] for name in manifest.members.keys() & OF_PROVIDERS.keys()}
+    return this_device(frozenset({CPU, *brought}))
 
 
 def mismatches(needs: Needs, device: Device) -> list[Mismatch]:

@@ -26,7 +26,7 @@ from libra_edge.bundle.members import (
     OPTIONAL,
     required_members,
 )
-from libra_edge.bundle.providers import PROVIDERS
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.errors import IncompatibleError, IntegrityError
 from libra_edge.limits import ChangedLimit, Verdict, overall
 from libra_edge.models import Grown, Strict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from libra_edge.bundle.providers import PROVIDERS
+from libra_edge.catalog.providers import PROVIDERS
 
 MANIFEST = "manifest.json"
 # Over the manifest and so none of its members; a release that nobody signed has none.
@@ -70,6 +70,7 @@ OF_WORDS = frozenset({"golden/instruction.npy", "tokenizer.json"})
 OF_NOISE = frozenset({"golden/noise.npy"})
 ALWAYS = MEMBERS - OF_PLANS - OF_WORDS - OF_NOISE
 FOLDERS = frozenset(name.split("/")[0] for name in MAX_BYTES if "/" in name)
+ALWAYS_FOLDERS = frozenset(name.split("/")[0] for name in ALWAYS if "/" in name)
 
 
 def required_members(*, plans: bool, words: bool, noise: bool) -> frozenset[str]:

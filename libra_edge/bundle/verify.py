@@ -18,6 +18,7 @@ from libra_edge.bundle.container import (
 from libra_edge.bundle.manifest import Manifest, parse_manifest
 from libra_edge.bundle.members import (
     ALWAYS,
+    ALWAYS_FOLDERS,
     FOLDERS,
     MANIFEST,
     MAX_BYTES,
@@ -130,6 +131,8 @@ def _require_names(path: Path) -> set[str]:
     """The names there are; only known ones: regular files, plain folders, no links, none hidden."""
     found = set()
     for folder in ("", *sorted(FOLDERS)):
+        if folder not in ("", *ALWAYS_FOLDERS) and not os.path.lexists(path / folder):
+            continue
         if not (path / folder).is_dir() or (folder and (path / folder).is_symlink()):
             raise broken("member-missing", f"The release has no folder {folder}/")
         for entry in os.scandir(path / folder):

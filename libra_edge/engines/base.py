@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from libra_edge.catalog import Target, TargetEngine
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.engines.session import Session, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
@@ -137,6 +138,10 @@ class Engine(ABC):
             return False
         import onnxruntime
 
+        if provider in PROVIDERS:
+            from libra_edge.engines._plugin import is_there
+
+            return is_there(PROVIDERS[provider])
         return provider in onnxruntime.get_available_providers()
 
     @abstractmethod
@@ -207,6 +212,9 @@ class Engine(ABC):
                 f"This machine has no {provider} for engines of kind {self.kind}.",
                 "Load the engine on a machine of its target.",
             )
+        from libra_edge.engines._plugin import open_plugin
         from libra_edge.engines.session import open_session
 
+        if provider in PROVIDERS:
+            return open_plugin(content, PROVIDERS[provider], session_options, threads)
         return open_session(content, provider, session_options, threads, optimize)

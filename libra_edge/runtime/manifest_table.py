@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from libra_edge.bundle import members
 from libra_edge.bundle.manifest import SCHEMA_VERSION, Manifest, json_schema
-from libra_edge.bundle.providers import PROVIDERS
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.runtime.build import SOURCE_ROOT
 
 HEADER = SOURCE_ROOT / "src/release/manifest_table.h"
@@ -266,15 +266,19 @@ def _providers() -> list[str]:
                 for key, value in own.items()
             ]
         words = ", ".join(map(_quoted, (provider.name, provider.words, provider.kind)))
-        on_gpu = "true" if provider.device == "gpu" else "false"
+        flags = f"{_boolean(provider.compiled)}, {_boolean(provider.device == 'gpu')}"
         counts = f"{first_file}, {len(files) - first_file}"
         counts += f", {first_option}, {len(options) - first_option}"
-        rows.append(f"{{{words}, {on_gpu}, {counts}}}")
+        rows.append(f"{{{words}, {flags}, {counts}}}")
     return [
         _array("char *kProviderFiles", files),
         _array("ProviderOption kProviderOptions", options),
         _array("ProviderRule kProviderRules", rows),
     ]
+
+
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from libra_edge.bundle.compatibility import CPU, mismatches, needs_of, this_device
+from libra_edge.bundle.compatibility import CPU, device_for, mismatches, needs_of
 from libra_edge.bundle.members import APART
 from libra_edge.bundle.verify import Release
 from libra_edge.engines import engine, kinds
@@ -57,5 +57,5 @@ def load_graphs(release: Release) -> Engines | None:
 
 def elsewhere(release: Release) -> str:
     """Why a release does not run on this machine, in a sentence."""
-    found = mismatches(needs_of(release.manifest), this_device())
+    found = mismatches(needs_of(release.manifest), device_for(release.manifest))
     return found[0].sentence if found else "this machine has no ONNX Runtime for Python"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from libra_edge.bundle.compatibility import mismatches, needs_of, this_device
+from libra_edge.bundle.compatibility import device_for, mismatches, needs_of
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.time_structure import contract_of
 from libra_edge.bundle.verify import Release
@@ -121,7 +121,7 @@ class Subject:
     @property
     def runs_here(self) -> bool:
         """Whether the release's own library runs on this machine."""
-        return not mismatches(needs_of(self.manifest), this_device())
+        return not mismatches(needs_of(self.manifest), device_for(self.manifest))
 
     def runtime(self) -> RemoteRuntime | None:
         """The release through the C ABI; None where it does not run here.

@@ -349,6 +349,44 @@ print(json.dumps([opened, *times]))
     assert first < 0.2
 
 
+ASYNC = """
+import json, os, sys, time
+import numpy as np
+from libra_edge.binding.policy import Policy
+from libra_edge.binding.values import RunOptions
+from tests.runtime import tiny_release as tiny
+
+rng = np.random.default_rng(1)
+out = {"states": [], "slow": [], "after": []}
+
+def ticks(policy, count, to):
+    for _ in range(count):
+        now = time.monotonic_ns()
+        policy.observe(*tiny.observation(rng), now)
+        info = policy.tick(now)[1]
+        out[to].append([info.state.name, info.reason])
+        time.sleep(0.05)
+
+with Policy(sys.argv[1]) as policy:
+    policy.set_instruction(rng.integers(0, 9, tiny.T))
+    policy.start(RunOptions(engine_timeout_s=0.3))
+    ticks(policy, 20, "states")
+    os.environ["FAKE_GPU_FAULT"] = "slow_ms:600"
+    ticks(policy, 24, "slow")
+    del os.environ["FAKE_GPU_FAULT"]
+    ticks(policy, 40, "after")
+print(json.dumps(out))
+"""
+
+
+def test_async_mode_holds_while_the_device_is_slow(gpu_release: Path) -> None:
+    found = fake_gpu.run(ASYNC, [str(gpu_release)])
+    assert "RUNNING" in [state for state, _ in found["states"]]
+    held = {reason for state, reason in found["slow"] if state == "HOLD"}
+    assert held & {"engine call takes too long", "action queue ran dry", "no valid plan"}
+    assert "RUNNING" in [state for state, _ in found["after"][-20:]]
+
+
 def test_two_releases_of_the_same_provider_in_one_process(
     gpu_release: Path, library: Path, tmp_path: Path
 ) -> None:

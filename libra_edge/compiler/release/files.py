@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from libra_edge.bundle.members import AGENT, LIBRARY
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.graphs.make_graphs import OnStage
 from libra_edge.compiler.request import Job
+from libra_edge.engines._plugin import files_of
 from libra_edge.runtime.build import HEADER
 from libra_edge.runtime.fetch import fetch_onnxruntime
 from libra_edge.runtime.libraries import library_cache, native_agent, native_library
@@ -40,8 +42,15 @@ def release_members(
         AGENT: _native(native_agent, job, on_stage),
         "lib/libonnxruntime.so": fetch_onnxruntime(job.target),
         "include/libra_edge.h": HEADER.read_bytes(),
+        **_provider_files(built),
         **golden,
     }
+
+
+def _provider_files(built: Built) -> dict[str, Path]:
+    """Of what runs the engines, here or once the robot has built them."""
+    wanted = PROVIDERS.get(built.plan.wanted.provider)
+    return {} if wanted is None else files_of(wanted)
 
 
 def _native(made: Callable[..., bytes], job: Job, on_stage: OnStage) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from libra_edge.atomic import new_directory
-from libra_edge.bundle.providers import PROVIDERS
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.engines._epcontext import graph_specs, wrap
 from libra_edge.runtime import build
 from tests.runtime import tiny_release as tiny

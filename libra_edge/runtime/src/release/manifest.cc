@@ -316,7 +316,8 @@ EngineFacts require_engine(const Json &engine, const std::vector<Member> &member
   facts.compiled = engine.has("compiled");
   facts.provider = find_provider(engine.at("provider").text(), facts.member);
   const char *kind = facts.provider == nullptr ? kPlainKind : facts.provider->kind;
-  if (engine.at("kind").text() != kind || facts.compiled == (kind == std::string(kPlainKind))) {
+  const bool compiled = facts.provider != nullptr && facts.provider->compiled;
+  if (engine.at("kind").text() != kind || facts.compiled != compiled) {
     fail(LE_INCOMPATIBLE, "%s is an engine of kind %s, which %s does not run.", facts.member,
          engine.at("kind").text().c_str(),
          facts.provider == nullptr ? kCpuProvider : facts.provider->words);

@@ -65,8 +65,8 @@ constexpr const ProviderOption kProviderOptions[] = {
 };
 
 constexpr const ProviderRule kProviderRules[] = {
-    {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, 0, 4, 0, 2},
-    {"OpenVINOExecutionProvider", "OpenVINO", "onnxruntime", false, 4, 5, 2, 1},
+    {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, true, 0, 4, 0, 2},
+    {"OpenVINOExecutionProvider", "OpenVINO", "openvino", false, false, 4, 5, 2, 1},
 };
 
 constexpr const char *kFolders[] = {

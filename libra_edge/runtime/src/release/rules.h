@@ -75,6 +75,7 @@ struct ProviderOption {
 // plug-in itself last.
 struct ProviderRule {
   const char *name, *words, *kind;  // as ONNX Runtime spells it, for people, of its engines
+  bool compiled;                    // its engines were made of the graphs before
   bool on_gpu;
   uint16_t first_file, file_count;      // in kProviderFiles
   uint16_t first_option, option_count;  // in kProviderOptions

@@ -44,7 +44,8 @@ class File:
 class Provider:
     """A plug-in for ONNX Runtime.
 
-    words: for people; kind: of the engines that it runs; device: that it runs on; package: the
+    words: for people; kind: of the engines that it runs; compiled: whether those were made of the
+    graphs before, by a compiler; device: that it runs on; package: the
     Python distribution that has the files, and module: its folder; files: in the order in which
     they are loaded, the plug-in last; options: that the plug-in gets for both engines, where
     `{threads}` stands for their number; planner, refiner: for one of them alone.
@@ -53,6 +54,7 @@ class Provider:
     name: str
     words: str
     kind: str
+    compiled: bool
     device: Device
     package: str
     module: str
@@ -81,6 +83,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "NvTensorRTRTXExecutionProvider",
                 "TensorRT for RTX",
                 "tensorrt_rtx",
+                True,
                 "gpu",
                 "onnxruntime-ep-nv-tensorrt-rtx-cu13",
                 "onnxruntime_ep_nv_tensorrt_rtx",
@@ -101,7 +104,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             Provider(
                 "OpenVINOExecutionProvider",
                 "OpenVINO",
-                "onnxruntime",
+                "openvino",
+                False,
                 "cpu",
                 "onnxruntime-ep-openvino",
                 "onnxruntime_ep_openvino",
