@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from libra_edge.catalog.providers import Provider
+from libra_edge.catalog.providers import PROVIDERS, Provider
 from libra_edge.engines.session import OnnxRuntimeSession, Session, options_of
 from libra_edge.errors import InputError
 
@@ -52,7 +52,7 @@ def is_there(provider: Provider) -> bool:
     """Whether this machine has the provider and a device that it runs on."""
     if provider.device == "gpu" or find_spec("onnxruntime") is None:
         return False
-    return find_spec(provider.module) is not None and _device(provider) is not None
+    return find_spec(provider.module) is not None and _device(provider.name) is not None
 
 
 def open_plugin(
@@ -69,15 +69,16 @@ def open_plugin(
     import onnxruntime as ort
 
     options = options_of({**session_options, NO_FALLBACK: "1"}, threads)
-    options.add_provider_for_devices([_device(provider)], provider.options_of("", threads))
+    options.add_provider_for_devices([_device(provider.name)], provider.options_of("", threads))
     return OnnxRuntimeSession(ort.InferenceSession(content, options))
 
 
 @cache
-def _device(provider: Provider) -> ort.OrtEpDevice | None:
+def _device(name: str) -> ort.OrtEpDevice | None:
     """The one device of a provider, which is registered by this; None where there is none."""
     import onnxruntime as ort
 
+    provider = PROVIDERS[name]
     plugin = files_of(provider)[provider.files[-1].member]
     ort.register_execution_provider_library(provider.name, str(plugin))
     kind = ort.OrtHardwareDeviceType.CPU
