@@ -42,6 +42,17 @@ _REMEDIES = {
     abi.NOT_FINITE: "Find where the NaN or infinity comes from, then reset the policy.",
     abi.NO_MEMORY: "Free memory, or use a smaller policy.",
 }
+# Of errors that say what this machine lacks, and nothing against the release.
+DEVICE_CODES = frozenset(
+    {
+        "no-driver",
+        "driver-too-old",
+        "no-device",
+        "several-devices",
+        "wrong-device",
+        "device-too-small",
+    }
+)
 _INCOMPATIBLE = (
     abi.ABI_MISMATCH,
     abi.INCOMPATIBLE,

@@ -19,7 +19,6 @@ from libra_edge.parity.golden import GOLDEN, compare_golden
 from libra_edge.policy.executor import Engines
 from libra_edge.verification.details.differences import planner_detail, refiner_detail
 from libra_edge.verification.details.smoothness import trajectory_detail
-from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import with_stages
 from libra_edge.verification.result import Behind
 from libra_edge.verification.stepping import STAGE as STEPS
@@ -39,7 +38,7 @@ def examine_golden(subject: Subject) -> list[Check]:
     runtime = subject.runtime()
     if runtime is not None:
         return compare_golden(release, GOLDEN, runtime, dims, limits)
-    checks = [not_measured(GOLDEN, elsewhere(release))]
+    checks = [not_measured(GOLDEN, subject.elsewhere())]
     if (graphs := subject.graphs()) is not None:
         checks += compare_golden(release, GRAPHS_GOLDEN, graphs, dims, limits)
     return checks
@@ -68,16 +67,16 @@ def examine_stages(subject: Subject) -> list[Check]:
 
 def _chain(subject: Subject, chain: Chain) -> tuple[Chain, list[Check]]:
     """The stages of the policy with those of the release after them."""
-    release, gaps = subject.release, []
+    gaps: list[Check] = []
     runtime, engines = subject.runtime(), subject.engines()
     if engines is None:
-        gaps.append(not_measured(ENGINE, elsewhere(release)))
+        gaps.append(not_measured(ENGINE, subject.elsewhere()))
         if (graphs := subject.graphs()) is not None:
             chain.append((GRAPHS, graphs))
     elif not subject.request.quick or runtime is None:
         chain.append((ENGINE, engines))
     if runtime is None:
-        gaps.append(not_measured(RUNTIME, elsewhere(release)))
+        gaps.append(not_measured(RUNTIME, subject.elsewhere()))
     else:
         chain.append((RUNTIME, runtime))
     return chain, gaps

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from libra_edge.binding.library import DEVICE_CODES
 from libra_edge.bundle.compatibility import device_for, mismatches, needs_of
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.time_structure import contract_of
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import Recipe, load_recipe
-from libra_edge.errors import CrashedError, InputError, IntegrityError, LibraError
+from libra_edge.errors import (
+    CrashedError,
+    IncompatibleError,
+    InputError,
+    IntegrityError,
+    LibraError,
+)
 from libra_edge.limits import Limits
 from libra_edge.parity.samples import Sample, choose_samples, synthetic_samples
 from libra_edge.policy.config import ActionDim, Embodiment
@@ -28,7 +35,7 @@ from libra_edge.verification.isolation.remote import (
     open_engines,
     open_runtime,
 )
-from libra_edge.verification.open_engines import engines_run_here, graphs_run_here
+from libra_edge.verification.open_engines import elsewhere, engines_run_here, graphs_run_here
 from libra_edge.verification.recompile import TOKENIZER, Trained
 from libra_edge.verification.request import Request
 from libra_edge.verification.result import Behind
@@ -53,7 +60,8 @@ class Subject:
 
     shown: what its graphs are, None where nothing here reads them; samples: of the dataset where
     there is one, then made-up ones; made_up: those that are judged by themselves; behind,
-    left_out, unchecked: collected by the examinations.
+    left_out, unchecked: collected by the examinations; unfit: why the device that it needs is not
+    what this machine has, once that is known.
     """
 
     request: Request
@@ -68,6 +76,7 @@ class Subject:
     behind: Behind = field(default_factory=Behind)
     left_out: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    unfit: str = ""
     _open: dict[str, RemoteEngines | CrashedError] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -131,8 +140,18 @@ class Subject:
         """
         if not self.runs_here:
             return None
-        found = self._opened("runtime", lambda s: open_runtime(self.release, s))
+        try:
+            found = self._opened("runtime", lambda s: open_runtime(self.release, s))
+        except IncompatibleError as error:
+            if error.code not in DEVICE_CODES:
+                raise
+            self.unfit = error.fact
+            return None
         return found if isinstance(found, RemoteRuntime) else None
+
+    def elsewhere(self) -> str:
+        """Why the release does not run on this machine, in a sentence."""
+        return self.unfit or elsewhere(self.release)
 
     def engines(self) -> RemoteEngines | None:
         """The release's engines; None where what runs them is not here."""
@@ -176,6 +195,10 @@ class Subject:
                 self._open[name] = error
             except IntegrityError:
                 raise
+            except IncompatibleError as error:
+                if error.code in DEVICE_CODES:
+                    raise
+                self._open[name] = crashed(f"it does not open: {error.fact}", "open")
             except LibraError as error:
                 # It is for this machine, and its bytes are whole: then it is no release of ours.
                 self._open[name] = crashed(f"it does not open: {error.fact}", "open")

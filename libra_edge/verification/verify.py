@@ -27,7 +27,6 @@ from libra_edge.verification.comparison import examine_golden, examine_stages, e
 from libra_edge.verification.inputs.examine import examine_inputs
 from libra_edge.verification.isolation.remote import RemoteDriver
 from libra_edge.verification.native.conformance import native_checks
-from libra_edge.verification.open_engines import elsewhere
 from libra_edge.verification.recompile import Trained, read_checkpoint
 from libra_edge.verification.request import Request
 from libra_edge.verification.result import Verification, power_of
@@ -147,8 +146,8 @@ def _closed_loop(subject: Subject) -> list[Check]:
         return []
     if request.checkpoint is None:
         return [not_measured(CLOSED_LOOP, "no checkpoint was given")]
-    if not subject.runs_here:
-        return [not_measured(CLOSED_LOOP, elsewhere(release))]
+    if subject.runtime() is None:
+        return [not_measured(CLOSED_LOOP, subject.elsewhere())]
     store = make_writable((request.cache or default_cache()) / "closed-loop", "--cache")
     return closed_loop_checks(
         request.closed_loop,
