@@ -223,6 +223,7 @@ typedef struct le_open_options {
   uint32_t flags;                  /* LE_OPEN_... */
   uint64_t reserved[3];            /* 0 */
   uint64_t max_observation_age_ns; /* of sync mode; 0: 500 ms. le_run_options has that of async */
+  const char *engines_dir; /* run what le_build_engines put there; NULL: the release's own */
 } le_open_options;
 
 /* le_policy_info.flags. */
@@ -475,6 +476,19 @@ LE_API const char *le_status_name(le_status status);
  */
 LE_API le_status le_open(const le_open_options *options, le_policy **policy, char *error,
                          uint32_t error_size);
+
+/*
+ * Build the engines that a release leaves to the robot, on this machine. [setup] [thread-safe]
+ *
+ * Reads the release as le_open does. `options->engines_dir` names an empty folder, which receives
+ * the engines and usable.json, the mark: the release, the machine, each engine's SHA-256, and that
+ * nothing is proven yet. le_open takes such engines with LE_OPEN_ALLOW_FAILED alone, until somebody
+ * replayed the golden vectors on them and wrote `"proven": true`; `libra-edge provision` does all
+ * of that. Engines for another release or machine, or other bytes, are refused.
+ *
+ * The statuses of le_open.
+ */
+LE_API le_status le_build_engines(const le_open_options *options, char *error, uint32_t error_size);
 
 /* Describe an open release. `info->struct_size` must be set. LE_INVALID_ARGUMENT.
  * [thread-safe] [rt-safe] */

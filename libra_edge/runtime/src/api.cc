@@ -90,7 +90,7 @@ void write_struct(T *to, uint32_t size, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-le_policy *open_policy(const le_open_options *from) {
+le_open_options read_open_options(const le_open_options *from) {
   const le_open_options options = read_struct(from, "options");
   if (options.abi_version != LE_ABI_VERSION) {
     fail(LE_ABI_MISMATCH, "The program was compiled for ABI version %u; this library has %u.",
@@ -104,13 +104,24 @@ le_policy *open_policy(const le_open_options *from) {
   if ((options.flags & ~kFlags) != 0) {
     fail(LE_INVALID_ARGUMENT, "flags is %u; it has a flag that is unknown.", options.flags);
   }
+  return options;
+}
+
+le_policy *open_policy(const le_open_options *from) {
+  const le_open_options options = read_open_options(from);
   const le::Release release = le::read_release(options.release_dir, options.flags);
+  std::optional<le::BuiltEngines> built;
+  if (options.engines_dir != nullptr) {
+    const bool unproven = (options.flags & LE_OPEN_ALLOW_FAILED) != 0;
+    built = le::read_built(options.engines_dir, release.manifest, unproven);
+  }
   std::optional<le::Tokenizer> tokenizer;
   if (release.manifest.sizes.instruction_length > 0) {
     tokenizer.emplace(release.tokenizer.data(), release.tokenizer.size());
   }
-  return new le_policy(release.manifest, std::move(tokenizer),
-                       std::make_unique<le::OrtEngines>(release, options.threads), options);
+  auto engines =
+      std::make_unique<le::OrtEngines>(release, built ? &*built : nullptr, options.threads);
+  return new le_policy(release.manifest, std::move(tokenizer), std::move(engines), options);
 }
 
 le_status describe_dim(const le_policy *policy,
@@ -169,6 +180,16 @@ le_status le_open(const le_open_options *options, le_policy **policy, char *erro
   return guard(error, error_size, [&]() -> std::string {
     require(policy, "policy");
     *policy = open_policy(options);
+    return {};
+  });
+}
+
+le_status le_build_engines(const le_open_options *from, char *error, uint32_t error_size) {
+  return guard(error, error_size, [&]() -> std::string {
+    const le_open_options options = read_open_options(from);
+    require(options.engines_dir, "options->engines_dir");
+    const le::Release release = le::read_release(options.release_dir, options.flags);
+    le::build_engines(release, options.engines_dir, options.threads);
     return {};
   });
 }

@@ -62,6 +62,13 @@ std::vector<const char *> names_of(const std::vector<TensorSpec> &specs) {
 
 }  // namespace
 
+void build_engine(const Ort &ort, OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
+                  uint32_t threads, const Placement &placement, const std::string &path) {
+  const SessionOptions options = {
+      {"ep.context_enable", "1"}, {"ep.context_embed_mode", "1"}, {"ep.context_file_path", path}};
+  create_session(ort, env, name, graph, options, threads, placement);
+}
+
 Engine::Engine(const Ort &ort, OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
                Signature signature, const SessionOptions &options, uint32_t threads,
                const Placement &placement)

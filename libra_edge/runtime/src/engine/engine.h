@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/device_memory.h"
@@ -19,6 +20,11 @@ struct Binding {
   std::vector<const OrtValue *> inputs;
   std::vector<OrtValue *> outputs;
 };
+
+// Compiles a graph where `placement` says, and writes the engine to a file that must not be there.
+// Throws LE_ENGINE.
+void build_engine(const Ort &ort, OrtEnv &env, const char *name, const std::vector<uint8_t> &graph,
+                  uint32_t threads, const Placement &placement, const std::string &path);
 
 class Engine {
  public:

@@ -54,24 +54,16 @@ OrtHandle<OrtEnv> create_env(const Ort &ort) {
   return {env, ort.release_env};
 }
 
-EngineInfo info_of(const EngineFacts &engine) {
-  if (engine.member == nullptr) return {LE_ENGINE_NONE, ""};
-  return {engine.compiled ? LE_ENGINE_COMPILED : LE_ENGINE_GRAPH,
-          engine.provider == nullptr ? kCpuProvider : engine.provider->name};
-}
-
 bool is_on_gpu(const EngineFacts &engine) {
   return engine.provider != nullptr && engine.provider->on_gpu;
 }
 
-std::optional<Gpu> find_gpu(const Manifest &manifest) {
-  if (!is_on_gpu(manifest.planner) && !is_on_gpu(manifest.refiner)) return std::nullopt;
-  return require_gpu(manifest.device);
-}
-
-std::vector<uint8_t> header_of(const EngineFacts &engine, const std::vector<uint8_t> &file) {
-  if (!engine.compiled) return {};
-  return checked_engine_header(engine.member, file, engine.facts);
+Placement place(const Ort &ort, OrtEnv *env, const Release &release, const ProviderRule &provider,
+                OptionFor which, uint32_t threads) {
+  Placement placement;
+  placement.device = register_provider(ort, env, provider, release);
+  placement.options = provider_options(provider, which, threads);
+  return placement;
 }
 
 std::vector<void *> refiner_inputs(Io &io, const Signature &signature) {
@@ -114,47 +106,74 @@ class OrtSessions final : public Session {
 
 }  // namespace
 
-OrtEngines::OrtEngines(const Release &release, uint32_t threads)
+std::vector<uint8_t> OrtEngines::header_of(const Source &source) {
+  if (!source.facts.compiled) return {};
+  return checked_engine_header(source.facts.member, *source.file, source.facts.facts);
+}
+
+OrtEngines::Source OrtEngines::source(const Release &release, const BuiltEngines *built,
+                                      OptionFor which) {
+  const bool plans = which == OptionFor::kPlanner;
+  const EngineFacts &facts = plans ? release.manifest.planner : release.manifest.refiner;
+  if (facts.member == nullptr) return {{}, nullptr, LE_ENGINE_NONE};
+  if (built == nullptr) {
+    return {facts, plans ? &release.planner : &release.refiner,
+            facts.compiled ? LE_ENGINE_COMPILED : LE_ENGINE_GRAPH};
+  }
+  EngineFacts here = {};
+  here.member = plans ? kBuiltPlanner : kBuiltRefiner;
+  here.provider = &provision_provider(release.manifest);
+  return {here, plans ? &built->planner : &built->refiner, LE_ENGINE_BUILT};
+}
+
+OrtEngines::OrtEngines(const Release &release, const BuiltEngines *built, uint32_t threads)
     : sizes_(release.manifest.sizes),
-      planner_info_(info_of(release.manifest.planner)),
-      refiner_info_(info_of(release.manifest.refiner)),
-      gpu_(find_gpu(release.manifest)),
-      planner_header_(header_of(release.manifest.planner, release.planner)),
-      refiner_header_(header_of(release.manifest.refiner, release.refiner)),
+      planner_source_(source(release, built, OptionFor::kPlanner)),
+      refiner_source_(source(release, built, OptionFor::kRefiner)),
+      gpu_(is_on_gpu(planner_source_.facts) || is_on_gpu(refiner_source_.facts)
+               ? std::optional(require_gpu(release.manifest.device))
+               : std::nullopt),
+      planner_header_(header_of(planner_source_)),
+      refiner_header_(header_of(refiner_source_)),
       ort_(load_library(release.onnxruntime, release.onnxruntime_sha256),
            release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
-      refiner_(load(release, OptionFor::kRefiner, release.manifest.refiner, release.refiner,
-                    refiner_signature(sizes_), threads)) {
+      refiner_(load(release, OptionFor::kRefiner, refiner_signature(sizes_), threads)) {
   if (!sizes_.plans()) return;
-  planner_.emplace(load(release, OptionFor::kPlanner, release.manifest.planner, release.planner,
-                        planner_signature(sizes_), threads));
+  planner_.emplace(load(release, OptionFor::kPlanner, planner_signature(sizes_), threads));
 }
 
-Engine OrtEngines::load(const Release &release, OptionFor which, const EngineFacts &facts,
-                        const std::vector<uint8_t> &file, Signature signature, uint32_t threads) {
+Engine OrtEngines::load(const Release &release, OptionFor which, Signature signature,
+                        uint32_t threads) {
+  const bool plans = which == OptionFor::kPlanner;
+  const Source &source = plans ? planner_source_ : refiner_source_;
+  const EngineFacts &facts = source.facts;
   Placement placement;
   if (facts.provider != nullptr) {
-    const ProviderRule &provider = *facts.provider;
-    placement.device = register_provider(ort_, env_.get(), provider, release);
-    placement.options = provider_options(provider, which, threads);
-    const auto &header = which == OptionFor::kPlanner ? planner_header_ : refiner_header_;
+    placement = place(ort_, env_.get(), release, *facts.provider, which, threads);
+    const auto &header = plans ? planner_header_ : refiner_header_;
     if (!header.empty()) {
-      require_compatible(ort_, placement.device, provider, facts.member, header);
-    }
-    if (provider.on_gpu) {
-      // The refiner's blocks go before the planner's: it is what the robot waits for.
-      void *stream = create_stream(which == OptionFor::kRefiner);
-      placement.options.emplace_back("has_user_compute_stream", "1");
-      placement.options.emplace_back("user_compute_stream",
-                                     std::to_string(reinterpret_cast<uintptr_t>(stream)));
+      require_compatible(ort_, placement.device, *facts.provider, facts.member, header);
     }
   }
-  return {ort_, *env_, facts.member, file, std::move(signature), facts.options, threads, placement};
+  if (is_on_gpu(facts)) {
+    // The refiner's blocks go before the planner's: it is what the robot waits for.
+    void *stream = create_stream(!plans);
+    placement.options.emplace_back("has_user_compute_stream", "1");
+    placement.options.emplace_back("user_compute_stream",
+                                   std::to_string(reinterpret_cast<uintptr_t>(stream)));
+  }
+  return {ort_,          *env_,   facts.member, *source.file, std::move(signature),
+          facts.options, threads, placement};
 }
 
 EnginesInfo OrtEngines::info() const {
-  EnginesInfo info = {planner_info_, refiner_info_, "", "", 0};
+  const auto of = [](const Source &source) -> EngineInfo {
+    if (source.status == LE_ENGINE_NONE) return {source.status, ""};
+    const ProviderRule *provider = source.facts.provider;
+    return {source.status, provider == nullptr ? kCpuProvider : provider->name};
+  };
+  EnginesInfo info = {of(planner_source_), of(refiner_source_), "", "", 0};
   if (gpu_) {
     info.device = gpu_->name;
     info.driver = gpu_->driver;
@@ -165,6 +184,23 @@ EnginesInfo OrtEngines::info() const {
 
 std::unique_ptr<Session> OrtEngines::session() const {
   return std::make_unique<OrtSessions>(sizes_, planner_ ? &*planner_ : nullptr, refiner_);
+}
+
+void build_engines(const Release &release, const char *folder, uint32_t threads) {
+  const ProviderRule &provider = provision_provider(release.manifest);
+  if (provider.on_gpu) require_gpu(release.manifest.device);
+  const Ort ort(load_library(release.onnxruntime, release.onnxruntime_sha256),
+                release.manifest.onnxruntime_version);
+  const OrtHandle<OrtEnv> env = create_env(ort);
+  const auto build = [&](OptionFor which, const char *name, const std::vector<uint8_t> &graph) {
+    const Placement placement = place(ort, env.get(), release, provider, which, threads);
+    build_engine(ort, *env, name, graph, threads, placement, std::string(folder) + "/" + name);
+  };
+  if (release.manifest.sizes.plans()) {
+    build(OptionFor::kPlanner, kBuiltPlanner, release.planner);
+  }
+  build(OptionFor::kRefiner, kBuiltRefiner, release.refiner);
+  write_mark(folder, release.manifest);
 }
 
 }  // namespace le

@@ -133,14 +133,6 @@ const ProviderRule *find_provider(const std::string &name, const char *member) {
        member, name.c_str());
 }
 
-void require_files(const ProviderRule &provider, const std::vector<Member> &members,
-                   const char *engine) {
-  const char *plugin = kProviderFiles[provider.first_file + provider.file_count - 1];
-  if (has_member(members, plugin)) return;
-  fail(LE_NO_PROVIDER, "%s runs on %s, whose files the release does not hold.", engine,
-       provider.words);
-}
-
 std::vector<ImageSize> parse_camera_sizes(const Json &embodiment, const Sizes &s) {
   std::vector<ImageSize> found;
   ImageSize largest = {0, 0}, smallest = {UINT32_MAX, UINT32_MAX};
@@ -429,6 +421,14 @@ Json checked_root(const JsonDocument &document, const char *data, size_t size) {
 
 }  // namespace
 
+void require_files(const ProviderRule &provider, const std::vector<Member> &members,
+                   const char *engine) {
+  const char *plugin = kProviderFiles[provider.first_file + provider.file_count - 1];
+  if (has_member(members, plugin)) return;
+  fail(LE_NO_PROVIDER, "%s runs on %s, whose files the release does not hold.", engine,
+       provider.words);
+}
+
 const char *own_arch() {
 #if defined(__x86_64__)
   return "x86_64-linux-gnu";
@@ -462,6 +462,9 @@ Manifest parse_manifest(const char *data, size_t size) {
   m.sizes.noise_shape = parse_noise_shape(engines.at("refiner").at("inputs"), m.sizes);
   m.refiner = require_engine(engines.at("refiner"), m.members, refiner_signature(m.sizes));
   m.device = parse_device(root);
+  if (root.has("provision")) {
+    m.provision_provider = root.at("provision").at("provider").text();
+  }
   return m;
 }
 

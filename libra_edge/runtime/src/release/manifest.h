@@ -73,8 +73,14 @@ struct Manifest {
   std::vector<ActionLimit> limits;
   EngineFacts planner, refiner;  // as parse_manifest has them
   DeviceNeeds device;
+  std::string provision_provider;  // of engines that the robot is to build; empty: of none
   std::vector<Member> members;
 };
+
+// Throws LE_NO_PROVIDER where the release does not hold the provider's files; `engine` is what
+// needs them.
+void require_files(const ProviderRule &provider, const std::vector<Member> &members,
+                   const char *engine);
 
 // The architecture that this library was built for.
 const char *own_arch();
