@@ -111,6 +111,7 @@ class OpenOptions(_Sized):
         "u64: seed",
         "u32: threads flags",
         "u64: reserved[3] max_observation_age_ns",
+        "text: engines_dir",
     )
 
 
@@ -228,6 +229,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_version_string": (c_char_p, ()),
     "le_status_name": (c_char_p, (c_int32,)),
     "le_open": (c_int32, (POINTER(OpenOptions), POINTER(c_void_p), *_ERROR)),
+    "le_build_engines": (c_int32, (POINTER(OpenOptions), *_ERROR)),
     "le_info": (c_int32, (c_void_p, POINTER(PolicyInfo))),
     "le_camera_name": (c_char_p, (c_void_p, c_uint32)),
     "le_camera_size": (c_int32, (c_void_p, c_uint32, POINTER(c_uint32), POINTER(c_uint32))),
@@ -261,6 +263,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 # Not in the libraries of the first releases, which have the same ABI version.
 ADDED_LATER = frozenset(
     {
+        "le_build_engines",
         "le_camera_name",
         "le_camera_size",
         "le_state_dim",

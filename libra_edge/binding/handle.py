@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Handle(Closing):
         allow_failed: bool = False,
         allow_random_weights: bool = False,
         max_observation_age_s: float | None = None,
+        engines_dir: StrPath | None = None,
     ) -> None:
         release_dir = Path(release_dir)
         if release_dir.is_file():
@@ -39,6 +41,9 @@ class Handle(Closing):
         # A library from before these were there refuses them.
         if hasattr(self._library, "le_tokenize"):
             values.set_limits(options, allow_failed, allow_random_weights, max_observation_age_s)
+        if engines_dir is not None:
+            library.require_builds(self._library, release_dir)
+            options.engines_dir = os.fsencode(engines_dir)
         self._check(
             self._library.le_open(
                 ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments

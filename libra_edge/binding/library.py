@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -137,6 +138,46 @@ def load_release_library(
             "Copy the release again; do not run this one.",
         )
     return load_library(library), manifest
+
+
+def require_builds(library: ctypes.CDLL, release_dir: Path) -> None:
+    """Refuse engines that were built here where the release's library knows of none.
+
+    Raises:
+        IncompatibleError: it is from before.
+    """
+    if not hasattr(library, "le_build_engines"):
+        raise IncompatibleError(
+            "no-device-build",
+            f"The library in {release_dir} builds and opens no engines on the robot.",
+            "Compile the policy again with this libra-edge.",
+        )
+
+
+def build_engines(release_dir: Path, folder: Path, *, threads: int = 1) -> None:
+    """Build what a release leaves to this machine, by its own library.
+
+    Args:
+        release_dir: the release's directory.
+        folder: an empty one, for the engines and their mark.
+        threads: of each engine.
+
+    Raises:
+        LibraError: as `le_build_engines` says.
+    """
+    library, _ = load_release_library(release_dir)
+    require_builds(library, release_dir)
+    options = abi.OpenOptions(
+        abi_version=abi.ABI_VERSION,
+        release_dir=os.fsencode(release_dir),
+        engines_dir=os.fsencode(folder),
+        threads=threads,
+    )
+    error = ctypes.create_string_buffer(abi.ERROR_SIZE)
+    status = library.le_build_engines(ctypes.byref(options), error, abi.ERROR_SIZE)
+    if status != abi.OK:
+        name = library.le_status_name(status).decode()
+        raise_status(status, name, error.value.decode(errors="replace"))
 
 
 def _read_manifest(release_dir: Path) -> Manifest:

@@ -35,6 +35,8 @@ class Policy(Handle):
         allow_failed: open a release that failed its parity checks; `info.parity_failed` tells.
         allow_random_weights: open one that was never trained; `info.random_weights` tells.
         max_observation_age_s: an older observation means HOLD in sync mode; default: 0.5.
+        engines_dir: engines that were built on this machine (`libra-edge provision`), to run in the
+            place of the release's own.
 
     Raises:
         LibraError: the release is not whole, not proven, or not for this machine.

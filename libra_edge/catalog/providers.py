@@ -113,6 +113,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                     File("libtbb.so.12", 16 * _MIB),
                     File("libopenvino.so.2641", 256 * _MIB),
                     File("libopenvino_onnx_frontend.so.2641", 64 * _MIB),
+                    File("libopenvino_ir_frontend.so.2641", 16 * _MIB),
                     File("libopenvino_intel_cpu_plugin.so", 512 * _MIB),
                     File("libonnxruntime_providers_openvino_plugin.so", 64 * _MIB),
                 ),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from libra_edge.atomic import new_directory, new_file
+from libra_edge.binding.library import build_engines
 from libra_edge.bundle.compatibility import (
     CPU,
     Device,
@@ -27,7 +28,8 @@ from libra_edge.bundle.compatibility import (
 )
 from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.verify import Release, open_release
-from libra_edge.errors import IncompatibleError, ParityError
+from libra_edge.catalog.providers import PROVIDERS, Provider
+from libra_edge.errors import IncompatibleError, IntegrityError, ParityError
 from libra_edge.parity.gates import Check
 from libra_edge.paths import StrPath
 from libra_edge.user_cache import cache_folder, make_writable
@@ -35,7 +37,7 @@ from libra_edge.verification.request import Request
 from libra_edge.verification.verify import verify_release
 
 MARK = "usable.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 GRAPHS = ("engines/planner.onnx", "engines/refiner.onnx")
 OnStage = Callable[[str], None]
 
@@ -49,8 +51,8 @@ class Builder(Protocol):
         """Of the library that builds and runs the engines."""
         ...
 
-    def build(self, graph: Path, engine: Path, options: Mapping[str, str]) -> None:
-        """Write the engine of one graph."""
+    def build(self, release: Release, folder: Path) -> None:
+        """Write the engines into an empty folder, by the names of the graphs."""
         ...
 
 
@@ -66,9 +68,27 @@ class PlainGraphs:
         """Of ONNX Runtime, which lies in the release."""
         return self._version
 
-    def build(self, graph: Path, engine: Path, options: Mapping[str, str]) -> None:
-        """Keep the graph as it is."""
-        engine.write_bytes(graph.read_bytes())
+    def build(self, release: Release, folder: Path) -> None:
+        """Keep the graphs as they are."""
+        for name in graphs_of(release.manifest):
+            (folder / _engine_name(name)).write_bytes(release.member(name).read_bytes())
+
+
+class Plugin:
+    """A provider whose files the release brings along: its own library builds the engines."""
+
+    def __init__(self, provider: Provider, manifest: Manifest) -> None:
+        self.provider = provider.name
+        plugin = provider.files[-1].member
+        self._version = manifest.members[plugin].sha256
+
+    def version(self) -> str:
+        """Of the provider: its plug-in's SHA-256."""
+        return self._version
+
+    def build(self, release: Release, folder: Path) -> None:
+        """See `le_build_engines`, which also marks what it wrote as not proven."""
+        build_engines(release.path, folder)
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,7 @@ def fingerprint(manifest: Manifest, builder: Builder, device: Device) -> str:
     provision = manifest.provision
     content = {
         "schema_version": SCHEMA_VERSION,
-        "graphs": {name: manifest.members[name].sha256 for name in GRAPHS},
+        "graphs": {name: manifest.members[name].sha256 for name in graphs_of(manifest)},
         "native": manifest.members["lib/liblibra_edge.so"].sha256,
         "provider": builder.provider,
         "provider_version": builder.version(),
@@ -131,15 +151,18 @@ def provision(
     require_trained(manifest)
     builder = _builder(manifest, provider, builders)
     on_stage("compatibility")
+    if isinstance(builder, Plugin):
+        # Its own library says what the device lacks.
+        found = replace(found, providers=found.providers | {builder.provider})
     on_cpu = builder.provider == CPU
     require_compatible(needs_of(manifest) if on_cpu else provisioned_needs(manifest), found)
     key = fingerprint(manifest, builder, found)
     folder = (cache or default_cache()) / key
-    if not _is_usable(folder, key):
+    if not _is_usable(folder, key, manifest):
         on_stage("build")
         _build(release, builder, folder)
-        checks = _replay(release, builder, on_stage)
-        _mark(folder, key, builder, checks)
+        checks = _replay(release, builder, folder, on_stage)
+        _mark(folder, key, manifest, builder, checks)
         return Provisioned(folder, key, builder.provider, True, checks)
     return Provisioned(folder, key, builder.provider, False, ())
 
@@ -152,32 +175,42 @@ def default_cache() -> Path:
 def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builder]) -> Builder:
     wanted = provider or (manifest.provision.provider if manifest.provision else CPU)
     plain = PlainGraphs(manifest.runtime.onnxruntime_version)
-    known: dict[str, Builder] = {b.provider: b for b in (plain, *builders)}
+    members = manifest.members.keys()
+    brought = [Plugin(one, manifest) for one in PROVIDERS.values() if one.members <= members]
+    every: list[Builder] = [plain, *brought, *builders]
+    known = {builder.provider: builder for builder in every}
     if wanted in known:
         return known[wanted]
     raise IncompatibleError(
         "provider-not-built",
         f"{manifest.name} is to run on {wanted}, and the runtime in it builds and runs engines for "
         f"{', '.join(sorted(known))} alone.",
-        f"Run it on the CPU, slower, with --provider {CPU}; or wait for a runtime with {wanted}.",
+        f"Run it on the CPU, slower, with --provider {CPU}.",
     )
 
 
+def graphs_of(manifest: Manifest) -> tuple[str, ...]:
+    """The graphs that engines are built of."""
+    return tuple(name for name in GRAPHS if name in manifest.members)
+
+
 def _build(release: Release, builder: Builder, folder: Path) -> None:
-    options = release.manifest.provision.options if release.manifest.provision else {}
     make_writable(folder.parent, "--cache")
     with new_directory(folder) as partial:
-        for name in GRAPHS:
-            builder.build(release.member(name), partial / _engine_name(name), options)
+        builder.build(release, partial)
 
 
-def _replay(release: Release, builder: Builder, on_stage: OnStage) -> tuple[Check, ...]:
+def _replay(
+    release: Release, builder: Builder, folder: Path, on_stage: OnStage
+) -> tuple[Check, ...]:
     """The golden vectors on the engines as this machine runs them.
 
     Raises:
         ParityError: one gate failed, or could not be measured.
     """
-    checks = verify_release(Request(release.path, golden_only=True), on_stage).checks
+    engines = None if builder.provider == CPU else folder
+    request = Request(release.path, golden_only=True, engines=engines)
+    checks = verify_release(request, on_stage).checks
     wrong = [check for check in checks if check.verdict != "pass"]
     if wrong:
         first = wrong[0]
@@ -191,27 +224,47 @@ def _replay(release: Release, builder: Builder, on_stage: OnStage) -> tuple[Chec
     return checks
 
 
-def _mark(folder: Path, key: str, builder: Builder, checks: Sequence[Check]) -> None:
-    engines = {name: _sha256(folder / name) for name in map(_engine_name, GRAPHS)}
+def _mark(
+    folder: Path, key: str, manifest: Manifest, builder: Builder, checks: Sequence[Check]
+) -> None:
+    """Say that the engines are proven here, in the form that `le_open` reads."""
+    engines = {name: _sha256(folder / name) for name in map(_engine_name, graphs_of(manifest))}
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": key,
+        "release": manifest.release_id,
         "provider": builder.provider,
+        "device": "",
         "engines": engines,
+    }
+    if (folder / MARK).is_file():
+        # What the library wrote when it built them; the machine's name is its own.
+        written = json.loads((folder / MARK).read_bytes())
+        content["device"] = written["device"]
+        if written["engines"] != engines:
+            raise IntegrityError(
+                "engines-changed",
+                f"The engines in {folder} changed while they were replayed.",
+                "Run the command again; look at who else writes to that folder.",
+            )
+    content |= {
+        "proven": True,
+        "fingerprint": key,
         "checks": [check.to_json() for check in checks],
     }
     with new_file(folder / MARK) as stream:
         stream.write(canonical_json(content))
 
 
-def _is_usable(folder: Path, key: str) -> bool:
+def _is_usable(folder: Path, key: str, manifest: Manifest) -> bool:
     """Whether what lies there was marked for this fingerprint and is still those bytes."""
     try:
         mark = json.loads((folder / MARK).read_bytes())
         return (
             mark["schema_version"] == SCHEMA_VERSION
             and mark["fingerprint"] == key
-            and set(mark["engines"]) == set(map(_engine_name, GRAPHS))
+            and mark["release"] == manifest.release_id
+            and mark["proven"] is True
+            and set(mark["engines"]) == set(map(_engine_name, graphs_of(manifest)))
             and all(_sha256(folder / name) == digest for name, digest in mark["engines"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -37,6 +37,7 @@ class Request:
         robot, tokenizer, vlm_config: what a checkpoint of another family may not hold itself.
         reference_python: interpreter of an environment with LeRobot: what it gives for the same
             observations and noise stands first in the chain.
+        engines: folder of engines that were built on this machine, to replay the golden vectors on.
         time_limit_s: of each answer of the release's code; then its process is ended.
     """
 
@@ -61,6 +62,7 @@ class Request:
     tokenizer: Path | None = None
     vlm_config: Path | None = None
     reference_python: Path | None = None
+    engines: Path | None = None
 
     def __post_init__(self) -> None:
         to_paths(self)

@@ -130,6 +130,8 @@ class Subject:
     @property
     def runs_here(self) -> bool:
         """Whether the release's own library runs on this machine."""
+        if self.request.engines is not None:
+            return True  # they were built here
         return not mismatches(needs_of(self.manifest), device_for(self.manifest))
 
     def runtime(self) -> RemoteRuntime | None:
@@ -141,7 +143,9 @@ class Subject:
         if not self.runs_here:
             return None
         try:
-            found = self._opened("runtime", lambda s: open_runtime(self.release, s))
+            found = self._opened(
+                "runtime", lambda s: open_runtime(self.release, s, self.request.engines)
+            )
         except IncompatibleError as error:
             if error.code not in DEVICE_CODES:
                 raise

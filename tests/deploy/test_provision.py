@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from libra_edge.bundle.compatibility import CPU, this_device
 from libra_edge.bundle.manifest import ReleaseFacts
 from libra_edge.bundle.pack import write_release
-from libra_edge.bundle.verify import verify_integrity
+from libra_edge.bundle.verify import Release, verify_integrity
 from libra_edge.cli import app as program
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -117,8 +117,8 @@ def test_a_builder_that_fails_leaves_nothing(release: Path, tmp_path: Path) -> N
         def version(self) -> str:
             return "1"
 
-        def build(self, graph: Path, engine: Path, options: Mapping[str, str]) -> None:
-            engine.write_bytes(b"half")
+        def build(self, release: Release, folder: Path) -> None:
+            (folder / "planner.onnx").write_bytes(b"half")
             raise RuntimeError("out of memory")
 
     broken = Broken()
@@ -145,7 +145,7 @@ def test_a_release_that_does_not_fit_is_refused_before_it_is_built(
     class Never(deploy.PlainGraphs):
         provider = "TensorrtExecutionProvider"
 
-        def build(self, graph: Path, engine: Path, options: Mapping[str, str]) -> None:
+        def build(self, release: Release, folder: Path) -> None:
             raise AssertionError("built")
 
     robot = changed(release, tmp_path / "robot", **GPU)

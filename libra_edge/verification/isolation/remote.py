@@ -86,14 +86,16 @@ class RemoteRuntime(RemoteEngines):
         return action, record
 
 
-def open_runtime(release: Release, time_limit_s: float) -> RemoteRuntime:
-    """The release through the C ABI.
+def open_runtime(
+    release: Release, time_limit_s: float, engines: Path | None = None
+) -> RemoteRuntime:
+    """The release through the C ABI; `engines`: built on this machine, in the place of its own.
 
     Raises:
         CrashedError: it took its process down.
         LibraError: it does not open.
     """
-    args = {"release": str(release.path)}
+    args = {"release": str(release.path), "engines": None if engines is None else str(engines)}
     return RemoteRuntime(Child(f"{_SERVICES}:RuntimeService", args, time_limit_s=time_limit_s))
 
 

@@ -72,8 +72,10 @@ class EnginesService:
 class RuntimeService(EnginesService):
     """The release through the C ABI, whatever it says of itself: that is under test."""
 
-    def __init__(self, release: str) -> None:
-        self._policy = Policy(Path(release), allow_failed=True, allow_random_weights=True)
+    def __init__(self, release: str, engines: str | None = None) -> None:
+        self._policy = Policy(
+            Path(release), allow_failed=True, allow_random_weights=True, engines_dir=engines
+        )
         self._engines = self._policy
 
     def restart(self, seed: str) -> Answer:

@@ -42,7 +42,14 @@ Ort::Ort(void *library, const std::string &expected_version) {
 void Ort::check(OrtStatus *status, const char *what) const {
   if (status == nullptr) return;
   const OrtHandle<OrtStatus> owner(status, release_status);
-  fail(LE_ENGINE, "%s: %s", what, error_message(status));
+  // Some providers report in paragraphs; an error is one sentence.
+  std::string words;
+  for (const char *c = error_message(status); *c != '\0'; ++c) {
+    const bool blank = *c == '\n' || *c == '\r' || *c == '\t' || *c == ' ';
+    if (!blank) words += *c;
+    if (blank && !words.empty() && words.back() != ' ') words += ' ';
+  }
+  fail(LE_ENGINE, "%s: %s", what, words.c_str());
 }
 
 }  // namespace le

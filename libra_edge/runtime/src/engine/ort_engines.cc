@@ -60,8 +60,7 @@ bool is_on_gpu(const EngineFacts &engine) {
 
 Placement place(const Ort &ort, OrtEnv *env, const Release &release, const ProviderRule &provider,
                 OptionFor which, uint32_t threads) {
-  Placement placement;
-  placement.device = register_provider(ort, env, provider, release);
+  Placement placement = register_provider(ort, env, provider, release);
   placement.options = provider_options(provider, which, threads);
   return placement;
 }

@@ -12,24 +12,25 @@ namespace le {
 // other for. It is gone with the object; what was loaded from it stays.
 class LinkedFiles {
  public:
-  // Throws LE_IO.
-  explicit LinkedFiles(const std::vector<const ProviderFile *> &files);
+  // `folder` must not be there yet; empty: a new one is made. Throws LE_IO.
+  LinkedFiles(const std::vector<const ProviderFile *> &files, std::string folder);
   ~LinkedFiles();
   LinkedFiles(const LinkedFiles &) = delete;
   LinkedFiles &operator=(const LinkedFiles &) = delete;
 
   // Loads all of them in their order. Throws LE_NO_PROVIDER where one is no whole library for this
   // machine, or lacks another one.
-  void load() const;
+  void load(const std::vector<const ProviderFile *> &files) const;
   // The path of the plug-in, the last of them.
-  std::string plugin() const { return paths_.back(); }
+  const std::string &plugin() const { return paths_.back(); }
+  const std::string &folder() const { return folder_; }
 
  private:
   void clear() const;
 
-  std::vector<const ProviderFile *> files_;
   std::string folder_;
   std::vector<std::string> paths_;
+  std::vector<int> descriptors_;  // of its own: the release may be gone first
 };
 
 }  // namespace le

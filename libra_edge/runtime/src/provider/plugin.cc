@@ -18,9 +18,14 @@ constexpr int kLogFatal = 4;
 
 // Of one ONNX Runtime: which files each of its providers was registered from.
 using Digests = std::vector<Digest>;
+struct Registered {
+  Digests digests;
+  std::string folder;                // where its files were, by the name that it remembers
+  std::weak_ptr<LinkedFiles> files;  // while somebody needs them
+};
 struct Registry {
   std::mutex lock;
-  std::map<std::pair<const void *, std::string>, Digests> registered;
+  std::map<std::pair<const void *, std::string>, Registered> registered;
 };
 
 Registry &registry() {
@@ -29,9 +34,8 @@ Registry &registry() {
 }
 
 void register_files(const Ort &ort, OrtEnv *env, const ProviderRule &provider,
-                    const std::vector<const ProviderFile *> &files) {
-  const LinkedFiles linked(files);
-  linked.load();
+                    const std::vector<const ProviderFile *> &files, const LinkedFiles &linked) {
+  linked.load(files);
   OrtStatus *status = ort.register_library(env, provider.name, linked.plugin().c_str());
   if (status != nullptr) {
     const OrtHandle<OrtStatus> owner(status, ort.release_status);
@@ -78,8 +82,8 @@ std::string hex(const std::vector<uint8_t> &bytes) {
 
 }  // namespace
 
-const OrtEpDevice *register_provider(const Ort &ort, OrtEnv *env, const ProviderRule &provider,
-                                     const Release &release) {
+Placement register_provider(const Ort &ort, OrtEnv *env, const ProviderRule &provider,
+                            const Release &release) {
   std::vector<const ProviderFile *> files;
   Digests digests;
   for (size_t i = 0; i < provider.file_count; ++i) {
@@ -90,20 +94,26 @@ const OrtEpDevice *register_provider(const Ort &ort, OrtEnv *env, const Provider
       digests.push_back(file.sha256);
     }
   }
+  Placement placement;
   Registry &known = registry();
   const std::scoped_lock locked(known.lock);
   const auto key =
       std::make_pair(static_cast<const void *>(ort.table()), std::string(provider.name));
   const auto at = known.registered.find(key);
   if (at == known.registered.end()) {
-    register_files(ort, env, provider, files);
-    known.registered.emplace(key, digests);
-  } else if (at->second != digests) {
+    placement.files = std::make_shared<LinkedFiles>(files, std::string());
+    register_files(ort, env, provider, files, *placement.files);
+    known.registered[key] = {digests, placement.files->folder(), placement.files};
+  } else if (at->second.digests != digests) {
     fail(LE_INCOMPATIBLE,
          "This process already runs %s from other files: open this release in another process.",
          provider.words);
+  } else if (placement.files = at->second.files.lock(); placement.files == nullptr) {
+    placement.files = std::make_shared<LinkedFiles>(files, at->second.folder);
+    at->second.files = placement.files;
   }
-  return only_device(ort, env, provider);
+  placement.device = only_device(ort, env, provider);
+  return placement;
 }
 
 void require_compatible(const Ort &ort, const OrtEpDevice *device, const ProviderRule &provider,

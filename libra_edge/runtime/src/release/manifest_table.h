@@ -38,6 +38,7 @@ constexpr const MemberRule kMemberRules[] = {
     {"provider/libonnxruntime_providers_openvino_plugin.so", 67108864, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
     {"provider/libopenvino.so.2641", 268435456, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
     {"provider/libopenvino_intel_cpu_plugin.so", 536870912, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
+    {"provider/libopenvino_ir_frontend.so.2641", 16777216, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
     {"provider/libopenvino_onnx_frontend.so.2641", 67108864, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
     {"provider/libtbb.so.12", 16777216, Presence::kOptional, nullptr, Needs::kAll, "OpenVINOExecutionProvider"},
     {"provider/libtensorrt_onnxparser_rtx.so.1", 67108864, Presence::kOptional, nullptr, Needs::kAll, "NvTensorRTRTXExecutionProvider"},
@@ -54,6 +55,7 @@ constexpr const char *kProviderFiles[] = {
     "provider/libtbb.so.12",
     "provider/libopenvino.so.2641",
     "provider/libopenvino_onnx_frontend.so.2641",
+    "provider/libopenvino_ir_frontend.so.2641",
     "provider/libopenvino_intel_cpu_plugin.so",
     "provider/libonnxruntime_providers_openvino_plugin.so",
 };
@@ -66,7 +68,7 @@ constexpr const ProviderOption kProviderOptions[] = {
 
 constexpr const ProviderRule kProviderRules[] = {
     {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, true, 0, 4, 0, 2},
-    {"OpenVINOExecutionProvider", "OpenVINO", "openvino", false, false, 4, 5, 2, 1},
+    {"OpenVINOExecutionProvider", "OpenVINO", "openvino", false, false, 4, 6, 2, 1},
 };
 
 constexpr const char *kFolders[] = {
