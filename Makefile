@@ -12,7 +12,7 @@ FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src $(NATIVE)/agent tests -
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 DEMONSTRATIONS := runs/metaworld-train
 TRAINING_SET := examples/metaworld/training
-EXTRAS ?= field compile train sim rtx fleet
+EXTRAS ?= field compile train sim rtx openvino fleet
 COMPILE_RUNTIME := from libra_edge.runtime.libraries import native_library; native_library('x86_64-linux-gnu', '2.35')
 RENDERER_PACKAGES := libosmesa6 libegl1 libgl1 libgl1-mesa-dri libegl-mesa0
 

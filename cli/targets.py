@@ -71,7 +71,7 @@ def _show(output: Output, target: Target) -> None:
 
 def _facts(target: Target) -> Mapping[str, object]:
     library = target.onnxruntime
-    robot = f"; on the robot {', '.join(library.provider_packages)}"
+    robot = f"; in the release {', '.join(library.provider_packages)}"
     found = {
         "based on": target.based_on,
         "native code": f"{target.arch}, glibc >= {target.glibc}",

@@ -46,7 +46,8 @@ class Provider:
 
     words: for people; kind: of the engines that it runs; compiled: whether those were made of the
     graphs before, by a compiler; device: that it runs on; package: the
-    Python distribution that has the files, and module: its folder; files: in the order in which
+    Python distribution that has the files, and module: its folder; extra: of libra-edge, which
+    installs it; files: in the order in which
     they are loaded, the plug-in last; options: that the plug-in gets for both engines, where
     `{threads}` stands for their number; planner, refiner: for one of them alone.
     """
@@ -58,6 +59,7 @@ class Provider:
     device: Device
     package: str
     module: str
+    extra: str
     files: tuple[File, ...]
     options: Mapping[str, str]
     planner: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +89,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "gpu",
                 "onnxruntime-ep-nv-tensorrt-rtx-cu13",
                 "onnxruntime_ep_nv_tensorrt_rtx",
+                "rtx",
                 (
                     File("libcudart.so.13", 16 * _MIB, "libcudart.so.13.4.36"),
                     File("libtensorrt_rtx.so.1", 1024 * _MIB, "libtensorrt_rtx.so.1.7.1"),
@@ -109,6 +112,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 "cpu",
                 "onnxruntime-ep-openvino",
                 "onnxruntime_ep_openvino",
+                "openvino",
                 (
                     File("libtbb.so.12", 16 * _MIB),
                     File("libopenvino.so.2641", 256 * _MIB),

@@ -57,8 +57,8 @@ class RuntimeLibrary(Table):
     platform: str
     """The wheel's platform tag, as in `manylinux_2_28_x86_64`."""
     provider_packages: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Packages (`NAME==VERSION`) that the robot needs besides, for its providers; the CPU provider
-    needs none."""
+    """Packages (`NAME==VERSION`) with the files of its providers, which a release takes along; the
+    CPU provider needs none."""
 
 
 class Target(Entry):

@@ -34,7 +34,7 @@ def files_of(provider: Provider) -> dict[str, Path]:
             "provider-missing",
             f"Engines for {provider.words} need the package {provider.package}, which is not "
             "installed.",
-            f"pip install {provider.package}, at the version that constraints.txt names.",
+            f"Install libra-edge[{provider.extra}].",
         )
     folder = Path(spec.origin).parent
     found = {file.member: folder / (file.packed or file.name) for file in provider.files}
@@ -43,7 +43,7 @@ def files_of(provider: Provider) -> dict[str, Path]:
             raise InputError(
                 "provider-missing",
                 f"The installed package {provider.package} has no {path.name}.",
-                "Install the version that constraints.txt names.",
+                f"Install libra-edge[{provider.extra}] again: it names the version that fits.",
             )
     return found
 

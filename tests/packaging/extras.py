@@ -25,7 +25,7 @@ from tests.packaging.built_wheel import ROOT, build_wheel
 KEPT = ROOT / "tests/golden/0.1.0"
 DEMO = ROOT / "examples/metaworld/checkpoint"
 CHECKPOINT, DATASET = KEPT / "checkpoint", KEPT / "calibration"
-EXTRAS = ("field", "compile", "train", "sim", "rtx", "fleet")
+EXTRAS = ("field", "compile", "train", "sim", "rtx", "openvino", "fleet")
 ROBOTS = "all: {{hosts: {{arm: {{ansible_connection: local, libra_root: {root}}}}}}}\n"
 RECIPE = """
 [training]
@@ -105,6 +105,7 @@ SIM = (
     Step("simulate {demo} --episodes 1", 2, "pip install 'libra-edge[compile]'"),
 )
 RTX = (Step("doctor --extra rtx"),)
+OPENVINO = (Step("doctor --extra openvino"),)
 FLEET = (
     Step("doctor --extra fleet"),
     Step(
@@ -114,7 +115,7 @@ FLEET = (
 )
 STEPS = {
     **{"field": FIELD, "compile": COMPILE, "train": TRAIN, "sim": SIM},
-    **{"rtx": RTX, "fleet": FLEET},
+    **{"rtx": RTX, "openvino": OPENVINO, "fleet": FLEET},
 }
 
 

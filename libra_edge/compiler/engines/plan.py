@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from libra_edge.catalog import Target, TargetEngine
+from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.engines import engine
+from libra_edge.engines._plugin import files_of
 from libra_edge.engines.base import QdqForm, runs_here
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
 
@@ -43,11 +45,14 @@ def plan_engines(target: Target, *, kind: str | None = None, on_device: bool = F
         on_device: leave the build to the robot, whatever the target says.
 
     Raises:
-        InputError: the target names no engines of that kind, or sets an option they do not have.
+        InputError: the target names no engines of that kind, sets an option they do not have, or
+            needs a provider whose package is not installed here.
         IncompatibleError: the target runs plain graphs alone, so there is nothing to build on it.
     """
     wanted = target.engines[0] if kind is None else _of_kind(target, kind)
     engine(wanted.kind).require_known_options(wanted, target)
+    if wanted.provider in PROVIDERS:
+        files_of(PROVIDERS[wanted.provider])  # they go into the release
     others = ", ".join(entry.kind for entry in target.engines[1:])
     preferred = f"preferred by target {target.name}" + (f" over {others}" if others else "")
     preferred = preferred if kind is None else "asked for with --engine"
