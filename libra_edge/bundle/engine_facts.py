@@ -1,4 +1,4 @@
-"""What a manifest says of the engines."""
+"""What a manifest says of the engines, and of the layers in them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from libra_edge.session_options import SessionOption
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=4096)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
@@ -92,3 +94,43 @@ class Engines(Grown):
         """Those that there are, in the order the data flows."""
         planner = {} if self.planner is None else {"planner": self.planner}
         return {**planner, "refiner": self.refiner}
+
+
+class CalibratedLayer(Strict):
+    """What became of one layer that could be quantised.
+
+    precision: of its weights, and of its inputs where that is another; input_amax: the largest
+    input that calibration found, to six digits; null where inputs are not rounded.
+    """
+
+    precision: Text
+    input_amax: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class Calibration(Strict):
+    """What ranges were found on and what was found, so that calibrating again can be compared.
+
+    dataset: the fingerprint of its files; sha256: of the samples themselves; frames: episode and
+    step of each.
+    """
+
+    dataset: Text
+    sha256: Sha256
+    algorithm: Name
+    frames: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1, max_length=4096)]
+    layers: Annotated[dict[Text, CalibratedLayer], Field(max_length=8192)]
+
+
+class Layer(Strict):
+    """One matrix product or convolution with weights, read off the built engine.
+
+    kernel: the engine's operator; precision: of its arithmetic, and of its weights where that is
+    another; weight_bytes: as stored; runs: per call of the engine, so that a call moves
+    `weight_bytes * runs`.
+    """
+
+    name: Text
+    kernel: Text
+    precision: Text
+    weight_bytes: Annotated[int, Field(ge=0, le=2**53 - 1)]
+    runs: Count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from libra_edge.bundle.manifest import Layer
+from libra_edge.bundle.engine_facts import Layer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from libra_edge.bundle.engine_facts import Bytes, Count, Engines, Text
+from libra_edge.bundle.engine_facts import (
+    Bytes,
+    Calibration,
+    Count,
+    Engines,
+    Index,
+    Layer,
+    Sha256,
+    Text,
+)
 from libra_edge.bundle.members import (
     APART,
     COMPILED,
@@ -33,9 +42,6 @@ from libra_edge.models import Grown, Strict
 from libra_edge.policy.config import Embodiment, Name, Steps
 
 SCHEMA_VERSION = 1
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class PolicyFacts(Grown):
@@ -128,46 +134,6 @@ class Decision(Strict):
     subject: Text
     choice: Text
     reason: Text
-
-
-class CalibratedLayer(Strict):
-    """What became of one layer that could be quantised.
-
-    precision: of its weights, and of its inputs where that is another; input_amax: the largest
-    input that calibration found, to six digits; null where inputs are not rounded.
-    """
-
-    precision: Text
-    input_amax: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
-
-
-class Calibration(Strict):
-    """What ranges were found on and what was found, so that calibrating again can be compared.
-
-    dataset: the fingerprint of its files; sha256: of the samples themselves; frames: episode and
-    step of each.
-    """
-
-    dataset: Text
-    sha256: Sha256
-    algorithm: Name
-    frames: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1, max_length=4096)]
-    layers: Annotated[dict[Text, CalibratedLayer], Field(max_length=8192)]
-
-
-class Layer(Strict):
-    """One matrix product or convolution with weights, read off the built engine.
-
-    kernel: the engine's operator; precision: of its arithmetic, and of its weights where that is
-    another; weight_bytes: as stored; runs: per call of the engine, so that a call moves
-    `weight_bytes * runs`.
-    """
-
-    name: Text
-    kernel: Text
-    precision: Text
-    weight_bytes: Annotated[int, Field(ge=0, le=2**53 - 1)]
-    runs: Count
 
 
 class ParityCheck(Strict):

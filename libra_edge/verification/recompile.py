@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from libra_edge.bundle.manifest import Calibration, Manifest
+from libra_edge.bundle.engine_facts import Calibration
+from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
 from libra_edge.catalog import HIGH, Recipe
 from libra_edge.data.extras import needs_extra

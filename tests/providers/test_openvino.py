@@ -125,6 +125,7 @@ def built(folder: Path, settings: Settings) -> Path:
     cache = folder / "engines"
     said = cli(settings, "provision", folder / "device", "--cache", cache, "--json")
     answer = json.loads(said[said.index("{") :])
+    answer = answer.get("result", answer)
     assert (answer["provider"], answer["built"]) == (OPENVINO.name, True)
     assert {check["verdict"] for check in answer["checks"]} == {"pass"}
     return Path(answer["folder"])

@@ -11,8 +11,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from libra_edge.bundle.engine_facts import Layer
 from libra_edge.bundle.layer_table import block, layer_blocks, precision_shares
-from libra_edge.bundle.manifest import Layer
 from libra_edge.report import figures, plots
 from libra_edge.report.bounded_latencies import bounded_latencies
 from libra_edge.report.page import html

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from libra_edge.atomic import new_file
-from libra_edge.bundle.manifest import Sha256, canonical_json
+from libra_edge.bundle.engine_facts import Sha256
+from libra_edge.bundle.manifest import canonical_json
 from libra_edge.bundle.signing.keys import key_hint, key_id, parse_public, public_pem
 from libra_edge.bundle.signing.plain_json import read_plain_json
 from libra_edge.errors import InputError

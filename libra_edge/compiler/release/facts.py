@@ -10,18 +10,18 @@ from typing import Any
 
 from libra_edge.binding.abi import ABI_VERSION
 from libra_edge.bundle.engine_facts import (
+    CalibratedLayer,
+    Calibration,
     Compiled,
     Engines,
+    Layer,
     PlannerEngine,
     RefinerEngine,
     TensorSpec,
     Work,
 )
 from libra_edge.bundle.manifest import (
-    CalibratedLayer,
-    Calibration,
     DeviceNeeds,
-    Layer,
     Parity,
     ParityCheck,
     PolicyFacts,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from libra_edge.binding.abi import ABI_VERSION
-from libra_edge.bundle.engine_facts import PlannerEngine, RefinerEngine
-from libra_edge.bundle.manifest import Layer, Manifest
+from libra_edge.bundle.engine_facts import Layer, PlannerEngine, RefinerEngine
+from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import COMPILED
 from libra_edge.catalog import Target, list_targets
 from libra_edge.compiler.engines.read_back import layer_names

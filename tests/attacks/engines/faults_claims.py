@@ -5,15 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from libra_edge.bundle.engine_facts import Work
-from libra_edge.bundle.manifest import (
-    CalibratedLayer,
-    Calibration,
-    Decision,
-    DeviceNeeds,
-    Layer,
-    Provision,
-)
+from libra_edge.bundle.engine_facts import CalibratedLayer, Calibration, Layer, Work
+from libra_edge.bundle.manifest import Decision, DeviceNeeds, Provision
 from libra_edge.limits import ChangedLimit
 from tests.attacks.engines.faults import Case, fault
 from tests.attacks.engines.surgery import store, values, weight
