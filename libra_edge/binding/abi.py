@@ -28,6 +28,7 @@ NO_DRIVER, DRIVER_TOO_OLD, NO_DEVICE, SEVERAL_DEVICES = range(14, 18)
 WRONG_DEVICE, DEVICE_TOO_SMALL, ENGINE_MISMATCH, ENGINE_REFUSED = range(18, 22)
 ALLOW_FAILED, ALLOW_RANDOM_WEIGHTS = 1, 2
 PARITY_FAILED, RANDOM_WEIGHTS, PARITY_NOT_MEASURED = 1, 2, 4
+PLANNER, REFINER = 0, 1
 ENGINES = ("none", "graph", "compiled", "built here")
 KINDS = ("none", "absolute", "delta", "gripper")
 DIM_FAULTS = 1
@@ -110,8 +111,8 @@ class OpenOptions(_Sized):
         "text: release_dir",
         "u64: seed",
         "u32: threads flags",
-        "u64: reserved[3] max_observation_age_ns",
         "text: engines_dir",
+        "u64: reserved[2] max_observation_age_ns",
     )
 
 
@@ -127,9 +128,17 @@ class PolicyInfo(_Sized):
         "u8: manifest_sha256[32]",
         "u32: predicted observation_steps",
         "u64: noise_count",
-        "u32: flags vocabulary pad_token unknown_token planner_engine refiner_engine",
-        "text: planner_provider refiner_provider device driver",
-        "u64: device_memory_bytes",
+        "u32: flags vocabulary pad_token unknown_token",
+    )
+
+
+class EngineInfo(_Sized):
+    """le_engine_info."""
+
+    _fields_ = _fields(
+        "u32: struct_size status",
+        "text: provider device driver",
+        "u64: device_memory_bytes reserved[4]",
     )
 
 
@@ -231,6 +240,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "le_open": (c_int32, (POINTER(OpenOptions), POINTER(c_void_p), *_ERROR)),
     "le_build_engines": (c_int32, (POINTER(OpenOptions), *_ERROR)),
     "le_info": (c_int32, (c_void_p, POINTER(PolicyInfo))),
+    "le_engine": (c_int32, (c_void_p, c_uint32, POINTER(EngineInfo))),
     "le_camera_name": (c_char_p, (c_void_p, c_uint32)),
     "le_camera_size": (c_int32, (c_void_p, c_uint32, POINTER(c_uint32), POINTER(c_uint32))),
     "le_state_dim": (c_int32, (c_void_p, c_uint32, POINTER(DimInfo))),
@@ -266,6 +276,7 @@ ADDED_LATER = frozenset(
         "le_build_engines",
         "le_camera_name",
         "le_camera_size",
+        "le_engine",
         "le_state_dim",
         "le_action_dim",
         "le_tokenize",

@@ -10,6 +10,7 @@ import numpy as np
 from libra_edge.binding import abi, stats, values
 from libra_edge.binding.handle import Handle
 from libra_edge.binding.values import (
+    EngineInfo,
     Floats,
     Images,
     Instruction,
@@ -41,6 +42,23 @@ class Policy(Handle):
     Raises:
         LibraError: the release is not whole, not proven, or not for this machine.
     """
+
+    def engine(self, name: str) -> EngineInfo:
+        """What runs `planner` or `refiner`, and on what.
+
+        Raises:
+            IncompatibleError: the library of the release does not tell.
+        """
+        if not hasattr(self._library, "le_engine"):
+            raise IncompatibleError(
+                "engine-not-told",
+                "The library in this release does not tell what its engines run on.",
+                "Compile the policy again with this libra-edge.",
+            )
+        raw = abi.EngineInfo()
+        number = abi.PLANNER if name == "planner" else abi.REFINER
+        self._check(self._library.le_engine(self._open_handle, number, ctypes.byref(raw)))
+        return values.engine_info(raw)
 
     def reset(self, seed: int, instruction: str) -> None:
         """Start an episode: step 0, nothing planned, no fault.

@@ -60,10 +60,18 @@ class PolicyInfo:
     parity_failed: bool
     parity_not_measured: bool
     random_weights: bool
-    planner_engine: str
-    refiner_engine: str
-    planner_provider: str
-    refiner_provider: str
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """One engine of an open release, and what it runs on.
+
+    status: of `abi.ENGINES`; provider: ONNX Runtime's name of it; device, driver,
+    device_memory_bytes: of the GPU, where it runs on one.
+    """
+
+    status: str
+    provider: str
     device: str
     driver: str
     device_memory_bytes: int
@@ -193,9 +201,6 @@ def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:
     names = {field.name for field in fields(PolicyInfo)}
     found = {name: getattr(raw, name) for name, *_ in raw._fields_ if name in names}
     found |= {name: text.decode() for name, text in found.items() if isinstance(text, bytes)}
-    # An older library leaves them out.
-    found |= {name: "" for name, text in found.items() if text is None}
-    found |= {name: abi.ENGINES[found[name]] for name in ("planner_engine", "refiner_engine")}
     return PolicyInfo(
         **found | {"manifest_sha256": bytes(raw.manifest_sha256).hex()},
         library_version=library_version,
@@ -203,6 +208,13 @@ def policy_info(raw: abi.PolicyInfo, library_version: str) -> PolicyInfo:
         parity_not_measured=bool(raw.flags & abi.PARITY_NOT_MEASURED),
         random_weights=bool(raw.flags & abi.RANDOM_WEIGHTS),
     )
+
+
+def engine_info(raw: abi.EngineInfo) -> EngineInfo:
+    """The structure as the library filled it in."""
+    texts = {name: getattr(raw, name).decode() for name in ("provider", "device", "driver")}
+    memory = raw.device_memory_bytes
+    return EngineInfo(abi.ENGINES[raw.status], **texts, device_memory_bytes=memory)
 
 
 def run_options(options: RunOptions) -> abi.RunOptions:

@@ -137,7 +137,7 @@ from libra_edge.binding.policy import Policy
 from libra_edge.errors import LibraError
 try:
     with Policy(sys.argv[1], engines_dir=sys.argv[2]) as policy:
-        print(json.dumps([policy.info.planner_engine, policy.info.refiner_provider]))
+        print(json.dumps([policy.engine("planner").status, policy.engine("refiner").provider]))
 except LibraError as error:
     print(json.dumps([error.code, error.fact]))
 """

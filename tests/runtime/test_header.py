@@ -20,6 +20,7 @@ from tests.runtime.native_build import STRICT, TARGET, zig
 STRUCTS = {
     "le_open_options": abi.OpenOptions,
     "le_policy_info": abi.PolicyInfo,
+    "le_engine_info": abi.EngineInfo,
     "le_dim_info": abi.DimInfo,
     "le_observation": abi.Observation,
     "le_step_info": abi.StepInfo,

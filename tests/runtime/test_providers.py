@@ -36,10 +36,7 @@ out = {}
 rng = np.random.default_rng(5)
 with Policy(sys.argv[1]) as policy:
     out["counted_open"] = counted()
-    out["info"] = {
-        name: getattr(policy.info, name)
-        for name in ("planner_engine", "refiner_engine", "device", "driver", "device_memory_bytes")
-    }
+    out["engines"] = [vars(policy.engine(name)) for name in ("planner", "refiner")]
     images, state = tiny.observation(rng)
     tokens = rng.integers(0, 9, tiny.T)
     noise = chunk_noise(3, 0, (tiny.H, tiny.D))
@@ -131,13 +128,9 @@ def test_a_call_copies_what_goes_in_and_out_and_allocates_nothing(
 ) -> None:
     counters = tmp_path / "counters"
     found = fake_gpu.run(RUN, [str(gpu_release)], settings=fake_gpu.new_counters(counters))
-    assert found["info"] == {
-        "planner_engine": "compiled",
-        "refiner_engine": "compiled",
-        "device": "Fake RTX",
-        "driver": "580.65.06",
-        "device_memory_bytes": 24 * 2**30,
-    }
+    facts = {"device": "Fake RTX", "driver": "580.65.06", "device_memory_bytes": 24 * 2**30}
+    engine = {"status": "compiled", "provider": fake_gpu.PROVIDER.name, **facts}
+    assert found["engines"] == [engine, engine]
     before, after = found["counted_open"], found["counted_calls"]
     gained = {name: after[name] - before[name] for name in before}
     inputs = len(tiny.PLANNER_INPUTS) + len(tiny.REFINER_INPUTS)

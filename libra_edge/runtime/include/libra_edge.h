@@ -105,11 +105,11 @@
  *     [thread-safe]  may be called from any thread at any time.
  * Without [thread-safe], calls on one policy must not overlap; different policies are independent.
  * One exception: in async mode le_tick, le_observe and le_set_instruction may each be called from
- * a thread of its own. What may be called then, besides: le_info, le_camera_name, le_state_dim,
- * le_action_dim, le_tokenize, le_stats, le_set_chunks_per_plan and le_fault_text at any time;
- * le_plan and le_refine beside them all, one at a time; le_reset while none of le_tick, le_observe
- * and le_set_instruction runs; le_stop and le_destroy while nothing runs. le_step and le_start are
- * refused, and so are le_work and le_last_plan unless it began with LE_RUN_MANUAL.
+ * a thread of its own. What may be called then, besides: le_info, le_engine, le_camera_name,
+ * le_state_dim, le_action_dim, le_tokenize, le_stats, le_set_chunks_per_plan and le_fault_text at
+ * any time; le_plan and le_refine beside them all, one at a time; le_reset while none of le_tick,
+ * le_observe and le_set_instruction runs; le_stop and le_destroy while nothing runs. le_step and
+ * le_start are refused, and so are le_work and le_last_plan unless it began with LE_RUN_MANUAL.
  *
  * ERRORS. Every function that can fail returns an le_status and touches no output unless it
  * returns LE_OK (the error text apart). `error` receives one plain sentence, cut to `error_size`
@@ -215,27 +215,21 @@ typedef struct le_policy le_policy;
 
 /* What le_open needs. */
 typedef struct le_open_options {
-  uint32_t struct_size;            /* sizeof(le_open_options) */
-  uint32_t abi_version;            /* LE_ABI_VERSION */
-  const char *release_dir;         /* path of the release directory, NUL-terminated */
-  uint64_t seed;                   /* seed of the refiner's noise, as in le_reset */
-  uint32_t threads;                /* threads of each engine, 1 to 256 */
-  uint32_t flags;                  /* LE_OPEN_... */
-  uint64_t reserved[3];            /* 0 */
+  uint32_t struct_size;    /* sizeof(le_open_options) */
+  uint32_t abi_version;    /* LE_ABI_VERSION */
+  const char *release_dir; /* path of the release directory, NUL-terminated */
+  uint64_t seed;           /* seed of the refiner's noise, as in le_reset */
+  uint32_t threads;        /* threads of each engine, 1 to 256 */
+  uint32_t flags;          /* LE_OPEN_... */
+  const char *engines_dir; /* run what le_build_engines put there; NULL: the release\'s own */
+  uint64_t reserved[2];    /* 0 */
   uint64_t max_observation_age_ns; /* of sync mode; 0: 500 ms. le_run_options has that of async */
-  const char *engines_dir; /* run what le_build_engines put there; NULL: the release's own */
 } le_open_options;
 
 /* le_policy_info.flags. */
 #define LE_INFO_PARITY_FAILED 1u       /* opened with LE_OPEN_ALLOW_FAILED */
 #define LE_INFO_RANDOM_WEIGHTS 2u      /* opened with LE_OPEN_ALLOW_RANDOM_WEIGHTS */
 #define LE_INFO_PARITY_NOT_MEASURED 4u /* a check could not be made where it was compiled */
-
-/* le_policy_info.planner_engine, refiner_engine: what runs. */
-#define LE_ENGINE_NONE 0u  /* there is no such engine; or an older library, which does not tell */
-#define LE_ENGINE_GRAPH 1u /* a graph, which the provider compiled when it was opened */
-#define LE_ENGINE_COMPILED 2u /* what a compiler made of it where the release was made */
-#define LE_ENGINE_BUILT 3u    /* what was made of it on this machine: le_open_options.engines_dir */
 
 /* What a release is. Strings belong to the policy and live until le_destroy. */
 typedef struct le_policy_info {
@@ -259,21 +253,14 @@ typedef struct le_policy_info {
   const char *recipe;          /* how it was quantised */
   const char *arch;            /* architecture of this library, for example x86_64-linux-gnu */
   const char *onnxruntime_version;
-  uint8_t manifest_sha256[32];  /* names the release: SHA-256 of its manifest.json */
-  uint32_t predicted;           /* R, control steps: rows of a refiner call's actions */
-  uint32_t observation_steps;   /* S: see POLICIES WITHOUT A PLANNER; 0: an older library */
-  uint64_t noise_count;         /* numbers of noise that one refiner call takes */
-  uint32_t flags;               /* LE_INFO_... */
-  uint32_t vocabulary;          /* tokens that there are; 0 from a library that does not tell */
-  uint32_t pad_token;           /* fills an instruction up to T */
-  uint32_t unknown_token;       /* of words outside the vocabulary; UINT32_MAX: there is none */
-  uint32_t planner_engine;      /* LE_ENGINE_... */
-  uint32_t refiner_engine;      /* LE_ENGINE_... */
-  const char *planner_provider; /* what runs it, by ONNX Runtime's name; "" without a planner */
-  const char *refiner_provider; /* these four are NULL from an older library */
-  const char *device;           /* name of the GPU; "" where engines run on the processor */
-  const char *driver;           /* version of its driver; "" where that is not known */
-  uint64_t device_memory_bytes; /* of the GPU, in all; 0 where there is none */
+  uint8_t manifest_sha256[32]; /* names the release: SHA-256 of its manifest.json */
+  uint32_t predicted;          /* R, control steps: rows of a refiner call's actions */
+  uint32_t observation_steps;  /* S: see POLICIES WITHOUT A PLANNER; 0: an older library */
+  uint64_t noise_count;        /* numbers of noise that one refiner call takes */
+  uint32_t flags;              /* LE_INFO_... */
+  uint32_t vocabulary;         /* tokens that there are; 0 from a library that does not tell */
+  uint32_t pad_token;          /* fills an instruction up to T */
+  uint32_t unknown_token;      /* of words outside the vocabulary; UINT32_MAX: there is none */
 } le_policy_info;
 
 /* What a number of the state or of an action is. */
@@ -301,6 +288,27 @@ typedef struct le_dim_info {
   float max_jerk;         /* of that change's change; infinity: free; 0: an older library */
   uint32_t reserved1;     /* out: 0 */
 } le_dim_info;
+
+/* The engines of a policy, for le_engine. */
+#define LE_PLANNER 0u
+#define LE_REFINER 1u
+
+/* le_engine_info.status: what runs. */
+#define LE_ENGINE_NONE 0u     /* there is no such engine: the policy has no planner */
+#define LE_ENGINE_GRAPH 1u    /* a graph, which the provider compiled when it was opened */
+#define LE_ENGINE_COMPILED 2u /* what a compiler made of it where the release was made */
+#define LE_ENGINE_BUILT 3u    /* what was made of it on this machine: le_open_options.engines_dir */
+
+/* One engine, and what it runs on. Strings belong to the policy. */
+typedef struct le_engine_info {
+  uint32_t struct_size; /* in: sizeof(le_engine_info) */
+  uint32_t status;      /* LE_ENGINE_... */
+  const char *provider; /* ONNX Runtime's name of what runs it; "" where there is no engine */
+  const char *device;   /* name of the GPU; "" where it runs on the processor */
+  const char *driver;   /* version of the GPU's driver; "" where that is not known */
+  uint64_t device_memory_bytes; /* of the GPU, in all; 0 where there is none */
+  uint64_t reserved[4];         /* out: 0 */
+} le_engine_info;
 
 /* One look at the robot. */
 typedef struct le_observation {
@@ -493,6 +501,10 @@ LE_API le_status le_build_engines(const le_open_options *options, char *error, u
 /* Describe an open release. `info->struct_size` must be set. LE_INVALID_ARGUMENT.
  * [thread-safe] [rt-safe] */
 LE_API le_status le_info(const le_policy *policy, le_policy_info *info);
+
+/* Describe LE_PLANNER or LE_REFINER. `info->struct_size` must be set. LE_INVALID_ARGUMENT.
+ * [thread-safe] [rt-safe] */
+LE_API le_status le_engine(const le_policy *policy, uint32_t engine, le_engine_info *info);
 
 /* Name of a camera, from 0 to V - 1, in the order of `images`; NULL for another number, or where
  * `policy` is NULL. The string belongs to the policy. [thread-safe] [rt-safe] */

@@ -205,6 +205,19 @@ le_status le_info(const le_policy *policy, le_policy_info *info) {
   });
 }
 
+le_status le_engine(const le_policy *policy, uint32_t engine, le_engine_info *info) {
+  return guard(nullptr, 0, [&]() -> std::string {
+    require(policy, "policy");
+    const uint32_t size = checked_size(info, "info");
+    le_engine_info value = {};
+    if (!policy->engine(engine, &value)) {
+      fail(LE_INVALID_ARGUMENT, "There is no engine %u.", engine);
+    }
+    write_struct(info, size, value);
+    return {};
+  });
+}
+
 const char *le_camera_name(const le_policy *policy, uint32_t camera) {
   return policy == nullptr ? nullptr : policy->camera_name(camera);
 }

@@ -24,6 +24,8 @@ struct le_policy {
   le_policy &operator=(const le_policy &) = delete;
 
   void info(le_policy_info *info) const;
+  // False for another number than LE_PLANNER and LE_REFINER.
+  bool engine(uint32_t engine, le_engine_info *info) const;
   // nullptr for a camera or a dimension that there is not.
   const char *camera_name(uint32_t camera) const;
   bool camera_size(uint32_t camera, uint32_t *height, uint32_t *width) const;

@@ -53,17 +53,22 @@ void le_policy::info(le_policy_info *info) const {
   info->flags = (manifest_.verdict == "fail" ? LE_INFO_PARITY_FAILED : 0) |
                 (manifest_.verdict == "not measured" ? LE_INFO_PARITY_NOT_MEASURED : 0) |
                 (manifest_.random_weights ? LE_INFO_RANDOM_WEIGHTS : 0);
-  info->planner_engine = engines_info_.planner.status;
-  info->refiner_engine = engines_info_.refiner.status;
-  info->planner_provider = engines_info_.planner.provider.c_str();
-  info->refiner_provider = engines_info_.refiner.provider.c_str();
-  info->device = engines_info_.device.c_str();
-  info->driver = engines_info_.driver.c_str();
-  info->device_memory_bytes = engines_info_.device_memory_bytes;
   if (!has_words()) return;
   info->vocabulary = tokenizer_->vocabulary();
   info->pad_token = tokenizer_->pad();
   info->unknown_token = tokenizer_->unknown();
+}
+
+bool le_policy::engine(uint32_t engine, le_engine_info *info) const {
+  if (engine > LE_REFINER) return false;
+  const le::EngineInfo &facts =
+      engine == LE_PLANNER ? engines_info_.planner : engines_info_.refiner;
+  info->status = facts.status;
+  info->provider = facts.provider.c_str();
+  info->device = facts.on_gpu ? engines_info_.device.c_str() : "";
+  info->driver = facts.on_gpu ? engines_info_.driver.c_str() : "";
+  info->device_memory_bytes = facts.on_gpu ? engines_info_.device_memory_bytes : 0;
+  return true;
 }
 
 const char *le_policy::camera_name(uint32_t camera) const {

@@ -50,6 +50,7 @@ class Session {
 struct EngineInfo {
   uint32_t status;  // LE_ENGINE_...
   std::string provider;
+  bool on_gpu;
 };
 
 struct EnginesInfo {

@@ -168,9 +168,10 @@ Engine OrtEngines::load(const Release &release, OptionFor which, Signature signa
 
 EnginesInfo OrtEngines::info() const {
   const auto of = [](const Source &source) -> EngineInfo {
-    if (source.status == LE_ENGINE_NONE) return {source.status, ""};
+    if (source.status == LE_ENGINE_NONE) return {source.status, "", false};
     const ProviderRule *provider = source.facts.provider;
-    return {source.status, provider == nullptr ? kCpuProvider : provider->name};
+    return {source.status, provider == nullptr ? kCpuProvider : provider->name,
+            is_on_gpu(source.facts)};
   };
   EnginesInfo info = {of(planner_source_), of(refiner_source_), "", "", 0};
   if (gpu_) {
