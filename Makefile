@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE := libra_edge/runtime
-FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src $(NATIVE)/agent tests -name '*.h' -o -name '*.c' -o -name '*.cc')
+FORMATTED = $(shell find $(NATIVE)/include $(NATIVE)/src $(NATIVE)/agent $(NATIVE)/tensorrt tests -name '*.h' -o -name '*.c' -o -name '*.cc')
 HEADER_FLAGS := -Wall -Wextra -Werror -Wno-pragma-once-outside-header
 DEMONSTRATIONS := runs/metaworld-train
 TRAINING_SET := examples/metaworld/training

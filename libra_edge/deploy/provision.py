@@ -29,6 +29,7 @@ from libra_edge.bundle.compatibility import (
 from libra_edge.bundle.manifest import Manifest, canonical_json
 from libra_edge.bundle.verify import Release, open_release
 from libra_edge.catalog.providers import PROVIDERS, Provider
+from libra_edge.deploy import tensorrt
 from libra_edge.errors import IncompatibleError, IntegrityError, ParityError
 from libra_edge.parity.gates import Check
 from libra_edge.paths import StrPath
@@ -151,7 +152,7 @@ def provision(
     require_trained(manifest)
     builder = _builder(manifest, provider, builders)
     on_stage("compatibility")
-    if isinstance(builder, Plugin):
+    if isinstance(builder, Plugin | tensorrt.TensorRt):
         # Its own library says what the device lacks.
         found = replace(found, providers=found.providers | {builder.provider})
     on_cpu = builder.provider == CPU
@@ -181,6 +182,8 @@ def _builder(manifest: Manifest, provider: str | None, builders: Sequence[Builde
     known = {builder.provider: builder for builder in every}
     if wanted in known:
         return known[wanted]
+    if wanted == tensorrt.PROVIDER:
+        return tensorrt.TensorRt(manifest.provision.options if manifest.provision else {})
     raise IncompatibleError(
         "provider-not-built",
         f"{manifest.name} is to run on {wanted}, and the runtime in it builds and runs engines for "
@@ -228,7 +231,7 @@ def _mark(
     folder: Path, key: str, manifest: Manifest, builder: Builder, checks: Sequence[Check]
 ) -> None:
     """Say that the engines are proven here, in the form that `le_open` reads."""
-    engines = {name: _sha256(folder / name) for name in map(_engine_name, graphs_of(manifest))}
+    engines = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MARK}
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "release": manifest.release_id,
@@ -264,7 +267,7 @@ def _is_usable(folder: Path, key: str, manifest: Manifest) -> bool:
             and mark["fingerprint"] == key
             and mark["release"] == manifest.release_id
             and mark["proven"] is True
-            and set(mark["engines"]) == set(map(_engine_name, graphs_of(manifest)))
+            and set(mark["engines"]) == {path.name for path in folder.iterdir()} - {MARK}
             and all(_sha256(folder / name) == digest for name, digest in mark["engines"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -216,7 +216,7 @@ def source_hash(source_root: Path = SOURCE_ROOT) -> str:
     """SHA-256 over everything that decides the library's bytes, besides the compiler."""
     total = hashlib.sha256(__version__.encode())
     total.update(Path(__file__).read_bytes())
-    for folder in ("include", "src", "agent", "third_party"):
+    for folder in ("include", "src", "agent", "tensorrt", "third_party"):
         for path in sorted((source_root / folder).rglob("*")):
             if path.is_file():
                 total.update(path.relative_to(source_root).as_posix().encode())

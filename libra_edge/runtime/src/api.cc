@@ -12,6 +12,7 @@
 #include "control/noise.h"
 #include "control/policy.h"
 #include "engine/ort_engines.h"
+#include "engine/trt_engines.h"
 #include "error.h"
 #include "libra_edge.h"
 #include "release/release.h"
@@ -119,8 +120,12 @@ le_policy *open_policy(const le_open_options *from) {
   if (release.manifest.sizes.instruction_length > 0) {
     tokenizer.emplace(release.tokenizer.data(), release.tokenizer.size());
   }
-  auto engines =
-      std::make_unique<le::OrtEngines>(release, built ? &*built : nullptr, options.threads);
+  std::unique_ptr<le::Engines> engines;
+  if (built && built->library.size() > 0) {
+    engines = std::make_unique<le::TrtEngines>(release.manifest, *built);
+  } else {
+    engines = std::make_unique<le::OrtEngines>(release, built ? &*built : nullptr, options.threads);
+  }
   return new le_policy(release.manifest, std::move(tokenizer), std::move(engines), options);
 }
 

@@ -48,8 +48,11 @@ struct ApiBase {
      const char *const *, size_t, OrtValue **))                                                 \
   X(10, create_session_options, OrtStatus *, (OrtSessionOptions **))                            \
   X(24, set_intra_op_threads, OrtStatus *, (OrtSessionOptions *, int))                          \
+  X(30, input_count, OrtStatus *, (const OrtSession *, size_t *))                               \
   X(31, output_count, OrtStatus *, (const OrtSession *, size_t *))                              \
+  X(33, input_type, OrtStatus *, (const OrtSession *, size_t, OrtTypeInfo **))                  \
   X(34, output_type, OrtStatus *, (const OrtSession *, size_t, OrtTypeInfo **))                 \
+  X(36, input_name, OrtStatus *, (const OrtSession *, size_t, OrtAllocator *, char **))         \
   X(37, output_name, OrtStatus *, (const OrtSession *, size_t, OrtAllocator *, char **))        \
   X(49, create_tensor, OrtStatus *,                                                             \
     (const OrtMemoryInfo *, void *, size_t, const int64_t *, size_t, int, OrtValue **))         \

@@ -20,7 +20,6 @@ namespace le {
 namespace {
 
 constexpr size_t kMostTries = 100;
-constexpr const char *kName = "lib/libonnxruntime.so";
 #if defined(__x86_64__)
 constexpr uint16_t kMachine = EM_X86_64;
 #elif defined(__aarch64__)
@@ -62,16 +61,16 @@ bool is_of(void *library, const MemoryFile &file) {
 
 // The loader takes two files of one name for one, and the number of a descriptor is used again; so
 // a name that stands for another library by now is made longer.
-void *load(const MemoryFile &file) {
+void *load(const MemoryFile &file, const char *shown) {
   std::string folder = "/proc/self/fd/";
   for (size_t tries = 0; tries < kMostTries; ++tries, folder += "./") {
     const std::string name = folder + std::to_string(file.descriptor());
     void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (library == nullptr) fail(LE_ENGINE, "ONNX Runtime cannot be loaded: %s.", dlerror());
+    if (library == nullptr) fail(LE_ENGINE, "%s cannot be loaded: %s.", shown, dlerror());
     if (is_of(library, file)) return library;
     dlclose(library);
   }
-  fail(LE_ENGINE, "%s cannot be loaded: other libraries have taken its names.", kName);
+  fail(LE_ENGINE, "%s cannot be loaded: other libraries have taken its names.", shown);
 }
 
 }  // namespace
@@ -98,13 +97,13 @@ void require_library(const MemoryFile &file, const char *name, le_status status)
   if (!loads) fail(status, "%s holds nothing to load.", name);
 }
 
-void *load_library(const MemoryFile &file, const Digest &sha256) {
+void *load_library(const MemoryFile &file, const Digest &sha256, const char *name) {
   static std::mutex lock;
   static auto *const loaded = new std::map<Digest, void *>;  // outlives every user
   const std::scoped_lock locked(lock);
   if (const auto found = loaded->find(sha256); found != loaded->end()) return found->second;
-  require_library(file, kName, LE_ENGINE);
-  return loaded->emplace(sha256, load(file)).first->second;
+  require_library(file, name, LE_ENGINE);
+  return loaded->emplace(sha256, load(file, name)).first->second;
 }
 
 }  // namespace le

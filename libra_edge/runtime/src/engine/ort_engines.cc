@@ -134,7 +134,7 @@ OrtEngines::OrtEngines(const Release &release, const BuiltEngines *built, uint32
                : std::nullopt),
       planner_header_(header_of(planner_source_)),
       refiner_header_(header_of(refiner_source_)),
-      ort_(load_library(release.onnxruntime, release.onnxruntime_sha256),
+      ort_(load_library(release.onnxruntime, release.onnxruntime_sha256, kOnnxRuntimeMember),
            release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
       refiner_(load(release, OptionFor::kRefiner, refiner_signature(sizes_), threads)) {
@@ -189,7 +189,8 @@ std::unique_ptr<Session> OrtEngines::session() const {
 void build_engines(const Release &release, const char *folder, uint32_t threads) {
   const ProviderRule &provider = provision_provider(release.manifest);
   if (provider.on_gpu) require_gpu(release.manifest.device);
-  const Ort ort(load_library(release.onnxruntime, release.onnxruntime_sha256),
+  if (is_direct(provider)) return write_mark(folder, release.manifest);
+  const Ort ort(load_library(release.onnxruntime, release.onnxruntime_sha256, kOnnxRuntimeMember),
                 release.manifest.onnxruntime_version);
   const OrtHandle<OrtEnv> env = create_env(ort);
   const auto build = [&](OptionFor which, const char *name, const std::vector<uint8_t> &graph) {

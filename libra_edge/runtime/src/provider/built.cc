@@ -22,6 +22,10 @@ constexpr const char *kMark = "usable.json";
 constexpr uint64_t kMarkSchema = 2;
 constexpr uint64_t kMostMarkBytes = 1 << 20, kMostEngineBytes = uint64_t{1} << 31;
 
+// What a Jetson has of its own: no file of it comes with a release.
+constexpr ProviderRule kTensorRt = {
+    kTensorRtProvider, "TensorRT", "tensorrt", true, true, 0, 0, 0, 0};
+
 std::string hex(const Digest &digest) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
@@ -81,10 +85,15 @@ std::vector<uint8_t> read_engine(const Folder &folder, const Json &engines, cons
 
 }  // namespace
 
+bool is_direct(const ProviderRule &provider) {
+  return &provider == &kTensorRt;
+}
+
 const ProviderRule &provision_provider(const Manifest &manifest) {
   if (manifest.provision_provider.empty()) {
     fail(LE_INVALID_ARGUMENT, "This release leaves no engines to be built on the robot.");
   }
+  if (manifest.provision_provider == kTensorRt.name) return kTensorRt;
   for (const ProviderRule &rule : kProviderRules) {
     if (manifest.provision_provider != rule.name) continue;
     require_files(rule, manifest.members, "What is built here");
@@ -123,9 +132,19 @@ BuiltEngines read_built(const char *path, const Manifest &manifest, bool unprove
     fail(LE_UNPROVEN, "The golden vectors have not come out right on the engines in %.200s.", path);
   }
   const Json engines = mark.at("engines");
+  const bool direct = is_direct(provider);
   BuiltEngines built;
-  if (manifest.sizes.plans()) built.planner = read_engine(folder, engines, kBuiltPlanner);
-  built.refiner = read_engine(folder, engines, kBuiltRefiner);
+  if (manifest.sizes.plans()) {
+    built.planner = read_engine(folder, engines, direct ? kPlannerEngine : kBuiltPlanner);
+  }
+  built.refiner = read_engine(folder, engines, direct ? kRefinerEngine : kBuiltRefiner);
+  if (direct) {
+    const std::vector<uint8_t> library = read_engine(folder, engines, kBuiltLibrary);
+    built.library = MemoryFile("libra_trt");
+    built.library.append(library.data(), library.size());
+    built.library.seal();
+    built.library_sha256 = sha256(reinterpret_cast<const char *>(library.data()), library.size());
+  }
   return built;
 }
 
@@ -133,8 +152,12 @@ void write_mark(const char *path, const Manifest &manifest) {
   const ProviderRule &provider = provision_provider(manifest);
   const Folder folder = open_folder(path);
   std::string engines;
-  for (const char *name : {kBuiltPlanner, kBuiltRefiner}) {
-    if (name == kBuiltPlanner && !manifest.sizes.plans()) continue;
+  std::vector<const char *> names = {kBuiltRefiner};
+  if (is_direct(provider)) names = {kRefinerEngine, kBuiltLibrary};
+  if (manifest.sizes.plans()) {
+    names.push_back(is_direct(provider) ? kPlannerEngine : kBuiltPlanner);
+  }
+  for (const char *name : names) {
     engines += engines.empty() ? "" : ",";
     engines += "\n  \"" + std::string(name) + "\": \"" +
                sha256_of(read_file(folder, name, kMostEngineBytes)) + '"';

@@ -154,4 +154,64 @@ void *create_stream(bool highest) {
   return stream;
 }
 
+// Functions of the driver, and what may go wrong in each call of them.
+struct Stream::Calls {
+  explicit Calls(const Cuda &cuda)
+      : set_context(cuda.get<int (*)(void *)>("cuCtxSetCurrent")),
+        allocate(cuda.get<int (*)(uint64_t *, size_t)>("cuMemAlloc_v2")),
+        free(cuda.get<int (*)(uint64_t)>("cuMemFree_v2")),
+        in(cuda.get<int (*)(uint64_t, const void *, size_t, void *)>("cuMemcpyHtoDAsync_v2")),
+        out(cuda.get<int (*)(void *, uint64_t, size_t, void *)>("cuMemcpyDtoHAsync_v2")),
+        wait(cuda.get<int (*)(void *)>("cuStreamSynchronize")) {}
+
+  int (*set_context)(void *);
+  int (*allocate)(uint64_t *, size_t);
+  int (*free)(uint64_t);
+  int (*in)(uint64_t, const void *, size_t, void *);
+  int (*out)(void *, uint64_t, size_t, void *);
+  int (*wait)(void *);
+};
+
+Stream::Stream(bool highest) : stream_(create_stream(highest)) {
+  const Cuda cuda;
+  calls_ = std::make_unique<Calls>(cuda);
+  int device = 0;
+  int code = cuda.get<int (*)(int *, int)>("cuDeviceGet")(&device, 0);
+  code |= cuda.get<int (*)(void **, int)>("cuDevicePrimaryCtxRetain")(&context_, device);
+  if (code != 0) fail(LE_ENGINE, "The GPU gives no context.");
+}
+
+Stream::~Stream() {
+  calls_->set_context(context_);
+  for (const uint64_t block : blocks_) calls_->free(block);
+}
+
+void *Stream::allocate(uint64_t bytes) {
+  uint64_t block = 0;
+  if (calls_->set_context(context_) != 0 || calls_->allocate(&block, bytes) != 0) {
+    fail(LE_ENGINE, "The GPU has no memory for a tensor of %llu bytes.",
+         static_cast<unsigned long long>(bytes));
+  }
+  blocks_.push_back(block);
+  return reinterpret_cast<void *>(block);
+}
+
+void Stream::copy_in(void *to, const void *from, uint64_t bytes) const {
+  if (calls_->set_context(context_) != 0 ||
+      calls_->in(reinterpret_cast<uint64_t>(to), from, bytes, stream_) != 0) {
+    fail(LE_ENGINE, "Nothing can be copied to the GPU.");
+  }
+}
+
+void Stream::copy_out(void *to, const void *from, uint64_t bytes) const {
+  if (calls_->out(to, reinterpret_cast<uint64_t>(from), bytes, stream_) != 0) {
+    fail(LE_ENGINE, "Nothing can be copied from the GPU.");
+  }
+}
+
+void Stream::wait(const char *what) const {
+  const int code = calls_->wait(stream_);
+  if (code != 0) fail(LE_ENGINE, "%s: the GPU stopped with code %d.", what, code);
+}
+
 }  // namespace le
