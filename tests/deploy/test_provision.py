@@ -131,7 +131,7 @@ def test_an_engine_for_a_gpu_is_not_taken_for_the_cpu_in_silence(
     release: Path, tmp_path: Path
 ) -> None:
     robot = changed(release, tmp_path / "robot", **GPU)
-    with pytest.raises(IncompatibleError, match="provider-not-built") as caught:
+    with pytest.raises(IncompatibleError, match="tensorrt-missing") as caught:
         provision(robot, cache=tmp_path / "cache")
     assert f"--provider {CPU}" in caught.value.remedy
     # On the CPU it is read whole, and its target is known to build nothing on the robot.
