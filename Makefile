@@ -110,6 +110,10 @@ demo-policy: demo-checkpoint ## train the demo policy for real time, compile and
 bench-real-time: $(VENV)/.dev ## what old observations cost the demo policy, in virtual time; write docs/measurements
 	$(BIN)/python benchmarks/real_time.py
 
+.PHONY: bench-providers
+bench-providers: $(VENV)/.dev ## OpenVINO beside ONNX Runtime's own code, write docs/measurements
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/providers.py
+
 docs: $(VENV)/.dev ## regenerate docs/reference
 	$(BIN)/python docs/generate.py
 
