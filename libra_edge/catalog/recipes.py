@@ -50,12 +50,25 @@ class LayerPrecision(Table):
     weights: Number
     """The number format of the stored weights."""
     activations: Number
-    """The number format of the layer's input; `fp32` leaves the product in floats."""
+    """The number format of the layer's input; `fp32` leaves the product in the floats that the
+    target's engines compute in."""
 
     @property
     def high(self) -> bool:
         """Whether nothing is quantised."""
-        return self == HIGH
+        return self in (HIGH, HALF)
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the layer's input is rounded to fewer bits than floats have."""
+        return self.activations not in _FLOATS
+
+    def beside(self, rest: Number) -> LayerPrecision:
+        """The same, its floats those of what surrounds it."""
+        weights, activations = (
+            rest if number in _FLOATS else number for number in (self.weights, self.activations)
+        )
+        return LayerPrecision(weights=weights, activations=activations)
 
     def __str__(self) -> str:
         return (
@@ -65,7 +78,9 @@ class LayerPrecision(Table):
         )
 
 
+_FLOATS: tuple[Number, ...] = ("fp32", "fp16")
 HIGH = LayerPrecision(weights="fp32", activations="fp32")
+HALF = LayerPrecision(weights="fp16", activations="fp16")
 
 
 class Recipe(Entry):
@@ -115,7 +130,7 @@ class Recipe(Entry):
     @model_validator(mode="after")
     def _precision_is_of_its_parts(self) -> Recipe:
         for part, layer in self.parts.items():
-            if not layer.high and (layer.weights, layer.activations) not in _FORMS:
+            if layer != HIGH and (layer.weights, layer.activations) not in _FORMS:
                 raise ValueError(f"parts.{part}: there is no form of {layer}")
         known = self._rounded() if self.parts else {"fp32", "fp16"}
         if not known:

@@ -34,7 +34,8 @@ _TOTAL = r"Total {} Memory: (\d+) bytes"
 class TensorRtFamily(Engine):
     """Engines that a TensorRT compiler makes of a graph, wrapped for ONNX Runtime."""
 
-    qdq = QdqForm()
+    # Attention, normalisation and what a recipe keeps: tensor cores multiply 16 bits, not 32.
+    qdq = QdqForm(rest="fp16")
     # 4-bit weights are turned into floats before the denoising loop (docs/decisions/0042).
     kernels = frozenset({"int8", "fp8"})
     from_files = True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from libra_edge.catalog import Recipe
+from libra_edge.catalog import HALF, Recipe
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.assign import (
     Precisions,
@@ -23,7 +23,7 @@ from libra_edge.compiler.quantization.assign import (
 from libra_edge.compiler.quantization.calibrate import calibrate
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.convert import convert
-from libra_edge.compiler.quantization.fp16 import HALF, halve
+from libra_edge.compiler.quantization.fp16 import halve
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy, module_of

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
-from libra_edge.compiler.quantization.assign import Precisions, choose_precisions
+from libra_edge.compiler.quantization.assign import Precisions, choose_precisions, part_rest
+from libra_edge.compiler.quantization.fp16 import PARTS
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import outline
 from libra_edge.policy.config import PolicyConfig
@@ -72,19 +73,20 @@ def count(
     Args:
         config: the policy; nothing of it is loaded.
         recipe: the number formats.
-        form: of the engine kind, which decides whether images stems are quantised.
+        form: of the engine kind, which decides whether images stems are quantised, and in which
+            floats everything else is.
         precisions: what its layers became, where a search kept some; None takes the recipe's.
     """
-    policy = outline(config)
+    policy, form = outline(config), form or QdqForm()
     if precisions is None:
-        precisions = choose_precisions(policy, recipe, form or QdqForm())
-    rest: Number = "fp16" if recipe.precision == "fp16" else "fp32"
+        precisions = choose_precisions(policy, recipe, form)
+    rests = {part: part_rest(precisions, form, part) for part in PARTS}
     args = _arguments(config)
     plan = _run(
         PlannerGraph(policy),
         policy,
         (args["images"], args["words"], args["state"]),
-        rest,
+        rests["planner"],
         precisions,
     )
     passes = [(plan, 1)]
@@ -92,19 +94,20 @@ def count(
     if policy.refiner is not None:
         module = ContextGraph(policy, policy.refiner).eval()
         observed = (args["images"], args["state"], args["intent"])
-        context = _run(module, policy, observed, rest, precisions)
+        context = _run(module, policy, observed, rests["refiner"], precisions)
         with torch.no_grad():
             shared = module(*observed)
         step = _run(
             StepGraph(policy, policy.refiner),
             policy,
             _step_arguments(policy, args, shared),
-            rest,
+            rests["refiner"],
             precisions,
         )
         refine = [(context, 1), (step, config.schedule.denoise_steps)]
     held = {name: size for tally, _ in [*passes, *refine] for name, size in tally.weights.items()}
-    held[""] = _embeddings(policy) * _BITS[rest] / 8
+    for part, rest in rests.items():
+        held[f"{part}."] = _embeddings(getattr(policy, part)) * _BITS[rest] / 8
     tallies = [tally for tally, _ in [*passes, *refine]]
     return PolicyWork(
         _work(passes),
@@ -115,15 +118,17 @@ def count(
     )
 
 
-def _embeddings(policy: LibraVLA) -> int:
-    """Parameters of the graphs that no product reads: tables of words, positions, norms."""
+def _embeddings(part: nn.Module | None) -> int:
+    """Parameters of a graph that no product reads: tables of words, positions, norms."""
+    if part is None:
+        return 0
     inside = {
         id(p)
-        for m in policy.modules()
+        for m in part.modules()
         if isinstance(m, nn.Linear | nn.Conv2d)
         for p in m.parameters()
     }
-    return sum(p.numel() for p in policy.parameters() if id(p) not in inside)
+    return sum(p.numel() for p in part.parameters() if id(p) not in inside)
 
 
 def _work(passes: list[tuple[_Tally, int]]) -> Work:
@@ -198,7 +203,7 @@ def _add_layer(
 ) -> None:
     weights: Number = rest if precision.high else precision.weights
     # Weight-only: numbers are turned back into the format of the activations before the product.
-    format_: Number = precision.activations if precision.activations != "fp32" else rest
+    format_: Number = precision.activations if precision.rounds_inputs else rest
     tally.add(format_, 2.0 * output.numel() * layer.weight[0].numel())
     bias = 0 if layer.bias is None else layer.bias.numel()
     tally.weights[name] = (layer.weight.numel() * _BITS[weights] + bias * _BITS[rest]) / 8
