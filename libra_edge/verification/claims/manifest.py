@@ -198,13 +198,19 @@ def _layers(claims: Claims, manifest: Manifest, shown: Shown) -> None:
         return
     missing = sorted(weights.keys() - told)
     claims.judge("layers complete", not missing, f"the table lacks {', '.join(missing[:6])}")
-    wrong = list(_wrong_layers(manifest.layers, weights))
+    others = manifest.provision is not None
+    wrong = list(_wrong_layers(manifest.layers, weights, for_others=others))
     claims.judge("layers table", not wrong, "; ".join(wrong[:6]))
     claims.leave("kernels of the layers")
 
 
-def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Iterator[str]:
-    """Rows of the table that are not what the graph holds."""
+def _wrong_layers(
+    layers: Sequence[Layer], weights: Mapping[str, Weight], *, for_others: bool
+) -> Iterator[str]:
+    """Rows of the table that are not what the graph holds.
+
+    for_others: the robot builds its engines, and the CPU's kernels for integers were not wanted.
+    """
     kernels = engine(_CPU_ENTRY).kernels
     runs: Counter[str] = Counter()
     for layer in layers:
@@ -214,11 +220,11 @@ def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Ite
             continue
         found = str(weight.precision)
         # What no kernel has to take is turned into floats first, at the latest where it is loaded.
-        same = {found}
-        if found not in kernels:
-            # A CPU multiplies 16-bit floats as 32-bit ones.
-            words = {found, str(weight.precision.beside("fp32"))}
-            same = {"fp32"} if weight.precision.rounds_inputs else {"fp32", *words}
+        # A CPU multiplies 16-bit floats as 32-bit ones.
+        same = {found, str(weight.precision.beside("fp32"))}
+        if for_others or found not in kernels:
+            rounded = weight.precision.rounds_inputs and not for_others
+            same = {"fp32"} if rounded else {"fp32", *same}
         least = weight.stored_bytes
         if layer.precision not in same or runs[layer.name] != weight.runs:
             yield (
