@@ -141,6 +141,7 @@ def test_layers_that_call_their_floats_otherwise_fail(work: Path, tmp_path: Path
     assert "planner.output" in found["decisions"].note
 
 
+@pytest.mark.long
 def test_it_is_compiled_again_from_what_it_says(work: Path) -> None:
     for name in ("half", "single"):
         request = VerifyRequest(
