@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from libra_edge.catalog import Number, Recipe
 from libra_edge.compiler.quantization.assign import Precisions
 from libra_edge.compiler.quantization.convert import quantized_layer, replace_layer
-from libra_edge.compiler.quantization.fp16 import PARTS, halve
+from libra_edge.compiler.quantization.fp16 import PARTS, halve_in_place
 from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.engines.base import QdqForm
 from libra_edge.evaluation.half import products_of
@@ -109,9 +109,7 @@ class Trial:
         self.rests: dict[str, Number] = dict.fromkeys(PARTS, "fp32")
         self._policies: dict[Number, LibraVLA] = {"fp32": copy.deepcopy(checkpoint.policy).eval()}
         if form.rest == "fp16":
-            halved = halve(checkpoint.policy)
-            assert isinstance(halved, LibraVLA)
-            self._policies["fp16"] = halved
+            self._policies["fp16"] = halve_in_place(copy.deepcopy(checkpoint.policy).eval())
         self._plain = {
             rest: {name: policy.get_submodule(name) for name in self.layers}
             for rest, policy in self._policies.items()
