@@ -45,9 +45,6 @@ _REORDERED = "_nchwc"
 # What it puts before the names of 16-bit weights and products that it turns into 32-bit ones.
 _WIDENED = re.compile(r"(FusedBack_|InsertedPrecisionFreeCast_)+")
 _AS_FLOATS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
-_DISABLED = "optimization.disable_specified_optimizers"
-# It moves roundings past transpositions, which there are none of for 8-bit floats on a CPU.
-MOVES_ROUNDINGS = "QDQPropagationTransformer"
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
 
@@ -69,9 +66,6 @@ class OnnxRuntimeEngine(Engine):
     ) -> BuiltEngine:
         """Keep the graph as it is; loading it on the CPU shows that ONNX Runtime takes it."""
         options = settings.session_options | (_AS_FLOATS if _multiplies_floats(model) else {})
-        if _rounds_to_float8(model):
-            disabled = filter(None, (options.get(_DISABLED), MOVES_ROUNDINGS))
-            options |= {_DISABLED: ";".join(disabled)}
         session = self.load(model, "CPUExecutionProvider", options)
         return BuiltEngine(
             self.kind,
@@ -108,12 +102,6 @@ _MERGED = ("Add", "Sum", "Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSi
 def _multiplies_floats(model: bytes) -> bool:
     """Whether some product is of rounded weights and of floats that are not."""
     return any(map(_has_mixed_product, _graphs(onnx.ModelProto.FromString(model).graph)))
-
-
-def _rounds_to_float8(model: bytes) -> bool:
-    """Whether something is rounded to 8-bit floats."""
-    weights = (t for g in _graphs(onnx.ModelProto.FromString(model).graph) for t in g.initializer)
-    return any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in weights)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

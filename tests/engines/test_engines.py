@@ -182,29 +182,3 @@ def test_weights_of_16_bits_keep_their_names_on_a_cpu() -> None:
     target = load_target("cpu-x86_64")
     built = ENGINE.build(products(nodes, weights), target.engines[0], target)
     assert {p.weight for p in ENGINE.products(built)} == {"a.weight", "b.weight.stored"}
-
-
-def test_8_bit_floats_before_a_transposition_load_on_a_cpu() -> None:
-    """ONNX Runtime's own optimiser would make a transposition of 8-bit floats, and refuse it."""
-    nodes = [
-        helper.make_node("Add", ["x", "x"], ["d"]),
-        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
-        helper.make_node("QuantizeLinear", ["t", "s", "z"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["e"]),
-        helper.make_node("MatMul", ["x", "e"], ["f"]),
-        helper.make_node("MatMul", ["f", "x"], ["y"]),
-    ]
-    weights = {
-        "s": numpy_helper.from_array(np.float32(0.5)),
-        "z": helper.make_tensor("z", onnx.TensorProto.FLOAT8E4M3FN, (), b"\0", raw=True),
-    }
-    target = load_target("cpu-x86_64")
-    content = products(nodes, weights)
-    with pytest.raises(Exception, match="float8e4m3fn"):
-        ENGINE.load(content, CPU, {})
-    built = ENGINE.build(content, target.engines[0], target)
-    disabled = built.session_options["optimization.disable_specified_optimizers"].split(";")
-    assert disabled == ["SkipLayerNormFusion", "QDQPropagationTransformer"]
-    x = np.full((2, 64), 1.5, np.float32)
-    session = ENGINE.load(built.content, CPU, built.session_options)
-    np.testing.assert_array_equal(session.run({"x": x})["y"], x @ (2 * x).T @ x)

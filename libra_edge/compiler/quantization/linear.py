@@ -23,6 +23,8 @@ FP8 = torch.float8_e4m3fn
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 SMALLEST = 1e-8
 OPSET = 20
+# The first in which operators that move numbers take 8-bit floats: optimisers make such.
+_OPSET_FP8 = 21
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,8 @@ class QuantizedLinear(nn.Module):
             )
             if precision.activations == "int8" and form.integer_bias:
                 bias_scale = self.input.scale * self.weight.scale
+        if "fp8" in (precision.weights, precision.activations):
+            self.opset = _OPSET_FP8
         bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
         self.bias = StoredBias(bias, bias_scale, floats)
         self.biased = True

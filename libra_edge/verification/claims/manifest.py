@@ -19,7 +19,6 @@ from libra_edge.compiler.engines.read_back import layer_names
 from libra_edge.compiler.quantization.assign import rest_subject
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.base import Product
-from libra_edge.engines.onnxruntime import MOVES_ROUNDINGS
 from libra_edge.limits import Limits
 from libra_edge.verification.claims.calibrated import SUBJECTS as CALIBRATION_SUBJECTS
 from libra_edge.verification.claims.graphs import GraphFacts, Weight
@@ -158,26 +157,15 @@ def _engine(
     known = dict(entry.session_options) if entry is not None else {}
     # What an engine kind adds for the numbers of a graph, and no target may set otherwise.
     added = {"session.qdq_matmulnbits_accuracy_level": "1"}
-    told = _as_target_sets(dict(facts.session_options))
-    wanted = known | {k: v for k, v in added.items() if k in told}
+    wanted = known | {k: v for k, v in added.items() if k in facts.session_options}
     # Set for speed alone, and not by earlier versions of the targets.
-    wanted = {k: v for k, v in wanted.items() if k in told or k not in _LATER}
-    claims.held(f"{name} session options", told, wanted, "the target")
+    wanted = {k: v for k, v in wanted.items() if k in facts.session_options or k not in _LATER}
+    claims.held(f"{name} session options", dict(facts.session_options), wanted, "the target")
     if (facts.compiled is None) == (facts.member in COMPILED):
         claims.judge(f"{name} engine", False, "it is compiled and says not by what, or the reverse")
     if facts.compiled is not None and facts.compiled.compute_capability is not None:
         found = facts.compiled.compute_capability
         claims.held(f"{name} compute capability", found, target.compute_capability, "the target")
-
-
-def _as_target_sets(options: dict[str, str]) -> dict[str, str]:
-    """Session options without the optimiser that an engine kind leaves out for its graphs."""
-    for key in _LATER & options.keys():
-        left = [name for name in options[key].split(";") if name != MOVES_ROUNDINGS]
-        options[key] = ";".join(left)
-        if not left:
-            del options[key]
-    return options
 
 
 def _device(claims: Claims, manifest: Manifest, target: Target) -> None:
