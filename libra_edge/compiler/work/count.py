@@ -19,6 +19,7 @@ from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
 from libra_edge.compiler.quantization.assign import Precisions, choose_precisions, part_rest
 from libra_edge.compiler.quantization.fp16 import PARTS
+from libra_edge.compiler.work.launches import Launched, Launches
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.checkpoint import outline
 from libra_edge.policy.config import PolicyConfig
@@ -34,7 +35,7 @@ class PolicyWork:
     """What each graph of a policy costs per call, and what it holds.
 
     weight_bytes: of both graphs, each weight once; activation_bytes: of the largest layer's input
-    and output; parameters: of the policy in all.
+    and output; parameters: of the policy in all; planner_launches, refiner_launches: of one call.
     """
 
     planner: Work
@@ -42,6 +43,8 @@ class PolicyWork:
     weight_bytes: int
     activation_bytes: int
     parameters: int
+    planner_launches: Launched
+    refiner_launches: Launched
 
     @property
     def memory_bytes(self) -> int:
@@ -57,6 +60,7 @@ class _Tally:
     weights: dict[str, float] = field(default_factory=dict)
     moved_bytes: float = 0.0
     largest_bytes: float = 0.0
+    launches: Launches = field(default_factory=Launches)
 
     def add(self, name: str, operations: float) -> None:
         self.operations[name] = self.operations.get(name, 0.0) + operations
@@ -115,6 +119,8 @@ def count(
         round(sum(held.values())),
         round(max(tally.largest_bytes for tally in tallies)),
         sum(p.numel() for p in policy.parameters()),
+        _launched(passes),
+        _launched(refine),
     )
 
 
@@ -129,6 +135,13 @@ def _embeddings(part: nn.Module | None) -> int:
         for p in m.parameters()
     }
     return sum(p.numel() for p in part.parameters() if id(p) not in inside)
+
+
+def _launched(passes: list[tuple[_Tally, int]]) -> Launched:
+    return Launched(
+        sum(times * tally.launches.operators for tally, times in passes),
+        sum(times * tally.launches.kernels for tally, times in passes),
+    )
 
 
 def _work(passes: list[tuple[_Tally, int]]) -> Work:
@@ -154,7 +167,7 @@ def _run(
     """One pass: products with weights by layer; what is left over is attention."""
     tally = _Tally()
     counter = FlopCounterMode(display=False)
-    with _hooks(policy, tally, rest, precisions), counter, torch.no_grad():
+    with _hooks(policy, tally, rest, precisions), tally.launches, counter, torch.no_grad():
         module.eval()(*arguments)
     attention = counter.get_total_flops() - sum(tally.operations.values())
     tally.add(rest, attention)
