@@ -81,8 +81,8 @@ def page(rows: Sequence[Row]) -> list[str]:
         *("## Launches, held against an H200", "", *launch_table(), ""),
         "Measured: medians of `gpu-check.json`, 16-bit floats, one captured graph a call; PyTorch",
         "launches every operator, the CUDA provider every node. Kernels: of the fusion model",
-        "([0120](../decisions/0120-bounds-count-kernels.md)), which is optimistic. The launch cost of",
-        "an H200 is what an operator of the demo policy's refiner took, 2.2 µs.",
+        "([0120](../decisions/0120-bounds-count-kernels.md)), which is optimistic. The launch cost",
+        "of an H200 is what an operator of the demo policy's refiner took, 2.2 µs.",
         "",
         *("## The fusion model beside TensorRT-RTX", "", *fusion_table(rows)),
     ]
