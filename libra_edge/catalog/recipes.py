@@ -118,6 +118,10 @@ class Recipe(Entry):
     """What the layers of each part become, as `[parts."planner.backbone"]`. A part that is left out
     stays in high precision: embeddings and outputs are tiny, and their errors reach tokens and
     actions undamped."""
+    rest: Literal["fp32"] | None = None
+    """The floats of everything that `parts` does not round: attention, normalisation, what is kept,
+    and products of weight-only layers. Left out, they are what the target's engines compute in, 16
+    bits on GPUs; `fp32` is for a policy that 16-bit floats do not hold."""
     gates: Limits
     """What every stage of a release has to pass, by default."""
 
@@ -149,6 +153,7 @@ class Recipe(Entry):
             "samples": not self.parts,
             "needs_gpu": not self.parts,
             "keep": not self.parts,
+            "rest": not self.parts,
         }
         for name, unread in idle.items():
             if unread and getattr(self, name) != defaults[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -102,8 +103,13 @@ def recipe_rest(recipe: Recipe, form: QdqForm) -> Number:
     A recipe that rounds nothing says them itself.
     """
     if recipe.quantizes:
-        return form.rest
+        return recipe.rest or form.rest
     return "fp16" if recipe.precision == "fp16" else "fp32"
+
+
+def form_under(recipe: Recipe, form: QdqForm) -> QdqForm:
+    """An engine kind's form, with the floats of the rest that a recipe asks for."""
+    return replace(form, rest=recipe_rest(recipe, form))
 
 
 def rest_subject(graph: str) -> str:

@@ -17,6 +17,7 @@ from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.assign import (
     Precisions,
     choose_precisions,
+    form_under,
     left_out,
     quantizable_layers,
 )
@@ -71,6 +72,7 @@ def quantize(
         cache: keeps the ranges.
         precisions: of each layer; None as the recipe says.
     """
+    form = form_under(recipe, form)
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions

@@ -9,7 +9,7 @@ from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.engines.plan import EnginePlan
 from libra_edge.compiler.engines.read_back import running
-from libra_edge.compiler.quantization.assign import part_rest, rest_subject
+from libra_edge.compiler.quantization.assign import form_under, part_rest, rest_subject
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantized
@@ -115,17 +115,17 @@ def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
 
 def _rests(job: Job, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
     """The floats of what is not rounded, graph by graph; none where there are 32-bit ones alone."""
-    form = job.plan.qdq
-    if form.rest == "fp32":
+    if job.plan.qdq.rest == "fp32":
         return ()
+    form, asked = form_under(job.recipe, job.plan.qdq), job.recipe.rest is not None
+    usual = f"what recipe {job.recipe.name} does not round, {job.plan.wanted.kind} engines "
+    usual += "multiply and move in 16 bits"
+    usual = f"recipe {job.recipe.name} says so" if asked else usual
     libra = isinstance(job.checkpoint, Checkpoint)
     found = []
     for graph in built.by_name:
         rest = part_rest(quantized.precisions, form, graph if libra else "")
-        reason = quantized.reasons.get(rest_subject(graph)) or (
-            f"what recipe {job.recipe.name} does not round, {job.plan.wanted.kind} engines "
-            "multiply and move in 16 bits"
-        )
+        reason = quantized.reasons.get(rest_subject(graph), usual)
         found.append(
             Decision(stage="quantise", subject=rest_subject(graph), choice=rest, reason=reason)
         )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import Number, Recipe
-from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.compiler.quantization.assign import Precisions, form_under
 from libra_edge.compiler.quantization.convert import quantized_layer, replace_layer
 from libra_edge.compiler.quantization.fp16 import PARTS, halve_in_place
 from libra_edge.compiler.quantization.quantize import Quantized
@@ -106,6 +106,7 @@ class Trial:
         samples: Sequence[Sample],
     ) -> None:
         self.layers: Precisions = {n: p for n, p in quantized.precisions.items() if not p.high}
+        form = form_under(recipe, form)
         self.rests: dict[str, Number] = dict.fromkeys(PARTS, "fp32")
         self._policies: dict[Number, LibraVLA] = {"fp32": copy.deepcopy(checkpoint.policy).eval()}
         if form.rest == "fp16":

@@ -18,7 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from libra_edge.bundle.engine_facts import Work
 from libra_edge.catalog import BITS, HIGH, LayerPrecision, Number, Recipe
-from libra_edge.compiler.quantization.assign import Precisions, choose_precisions, part_rest
+from libra_edge.compiler.quantization.assign import (
+    Precisions,
+    choose_precisions,
+    form_under,
+    part_rest,
+)
 from libra_edge.compiler.quantization.fp16 import PARTS
 from libra_edge.compiler.work.launches import Launched, Launches
 from libra_edge.engines.base import QdqForm
@@ -111,7 +116,7 @@ def count(
             floats everything else is.
         precisions: what its layers became, where a search kept some; None takes the recipe's.
     """
-    form, passes = form or QdqForm(), _passes(config.to_json())
+    form, passes = form_under(recipe, form or QdqForm()), _passes(config.to_json())
     policy = passes.policy
     if precisions is None:
         precisions = choose_precisions(policy, recipe, form)

@@ -11,6 +11,7 @@ import pytest
 from libra_edge.bundle.manifest import Decision, Manifest, ReleaseFacts
 from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_integrity
+from libra_edge.catalog import load_recipe
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.quantization.assign import rest_subject
 from libra_edge.compiler.request import Request
@@ -158,6 +159,20 @@ def test_it_is_compiled_again_from_what_it_says(work: Path) -> None:
         assert again
         assert {c.verdict for c in again.values()} == {"pass"}, again
         assert all(c.verdict != "fail" for c in checks if c.stage == STAGE), checks
+
+
+def test_a_recipe_may_ask_for_32_bits(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = load_recipe("int8").model_copy(update={"rest": "fp32"})
+    monkeypatch.setattr("libra_edge.compiler.resolve.load_recipe", lambda name: asked)
+    manifest = verify_integrity(compiled(work, "asked"))
+    told = {d.subject: (d.choice, d.reason) for d in manifest.decisions}
+    single = verify_integrity(work / "single")
+    for name in GRAPHS:
+        assert told[rest_subject(name)] == ("fp32", "recipe int8 says so")
+        member = f"engines/{name}.onnx"
+        assert manifest.members[member] == single.members[member]
+        assert manifest.engines.by_name[name].work == single.engines.by_name[name].work
+    assert not failed(claims(work / "asked"))
 
 
 def test_a_cpu_is_left_in_32_bits() -> None:
