@@ -134,7 +134,8 @@ def _rests(job: Job, quantized: Quantized, built: Built) -> tuple[Decision, ...]
 
 def _layers(recipe: Recipe, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
     """What every layer became and why, and what it runs in."""
-    runs = running(built.products)
+    # What the graphs run in on a CPU says nothing of the engines that a robot builds of them.
+    runs = {} if built.plan.on_device else running(built.products)
     return tuple(
         Decision(
             stage="quantise",
