@@ -156,13 +156,16 @@ system:
 	  "package manager (Debian: apt-get install$$missing). Without a software renderer the" \
 	  "simulator cannot draw, and whatever needs it says so."
 
-.PHONY: test-sanitize bench-runtime bench-targets bench-paper-size
+.PHONY: test-sanitize bench-runtime bench-targets bench-rest bench-paper-size
 
 test-sanitize: $(VENV)/.dev ## the runtime under ThreadSanitizer, AddressSanitizer, UBSan (needs g++)
 	$(BIN)/python -m pytest -m sanitize tests/runtime/test_sanitize.py $(PYTEST_ARGS)
 
 bench-targets: $(VENV)/.dev | $(DEMONSTRATIONS) ## RTX 4090 engines built here, bounds on every target; write docs/measurements
 	$(BIN)/python benchmarks/targets.py
+
+bench-rest: $(VENV)/.dev ## recipes for GPUs with the rest in 32 and in 16 bits, bounds with launches; write docs/measurements
+	$(BIN)/python benchmarks/rest.py
 
 bench-paper-size: $(VENV)/.dev ## compile a policy of 3 B parameters for an RTX 4090, write time and memory
 	$(BIN)/python benchmarks/paper_size.py

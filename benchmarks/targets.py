@@ -286,8 +286,8 @@ def bounds(path: Path) -> None:
     lines = [
         "# Bounds on latency, by target and recipe",
         "",
-        "Written by `make bench-targets` (`libra-edge estimate`). From operations, bytes and the",
-        "dense peak rates in `targets/`: nothing is faster, and nothing here is measured.",
+        "Written by `make bench-targets` (`libra-edge estimate`). From operations, bytes, kernels",
+        "and the figures in `targets/`: nothing is faster, and nothing here is measured.",
         "",
         "## A policy of the paper's size (3.0 B parameters, random weights, K = 5, M = 2)",
         "",
@@ -298,16 +298,14 @@ def bounds(path: Path) -> None:
         "",
         *bound_table(estimate(paper, targets, recipes)),
         "",
-        "Products run in the recipe's format, attention and what the recipe leaves out in 32 bits",
-        "(in 16 with fp16). That is what the compiler makes today, and it shows: int8 gains little",
-        "over fp16 on a Jetson, and 4-bit weights multiplied in 32 bits lose to fp16 everywhere. A",
-        "recipe whose rest is in 16 bits is the next thing to build.",
+        "Products run in the recipe's format, attention and what the recipe leaves out in 16",
+        "bits ([what that gains](sixteen-bits.md)). Launches count by what one takes there.",
         "",
         "## The demo policy (5.7 M parameters, K = 10, M = 2)",
         "",
         *bound_table(estimate(demo, targets, recipes)),
         "",
-        "So small a policy lies in a GPU's cache and is ruled by launches: the bounds are far off.",
+        "So small a policy lies in a GPU's cache and is ruled by launches: no recipe changes that.",
     ]
     path.write_text("\n".join(lines) + "\n")
 

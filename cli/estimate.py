@@ -37,8 +37,9 @@ def estimate(
 ) -> None:
     """Bound a policy's latency on targets, without building anything.
 
-    From the operations and bytes of its graphs and the rates in the targets' profiles: no device
-    is faster than this, real ones are slower. `average` is the planner's share and the refiner.
+    From the operations, bytes and kernels of its graphs and the rates in the targets' profiles: no
+    device is faster than this, real ones are slower. `average` is the planner's share and the
+    refiner.
     """
     output = Output("estimate", json)
     config = read_config(checkpoint / "config.json")
@@ -72,7 +73,7 @@ def _row(row: Estimate) -> tuple[object, ...]:
         return row.target.name, row.recipe.name, "–", "–", "–", memory, row.why
     both = [bound for bound in (row.bound.planner, row.bound.refiner) if bound is not None]
     times = (f"{ms:.3g}" for ms in (*(bound.ms for bound in both), row.bound.average_ms))
-    limits = "/".join(bound.limit for bound in both)
+    limits = "/".join(dict.fromkeys(bound.limit for bound in both))
     return row.target.name, row.recipe.name, *times, memory, limits
 
 

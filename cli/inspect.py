@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from libra_edge.bundle.engine_facts import Engine
+from libra_edge.bundle.engine_files.rtx import COMPILER, engine_headers
 from libra_edge.bundle.layer_table import precision_shares
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.roofline import release_bound
-from libra_edge.bundle.verify import is_release, read_signature, verify_integrity
+from libra_edge.bundle.verify import is_release, open_release, read_signature, verify_integrity
 from libra_edge.catalog import list_targets
+from libra_edge.errors import IntegrityError
 from libra_edge.policy.config import Embodiment, PolicyConfig, read_config
 
 from ._options import Json
@@ -70,6 +72,7 @@ def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
             "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
     )
+    headers = _headers(output, path, manifest)
     measured = _measured(path, manifest.release_id)
     _release_tables(output, manifest, measured, every_layer=every_layer)
     gate_changes(output, manifest.gates, "of this release")
@@ -81,11 +84,40 @@ def _inspect_release(output: Output, path: Path, *, every_layer: bool) -> None:
             "release_id": manifest.release_id,
             "signed": read_signature(path) is not None,
             "manifest": manifest.model_dump(mode="json"),
+            "engine_headers": headers,
         },
         f"{path}: {len(manifest.members)} members, {_size(size_bytes)}, every byte as the "
         "manifest says",
         next_command=("verify", path),
     )
+
+
+def _headers(output: Output, path: Path, manifest: Manifest) -> dict[str, object]:
+    """What compiled engines say of themselves; one that the manifest tells otherwise is refused.
+
+    A `.libra` file is unpacked into the cache for that, and only if there are such engines.
+    """
+    made = [engine.compiled for engine in manifest.engines.by_name.values()]
+    if all(one is None or one.compiler != COMPILER for one in made):
+        return {}
+    found = engine_headers(manifest, open_release(path).path)
+    faults = [f"{name} engine, {fault}" for name, one in found.items() for fault in one.faults]
+    if faults:
+        raise IntegrityError(
+            "engine-header-mismatch",
+            f"{'; '.join(faults)}.",
+            "Compile the release again: this one would be refused where it is to run.",
+        )
+    headers = {name: one.header for name, one in found.items() if one.header is not None}
+    output.text("")
+    output.table(
+        ("engine's own header", "size", "version", "compute capability"),
+        [
+            (name, _size(one.size_bytes), one.version, ", ".join(one.capabilities))
+            for name, one in headers.items()
+        ],
+    )
+    return {name: vars(one) for name, one in headers.items()}
 
 
 def _signature(path: Path) -> str:

@@ -1,8 +1,10 @@
 """The roofline: how fast a target could run a graph at best, from its rates and the graph's work.
 
-Time is at least the operations over the peak rate of their number format, and at least the bytes
-moved over the bandwidth. Weights count once per pass: in each denoising step anew, as they do not
-fit the caches of a policy of real size. What a device really reaches is slower.
+Time is at least the operations over the peak rate of their number format, at least the bytes moved
+over the bandwidth, and at least what launching the kernels takes, where their number is known and
+the target says what one takes: they run one after the other. Weights count once per pass: in each
+denoising step anew, as they do not fit the caches of a policy of real size. What a device really
+reaches is slower.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from libra_edge.catalog import Target
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time of one call in milliseconds, and what sets it: `compute` or `memory`."""
+    """The least time of one call in milliseconds, and what sets it.
+
+    limit: `compute`, `memory` or `launches`.
+    """
 
     ms: float
     limit: str
@@ -34,8 +39,14 @@ class PolicyBound:
     average_ms: float
 
 
-def bound(work: Work, target: Target) -> Bound | None:
-    """The bound of one graph; None where the target's profile lacks a rate that it takes."""
+def bound(work: Work, target: Target, kernels: int = 0) -> Bound | None:
+    """The bound of one graph; None where the target's profile lacks a rate that it takes.
+
+    Args:
+        work: of one call.
+        target: the machine.
+        kernels: of one call; zero where they were not counted.
+    """
     if target.bandwidth_gb_s is None:
         return None
     rates: Mapping[str, float] = {str(name): rate for name, rate in target.peak_tops.items()}
@@ -43,16 +54,30 @@ def bound(work: Work, target: Target) -> Bound | None:
         return None
     compute_s = sum(ops / rates[name] for name, ops in work.tera_operations.items())
     memory_s = (work.weight_bytes + work.activation_bytes) / (target.bandwidth_gb_s * 1e9)
-    limit = "compute" if compute_s >= memory_s else "memory"
-    return Bound(1e3 * max(compute_s, memory_s), limit)
+    launches_s = kernels * (target.launch_us or 0.0) * 1e-6
+    limits = {"compute": compute_s, "memory": memory_s, "launches": launches_s}
+    limit = max(limits, key=lambda name: limits[name])
+    return Bound(1e3 * limits[limit], limit)
 
 
 def policy_bound(
-    planner: Work | None, refiner: Work, chunks_per_plan: int, target: Target
+    planner: Work | None,
+    refiner: Work,
+    chunks_per_plan: int,
+    target: Target,
+    kernels: tuple[int, int] = (0, 0),
 ) -> PolicyBound | None:
-    """The bounds of the graphs there are; None where the target's profile does not give them."""
-    fast = bound(refiner, target)
-    slow = None if planner is None else bound(planner, target)
+    """The bounds of the graphs there are; None where the target's profile does not give them.
+
+    Args:
+        planner: work of one call; None where there is none.
+        refiner: work of one call.
+        chunks_per_plan: M.
+        target: the machine.
+        kernels: of one call of planner and refiner.
+    """
+    fast = bound(refiner, target, kernels[1])
+    slow = None if planner is None else bound(planner, target, kernels[0])
     if fast is None or (planner is not None and slow is None):
         return None
     share = 0.0 if slow is None else slow.ms / chunks_per_plan

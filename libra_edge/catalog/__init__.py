@@ -12,11 +12,20 @@ from libra_edge.catalog.files import (
     parse_entry,
     require_supported,
 )
-from libra_edge.catalog.recipes import HIGH, PARTS, Algorithm, LayerPrecision, PartName, Recipe
+from libra_edge.catalog.recipes import (
+    HALF,
+    HIGH,
+    PARTS,
+    Algorithm,
+    LayerPrecision,
+    PartName,
+    Recipe,
+)
 from libra_edge.catalog.targets import RuntimeLibrary, Software, Target, TargetEngine
 
 __all__ = [
     "BITS",
+    "HALF",
     "HIGH",
     "PARTS",
     "Algorithm",

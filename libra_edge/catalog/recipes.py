@@ -50,12 +50,25 @@ class LayerPrecision(Table):
     weights: Number
     """The number format of the stored weights."""
     activations: Number
-    """The number format of the layer's input; `fp32` leaves the product in floats."""
+    """The number format of the layer's input; `fp32` leaves the product in the floats that the
+    target's engines compute in."""
 
     @property
     def high(self) -> bool:
         """Whether nothing is quantised."""
-        return self == HIGH
+        return self in (HIGH, HALF)
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the layer's input is rounded to fewer bits than floats have."""
+        return self.activations not in _FLOATS
+
+    def beside(self, rest: Number) -> LayerPrecision:
+        """The same, its floats those of what surrounds it."""
+        weights, activations = (
+            rest if number in _FLOATS else number for number in (self.weights, self.activations)
+        )
+        return LayerPrecision(weights=weights, activations=activations)
 
     def __str__(self) -> str:
         return (
@@ -65,7 +78,9 @@ class LayerPrecision(Table):
         )
 
 
+_FLOATS: tuple[Number, ...] = ("fp32", "fp16")
 HIGH = LayerPrecision(weights="fp32", activations="fp32")
+HALF = LayerPrecision(weights="fp16", activations="fp16")
 
 
 class Recipe(Entry):
@@ -103,6 +118,10 @@ class Recipe(Entry):
     """What the layers of each part become, as `[parts."planner.backbone"]`. A part that is left out
     stays in high precision: embeddings and outputs are tiny, and their errors reach tokens and
     actions undamped."""
+    rest: Literal["fp32"] | None = None
+    """The floats of everything that `parts` does not round: attention, normalisation, what is kept,
+    and products of weight-only layers. Left out, they are what the target's engines compute in, 16
+    bits on GPUs; `fp32` is for a policy that 16-bit floats do not hold."""
     gates: Limits
     """What every stage of a release has to pass, by default."""
 
@@ -115,7 +134,7 @@ class Recipe(Entry):
     @model_validator(mode="after")
     def _precision_is_of_its_parts(self) -> Recipe:
         for part, layer in self.parts.items():
-            if not layer.high and (layer.weights, layer.activations) not in _FORMS:
+            if layer != HIGH and (layer.weights, layer.activations) not in _FORMS:
                 raise ValueError(f"parts.{part}: there is no form of {layer}")
         known = self._rounded() if self.parts else {"fp32", "fp16"}
         if not known:
@@ -134,6 +153,7 @@ class Recipe(Entry):
             "samples": not self.parts,
             "needs_gpu": not self.parts,
             "keep": not self.parts,
+            "rest": not self.parts,
         }
         for name, unread in idle.items():
             if unread and getattr(self, name) != defaults[name]:

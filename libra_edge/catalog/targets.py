@@ -82,6 +82,9 @@ class Target(Entry):
     80 % count). Absent: nothing is refused for its size."""
     bandwidth_gb_s: Positive | None = None
     """Memory bandwidth in GB (10^9 bytes) per second. Absent: there are no bounds on latency."""
+    launch_us: Positive | None = None
+    """What one kernel takes at the least within an engine that is launched as a whole, in
+    microseconds: it rules small policies. Absent: launches do not count for bounds."""
     peak_tops: dict[Number, Positive] = Field(default={})
     """Dense peak rate by number format, in 10^12 operations per second (a multiply-add is two),
     with 32-bit accumulation. A policy that computes in a format that is not given has no bound."""

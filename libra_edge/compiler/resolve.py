@@ -138,7 +138,8 @@ def _require_compiled(family: Family, request: Request, recipe: Recipe) -> None:
         raise InputError(
             "recipe-unsupported",
             f"--auto-precision is not there yet for policies of the type {family.name!r}.",
-            "Leave it out, or keep layers in high precision in a recipe of your own.",
+            "Leave it out, or write a recipe of your own: `keep` leaves layers in high precision, "
+            'and rest = "fp32" everything else in 32 bits on a GPU too.',
         )
     if request.random_weights:
         raise InputError(

@@ -7,7 +7,7 @@ member of the release by itself, and the node has that member's name (docs/decis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import TensorProto, helper
@@ -55,6 +55,7 @@ def wrap(
     hardware: str,
     sdk_version: str,
     bindings: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """The ONNX file around an engine.
 
@@ -68,6 +69,7 @@ def wrap(
         sdk_version: of the compiler, as the provider writes it.
         bindings: what the engine calls its outputs, where a compiler gave them names of its own:
             the provider finds them by name.
+        metadata: properties of the file.
 
     Raises:
         IncompatibleError: the engine is larger than an ONNX file may be.
@@ -102,6 +104,7 @@ def wrap(
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="libra-edge", graph=graph)
     model.opset_import.add(domain="", version=OPSET)
     model.opset_import.add(domain=DOMAIN, version=1)
+    helper.set_model_props(model, dict(metadata or {}))
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
@@ -115,6 +118,7 @@ def built_engine(
     *,
     sdk_version: str | None = None,
     bindings: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> BuiltEngine:
     """A compiled engine as it goes into a release.
 
@@ -126,6 +130,7 @@ def built_engine(
         settings: the target's entry that it was built for.
         sdk_version: see `wrap`; None where it is the version of `compilation`.
         bindings: see `wrap`.
+        metadata: see `wrap`.
     """
     graph = onnx.ModelProto.FromString(model)
     inputs, outputs = graph_specs(graph)
@@ -138,6 +143,7 @@ def built_engine(
         hardware=digits(compilation.compute_capability),
         sdk_version=sdk_version or compilation.version,
         bindings=bindings,
+        metadata=metadata,
     )
     return BuiltEngine(
         kind,

@@ -50,13 +50,15 @@ class Constant:
 class Layer:
     """One layer of an engine.
 
-    nodes: of the graph, that it stands for; input_format: of the first tensor it reads.
+    nodes: of the graph, that it stands for; input_format: of the first tensor it reads;
+    input_formats: of all of them.
     """
 
     type: str
     nodes: tuple[str, ...]
     input_format: str | None
     constants: tuple[Constant, ...]
+    input_formats: tuple[str, ...]
 
     @property
     def multiplies(self) -> bool:
@@ -76,6 +78,7 @@ def engine_layers(log: str) -> Iterator[Layer]:
             tuple(_NODE.findall(match["rest"])),
             inputs[0].format if inputs else None,
             tuple(_constant(tensor) for tensor in _TENSOR.finditer(lists["constants"])),
+            tuple(tensor.format for tensor in inputs),
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, final
 
 import onnx
 
+from libra_edge.bundle.engine_files.wrapper import HEAD_BYTES, read_head
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._epcontext import built_engine
 from libra_edge.engines._log_layers import engine_layers, products_of
@@ -34,7 +35,8 @@ _TOTAL = r"Total {} Memory: (\d+) bytes"
 class TensorRtFamily(Engine):
     """Engines that a TensorRT compiler makes of a graph, wrapped for ONNX Runtime."""
 
-    qdq = QdqForm()
+    # Attention, normalisation and what a recipe keeps: tensor cores multiply 16 bits, not 32.
+    qdq = QdqForm(rest="fp16")
     # 4-bit weights are turned into floats before the denoising loop (docs/decisions/0042).
     kernels = frozenset({"int8", "fp8"})
     from_files = True
@@ -50,6 +52,10 @@ class TensorRtFamily(Engine):
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """What the worker gets; see `_tensorrt_worker`."""
 
+    def metadata(self, head: bytes, settings: TargetEngine) -> dict[str, str]:
+        """Properties of the file around an engine that begins with these bytes."""
+        return {}
+
     @final
     def build(
         self,
@@ -63,7 +69,8 @@ class TensorRtFamily(Engine):
             folder = Path(scratch)
             compilation = self._compile(model, folder, settings, target)
             engine = (folder / RESULT).read_bytes()
-            return built_engine(self.kind, model, engine, compilation, settings)
+            told = self.metadata(engine[:HEAD_BYTES], settings)
+            return built_engine(self.kind, model, engine, compilation, settings, metadata=told)
 
     @final
     def build_from_files(
@@ -75,7 +82,8 @@ class TensorRtFamily(Engine):
             (folder / data.name).symlink_to(data.resolve())
             compilation = self._compile(model, folder, settings, target)
             (folder / RESULT).rename(engine)
-        built = built_engine(self.kind, model, engine.name, compilation, settings)
+        told = self.metadata(read_head(engine)[0], settings)
+        built = built_engine(self.kind, model, engine.name, compilation, settings, metadata=told)
         return replace(built, data=data, engine=engine)
 
     def products(self, built: BuiltEngine) -> list[Product]:

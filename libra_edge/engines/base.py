@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from libra_edge.catalog import Target, TargetEngine
+from libra_edge.catalog import Number, Target, TargetEngine
 from libra_edge.catalog.providers import PROVIDERS
 from libra_edge.engines.session import Session, TensorSpec
 from libra_edge.errors import IncompatibleError, InputError, did_you_mean
@@ -30,13 +30,15 @@ class QdqForm:
 
     unsigned_activations: uint8 with zero point 128 in place of int8 with 0; integer_bias: int32 in
     units of both scales; images_in_integers: the image stem too, on the camera's own bytes;
-    flat: few operators around each product, `compiler.quantization.unbatched_blocks`.
+    flat: few operators around each product, `compiler.quantization.unbatched_blocks`; rest: the
+    floats, `fp32` or `fp16`, of whatever a recipe that quantises does not round.
     """
 
     unsigned_activations: bool = False
     integer_bias: bool = False
     images_in_integers: bool = False
     flat: bool = False
+    rest: Number = "fp32"
 
 
 @dataclass(frozen=True)

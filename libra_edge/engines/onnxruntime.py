@@ -6,6 +6,7 @@ set; loading costs a fraction of a second.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ _FLOAT = {
 # them to 8 bits, each call anew, which nothing has simulated.
 _FLOAT_LEVEL = "1"
 _REORDERED = "_nchwc"
+# What it puts before the names of 16-bit weights and products that it turns into 32-bit ones.
+_WIDENED = re.compile(r"(FusedBack_|InsertedPrecisionFreeCast_)+")
 _AS_FLOATS = {"session.qdq_matmulnbits_accuracy_level": _FLOAT_LEVEL}
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
@@ -126,7 +129,10 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
     sizes = dict(outer) | {t.name: len(t.raw_data) or t.ByteSize() for t in graph.initializer}
     counts = {t.name: t for t in graph.initializer}
     # A weight that is turned back into floats first is still the one that is moved.
-    origin = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    origin: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type in ("DequantizeLinear", "Cast"):
+            origin[node.output[0]] = origin.get(node.input[0], node.input[0])
     found = []
     for node in graph.node:
         if node.op_type == "Loop":
@@ -142,6 +148,7 @@ def _products(graph: onnx.GraphProto, outer: Mapping[str, int], runs: int) -> li
             weight = name.removesuffix("_T") if node.op_type == "MatMulNBits" else name
             if node.name.endswith(_REORDERED):
                 weight = node.name
+            weight = _WIDENED.sub("", weight, count=1)
             found.append(Product(weight, node.op_type, _precision(node), sizes[name], runs))
     return found
 

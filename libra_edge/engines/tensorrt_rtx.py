@@ -7,6 +7,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from libra_edge.bundle.engine_files.rtx import COMPILER, property_name
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._epcontext import digits, unwrap
 from libra_edge.engines._tensorrt import TensorRtFamily
@@ -20,7 +21,7 @@ class TensorRtRtxEngine(TensorRtFamily):
     """Engines of NVIDIA's TensorRT for RTX, for one compute capability."""
 
     kind = "tensorrt_rtx"
-    compiler = "tensorrt-rtx"
+    compiler = COMPILER
     environment = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}  # noqa: RUF012
 
     def tools(self) -> dict[str, str]:
@@ -37,6 +38,10 @@ class TensorRtRtxEngine(TensorRtFamily):
                 "Install libra-edge[rtx]; it needs no GPU. Or leave the build to the robot with "
                 "--engines-on-device.",
             )
+
+    def metadata(self, head: bytes, settings: TargetEngine) -> dict[str, str]:
+        """By which ONNX Runtime refuses an engine before the provider deserialises it."""
+        return {property_name(settings.provider): head.hex()}
 
     def request(self, settings: TargetEngine, target: Target) -> dict[str, Any]:
         """See `TensorRtFamily.request`; there are no options."""

@@ -16,7 +16,7 @@ import onnx
 
 from libra_edge.catalog import Target, TargetEngine
 from libra_edge.engines._epcontext import built_engine
-from libra_edge.engines.base import BuiltEngine, Compilation, Engine, Program
+from libra_edge.engines.base import BuiltEngine, Compilation, Engine, Program, QdqForm
 from libra_edge.engines.tensorrt import require_gpu
 from libra_edge.errors import IncompatibleError, InputError
 
@@ -28,6 +28,7 @@ class TorchTensorRtEngine(Engine):
     """Engines of Torch-TensorRT for the GPU of this machine, in the program's own precision."""
 
     kind = "torch_tensorrt"
+    qdq = QdqForm(rest="fp16")
     from_program = True
 
     def tools(self) -> dict[str, str]:

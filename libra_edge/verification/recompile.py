@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from libra_edge.bundle.engine_facts import Calibration
 from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.verify import Release
-from libra_edge.catalog import HIGH, Recipe
+from libra_edge.catalog import HIGH, LayerPrecision, Recipe
 from libra_edge.data.extras import needs_extra
 from libra_edge.errors import InputError
 from libra_edge.limits import Verdict
@@ -197,7 +197,7 @@ def _quantized_again(
     data = _calibration_again(recorded, checkpoint, calibrate)
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     kept: Precisions = {
-        name: precision if str(precision) == _precision(recorded, name) else HIGH
+        name: _as_recorded(precision, _precision(recorded, name))
         for name, precision in wanted.items()
     }
     quantized = quantize(checkpoint, recipe, data, form, cache, kept)
@@ -213,6 +213,15 @@ def _recorded(manifest: Manifest) -> Calibration:
             "Compile it again with this libra-edge, or leave out what needs its graphs.",
         )
     return manifest.calibration
+
+
+def _as_recorded(wanted: LayerPrecision, recorded: str | None) -> LayerPrecision:
+    """What became of a layer: the recipe's word or high precision, between floats as recorded."""
+    for rest in ("fp16", "fp32"):
+        for precision in (wanted.beside(rest), HIGH.beside(rest)):
+            if str(precision) == recorded:
+                return precision
+    return HIGH
 
 
 def _precision(recorded: Calibration, name: str) -> str | None:

@@ -21,6 +21,7 @@ from libra_edge.parity.gates import Check, not_measured
 from libra_edge.user_cache import make_writable
 from libra_edge.verification.claims.calibrated import examine_calibration
 from libra_edge.verification.claims.compiled_again import examine_compiled_again
+from libra_edge.verification.claims.engine_headers import examine_engine_headers
 from libra_edge.verification.claims.examine import examine_claims, read_shown_here
 from libra_edge.verification.claims.speed import examine_speed
 from libra_edge.verification.comparison import examine_golden, examine_stages, examine_steps
@@ -45,6 +46,7 @@ def examine_native(subject: Subject) -> Sequence[Check]:
 # Of every release; and of one that more is asked of than its bytes and golden vectors.
 ALWAYS: dict[str, Examination] = {
     "claims of the manifest": examine_claims,
+    "headers of the engines": examine_engine_headers,
     "golden vectors": examine_golden,
 }
 FULL: dict[str, Examination] = {

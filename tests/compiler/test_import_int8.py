@@ -14,17 +14,22 @@ from libra_edge.bundle.verify import verify_integrity
 from libra_edge.cli import app as program
 from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.types import Episode
+from libra_edge.verification.claims.graphs import read_graph
+from tests.compiler.quantization.test_fp16 import moving
 from tests.policy.lerobot_cases import (
     IMAGES,
     Case,
     case,
     changed,
     edit,
+    edit_tensors,
     robot_for,
     write_robot_file,
 )
 
 SIZE = (32, 48)
+# Of random weights, some of whose numbers 16-bit floats hardly hold.
+GATES = "[gates]\ntokens = 0.5\naction = 0.4\nmargin_percentile = 50\n"
 
 
 def same_cameras(found: Case, out: Path) -> Path:
@@ -94,6 +99,31 @@ def test_verify_calibrates_again_and_passes(compiled: Any) -> None:
     done = CliRunner().invoke(program.app, [*words, str(shop / "data"), "--samples", "8"])
     assert done.exit_code == 0, done.output
     assert "quantised vs PyTorch policy" in done.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["act", "smolvla"])
+def test_a_gpu_gets_the_rest_in_16_bits(name: str, tmp_path: Path) -> None:
+    found = case(name)
+    cameras = same_cameras(found, tmp_path / "cameras")
+    statistics = edit_tensors("policy_preprocessor*.safetensors", moving)
+    folder = changed(cameras, tmp_path / "folder", statistics)
+    write_robot_file(robot_for(folder), tmp_path / "robot.json")
+    (tmp_path / "gates.toml").write_text(GATES)
+    data, out = write_data(folder, tmp_path / "data"), tmp_path / "release"
+    same = [*words_of(found, tmp_path), str(data), "--gates", str(tmp_path / "gates.toml")]
+    same.append("--allow-loose")
+    words = ["compile", str(folder), *same, "--out", str(out), "--recipe", "int8"]
+    words += ["--target", "rtx4090", "--engines-on-device", "--calibration-samples", "128"]
+    done = CliRunner().invoke(program.app, [*words, "--form", "loop"] if found.tasks else words)
+    assert done.exit_code == 0, done.output
+    facts = read_graph((out / "engines/refiner.onnx").read_bytes())
+    assert facts.rest == {"fp16"}
+    assert {str(facts.precision(layer)) for layer in facts.layers} == {"fp16", "int8"}
+    words = ["verify", str(out), "--checkpoint", str(folder), *same, "--samples", "4"]
+    done = CliRunner().invoke(program.app, words)
+    assert "graphs, as written vs fused" in done.output
+    assert done.exit_code == 0, done.output
 
 
 def test_data_of_another_robot_is_refused_before_work(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from libra_edge.catalog import list_targets, load_target
 from libra_edge.compiler.engines.plan import plan_engines
@@ -148,3 +149,36 @@ def test_a_pair_feeds_each_graph_what_it_takes() -> None:
     pair = EnginePair(planner, refiner)
     assert len(pair.plan(one, one, one)) == 2
     assert pair.refine(one, one, one, one).shape == (1,)
+
+
+def products(nodes: list[onnx.NodeProto], weights: dict[str, onnx.TensorProto]) -> bytes:
+    """x float32 [2, 64] to y float32."""
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, (2, 64)) for n in "xy")
+    for name, tensor in weights.items():
+        tensor.name = name
+    graph = helper.make_graph(nodes, "g", [x], [y], list(weights.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_weights_of_16_bits_keep_their_names_on_a_cpu() -> None:
+    square = np.eye(64)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=onnx.TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["h", "a.weight"], ["i"], name="a"),
+        helper.make_node("QuantizeLinear", ["i", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["b.weight.stored", "s", "z"], ["w"]),
+        helper.make_node("MatMul", ["d", "w"], ["k"], name="b"),
+        helper.make_node("Cast", ["k"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    weights = {
+        "a.weight": numpy_helper.from_array(square.astype(np.float16)),
+        "b.weight.stored": numpy_helper.from_array(square.astype(np.int8)),
+        "s": numpy_helper.from_array(np.float16(0.5)),
+        "z": numpy_helper.from_array(np.int8(0)),
+    }
+    target = load_target("cpu-x86_64")
+    built = ENGINE.build(products(nodes, weights), target.engines[0], target)
+    assert {p.weight for p in ENGINE.products(built)} == {"a.weight", "b.weight.stored"}

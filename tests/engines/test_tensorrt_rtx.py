@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from libra_edge.binding.policy import Policy
 from libra_edge.bundle.compatibility import needs_of
+from libra_edge.bundle.engine_files.rtx import read_header
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_target
 from libra_edge.compiler.graphs.export import from_bytes
@@ -113,6 +114,23 @@ def test_the_wrapper_is_an_onnx_file_around_the_engine(engines: dict[str, BuiltE
     assert built.inputs == (TensorSpec("x", "float32", (16, SIZE)),)
     assert [v.name for v in model.graph.input] == ["x"]
     assert built.graph == chain(fp8=True), "the plain graph stays"
+    head = tensorrt_rtx.engine_bytes(built)[:64]
+    (told,) = model.metadata_props
+    assert told.key == "ep_compatibility_info.NvTensorRTRTXExecutionProvider"
+    assert told.value == head.hex()
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1"])
+def test_an_engine_says_its_size_version_and_gpu_by_itself(capability: str) -> None:
+    target = RTX4090.model_copy(update={"compute_capability": capability})
+    built = tensorrt_rtx.ENGINE.build(chain(fp8=False, layers=1), target.engines[0], target)
+    engine = tensorrt_rtx.engine_bytes(built)
+    header = read_header(engine[:64])
+    assert header is not None
+    assert built.compilation is not None
+    assert header.size_bytes == len(engine) == built.compilation.engine_bytes
+    assert header.version == built.compilation.version
+    assert header.capabilities == (capability,)
 
 
 def test_an_engine_built_again_has_the_same_bytes(engines: dict[str, BuiltEngine]) -> None:
@@ -254,6 +272,8 @@ def test_a_release_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     by_stage = {check.stage: check.verdict for check in result.checks}
     assert by_stage["C ABI vs golden vectors"] == "not measured"
     assert by_stage["graphs, simulated vs golden vectors"] == "pass"
+    assert by_stage["headers of the engines"] == "pass"
+    assert not [note for note in result.unchecked if "header" in note or "ep_comp" in note]
     with pytest.raises(IncompatibleError, match="provider-unavailable") as caught:
         Policy(tmp_path / "out")
     assert "NvTensorRTRTXExecutionProvider" in caught.value.fact, "refused before it is loaded"

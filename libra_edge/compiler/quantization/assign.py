@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import nn
 
-from libra_edge.catalog import HIGH, LayerPrecision, PartName, Recipe
+from libra_edge.catalog import HIGH, LayerPrecision, Number, PartName, Recipe
 from libra_edge.compiler.quantization.int4_blocks import fills_blocks
 from libra_edge.engines.base import QdqForm
 from libra_edge.errors import IncompatibleError
@@ -88,8 +89,51 @@ def choose_precisions(policy: AnyPolicy, recipe: Recipe, form: QdqForm) -> Preci
     """
     require_layers(recipe, policy)
     left = left_out(policy, recipe, form)
+    rest = recipe_rest(recipe, form)
     parts = quantizable_layers(policy).items()
-    return {name: HIGH if name in left else recipe.layer(name, part) for name, part in parts}
+    return {
+        name: (HIGH if name in left else recipe.layer(name, part)).beside(rest)
+        for name, part in parts
+    }
+
+
+def recipe_rest(recipe: Recipe, form: QdqForm) -> Number:
+    """The floats of what a recipe does not round, in an engine kind's form.
+
+    A recipe that rounds nothing says them itself.
+    """
+    if recipe.quantizes:
+        return recipe.rest or form.rest
+    return "fp16" if recipe.precision == "fp16" else "fp32"
+
+
+def form_under(recipe: Recipe, form: QdqForm) -> QdqForm:
+    """An engine kind's form, with the floats of the rest that a recipe asks for."""
+    return replace(form, rest=recipe_rest(recipe, form))
+
+
+def rest_subject(graph: str) -> str:
+    """What the manifest calls the decision about the floats of one graph."""
+    return f"rest of the {graph}"
+
+
+def part_rest(precisions: Precisions, form: QdqForm, part: str) -> Number:
+    """The floats of what is not rounded in a part of a policy: those of its layers' floats.
+
+    Args:
+        precisions: of every layer that could be quantised.
+        form: what counts where every layer of the part is rounded.
+        part: the first word of its layers' names; empty for the whole policy.
+    """
+    inside = f"{part}." if part else ""
+    found = {
+        precision.activations
+        for name, precision in precisions.items()
+        if name.startswith(inside) and not precision.rounds_inputs
+    }
+    if not found:
+        return form.rest
+    return "fp32" if "fp32" in found else "fp16"
 
 
 def left_out(policy: AnyPolicy, recipe: Recipe, form: QdqForm) -> dict[str, str]:

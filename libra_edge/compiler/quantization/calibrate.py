@@ -45,7 +45,11 @@ def calibrate(
     data: CalibrationData,
     cache: StageCache,
 ) -> dict[str, Ranges]:
-    """The ranges of every layer that changes; kept by weights, recipe, data and code."""
+    """The ranges of every layer that changes; kept by weights, recipe, data and code.
+
+    They are of the policy as it was trained, whatever floats surround the layers later.
+    """
+    precisions = {name: precision.beside("fp32") for name, precision in precisions.items()}
     inputs = {
         "checkpoint": checkpoint.sha256,
         "recipe": recipe.model_dump_json(exclude={"gates"}),
@@ -112,7 +116,7 @@ def _modelopt_config(
         if precision.weights == "int4":
             weights = {"num_bits": 4, "block_sizes": {-1: recipe.block, "type": "static"}}
         rules.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": weights})
-        if precision.activations != "fp32":
+        if precision.rounds_inputs:
             cfg = {"num_bits": _BITS[precision.activations], **activation}
             rules.append({"quantizer_name": f"{name}.input_quantizer", "cfg": cfg})
     return {"quant_cfg": rules, "algorithm": chosen.method}

@@ -14,6 +14,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from libra_edge.compiler.quantization.fp16 import stored_scale
+
 FP8 = torch.float8_e4m3fn
 LARGEST = 7.0
 _LARGEST_FP8 = 448.0
@@ -36,6 +38,7 @@ class BlockWeight(nn.Module):
         amax: largest absolute value of each block, [out * blocks], a row's blocks side by side.
         to_fp8: round the weight to 8-bit floats after that, with one scale: what engines that
             multiply 8-bit floats need of both factors.
+        floats: what it is multiplied in.
     """
 
     opset = OPSET
@@ -44,37 +47,48 @@ class BlockWeight(nn.Module):
     scale8: Tensor
     zero8: Tensor
 
-    def __init__(self, weight: Tensor, amax: Tensor, *, to_fp8: bool) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        amax: Tensor,
+        *,
+        to_fp8: bool,
+        floats: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         inputs, outputs = weight.shape
         scale = amax.detach().float().reshape(outputs, -1).t().clamp(min=_SMALLEST_AMAX) / LARGEST
         self.block = inputs // len(scale)
         self.to_fp8 = to_fp8
-        scaled = weight.detach() / scale.repeat_interleave(self.block, dim=0)
+        scale = stored_scale(scale, floats)
+        scaled = weight.detach() / scale.float().repeat_interleave(self.block, dim=0)
         stored = scaled.round().clamp(-LARGEST, LARGEST).to(torch.int8)
         self.register_buffer("stored", stored.contiguous())
         self.register_buffer("scale", scale.contiguous())
         if to_fp8:
-            self.register_buffer("scale8", self._floats().abs().max() / _LARGEST_FP8)
+            largest = self._floats().float().abs().max() / _LARGEST_FP8
+            self.register_buffer("scale8", stored_scale(largest, floats, of_floats=True))
             self.register_buffer("zero8", torch.zeros((), dtype=FP8))
 
     def _floats(self) -> Tensor:
-        return self.stored.float() * self.scale.repeat_interleave(self.block, dim=0)
+        scale = self.scale.float().repeat_interleave(self.block, dim=0)
+        return (self.stored.float() * scale).to(self.scale.dtype)
 
     def forward(self) -> Tensor:
-        """The weight as float32 [in, out]."""
+        """The weight as floats [in, out]."""
+        floats, shape = self.scale.dtype, self.stored.shape
         if not torch.onnx.is_in_onnx_export():
             weight = self._floats()
-            return (weight / self.scale8).to(FP8).float() * self.scale8 if self.to_fp8 else weight
-        shape = self.stored.shape
+            if not self.to_fp8:
+                return weight
+            scale8 = self.scale8.float()
+            return ((weight.float() / scale8).to(FP8).float() * scale8).to(floats)
         attributes: dict[str, Any] = {"axis": 0, BLOCK_SIZE: self.block}
-        weight = _onnx(
-            "DequantizeLinear", (self.stored, self.scale), torch.float32, shape, attributes
-        )
+        weight = _onnx("DequantizeLinear", (self.stored, self.scale), floats, shape, attributes)
         if self.to_fp8:
             given = (self.scale8, self.zero8)
             rounded = _onnx("QuantizeLinear", (weight, *given), FP8, shape)
-            weight = _onnx("DequantizeLinear", (rounded, *given), torch.float32, shape)
+            weight = _onnx("DequantizeLinear", (rounded, *given), floats, shape)
         return weight
 
     def times(self, factor: float) -> None:

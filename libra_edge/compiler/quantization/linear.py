@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from libra_edge.catalog import LayerPrecision
+from libra_edge.compiler.quantization.fp16 import stored_scale
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight
 from libra_edge.engines.base import QdqForm
 
@@ -22,6 +23,8 @@ FP8 = torch.float8_e4m3fn
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 SMALLEST = 1e-8
 OPSET = 20
+# The first in which operators that move numbers take 8-bit floats: optimisers make such.
+_OPSET_FP8 = 21
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,27 @@ class ActivationQuantizer(nn.Module):
         precision: `int8` or `fp8`.
         form: the engine kind's form.
         floor: the smallest value to represent, or None.
+        floats: what the activation is in.
     """
 
     scale: Tensor
     zero: Tensor
 
     def __init__(
-        self, amax: float, precision: str, form: QdqForm, floor: float | None = None
+        self,
+        amax: float,
+        precision: str,
+        form: QdqForm,
+        floor: float | None = None,
+        floats: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         two_bounds = floor is not None and precision == "int8" and form.unsigned_activations
         low, high = floor or 0.0, max(amax, SMALLEST)
         scale = (high - low) / 255 if two_bounds else max(high, -low) / LARGEST[precision]
         self.float8 = precision == "fp8"
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        exact = torch.tensor(scale, dtype=torch.float64)
+        self.register_buffer("scale", stored_scale(exact, floats, of_floats=self.float8))
         if self.float8:
             zero = torch.zeros((), dtype=FP8)
         elif two_bounds:
@@ -93,17 +103,20 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("zero", zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X, any shape → the nearest representable values, float32."""
+        """X, any shape → the nearest representable values, in the floats that it came in."""
         if torch.onnx.is_in_onnx_export():
             given = (self.scale, self.zero)
             rounded = onnx_node("QuantizeLinear", (x, *given), self.zero.dtype, x.shape)
             return onnx_node("DequantizeLinear", (rounded, *given), x.dtype, x.shape)
+        # As engines do: rounded and scaled in 32 bits, whatever the floats around it.
+        scale, scaled = self.scale.float(), x.float() / self.scale.float()
         if self.float8:
             largest = LARGEST["fp8"]
-            return (x / self.scale).clamp(-largest, largest).to(FP8).float() * self.scale
+            return (scaled.clamp(-largest, largest).to(FP8).float() * scale).to(x.dtype)
         info = torch.iinfo(self.zero.dtype)
         zero = self.zero.float()
-        return ((x / self.scale).round() + zero).clamp(info.min, info.max).sub(zero) * self.scale
+        rounded = (scaled.round() + zero).clamp(info.min, info.max).sub(zero)
+        return (rounded * scale).to(x.dtype)
 
 
 class StoredWeight(nn.Module):
@@ -114,19 +127,28 @@ class StoredWeight(nn.Module):
         amax: largest absolute value per output channel, or one for all.
         precision: `int8` or `fp8`.
         axis: of the output channels.
+        floats: what it is multiplied in.
     """
 
     stored: Tensor
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, weight: Tensor, amax: Tensor, precision: str, axis: int) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        amax: Tensor,
+        precision: str,
+        axis: int,
+        floats: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.axis = axis
         channels = weight.shape[axis]
         scale = amax.detach().float().flatten().clamp(min=SMALLEST) / LARGEST[precision]
+        scale = stored_scale(scale, floats, of_floats=precision == "fp8")
         scale = scale.expand(channels).contiguous()
-        scaled = weight.detach() / self._shaped(scale, weight.dim())
+        scaled = weight.detach() / self._shaped(scale.float(), weight.dim())
         if precision == "fp8":
             stored = scaled.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(FP8)
         else:
@@ -139,13 +161,14 @@ class StoredWeight(nn.Module):
         return scale.reshape([-1 if i == self.axis else 1 for i in range(dims)])
 
     def forward(self, gain: Tensor | None = None) -> Tensor:
-        """The weight as float32, its output channels times `gain` if there is one."""
+        """The weight as floats, its output channels times `gain` if there is one."""
         scale = self.scale if gain is None else self.scale * gain
         if torch.onnx.is_in_onnx_export():
             inputs = (self.stored, scale, self.zero)
             shape = self.stored.shape
-            return onnx_node("DequantizeLinear", inputs, torch.float32, shape, axis=self.axis)
-        return self.stored.float() * self._shaped(scale, self.stored.dim())
+            return onnx_node("DequantizeLinear", inputs, scale.dtype, shape, axis=self.axis)
+        weight = self.stored.float() * self._shaped(scale.float(), self.stored.dim())
+        return weight.to(scale.dtype)
 
 
 class StoredBias(nn.Module):
@@ -155,11 +178,13 @@ class StoredBias(nn.Module):
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, bias: Tensor, scale: Tensor | None) -> None:
+    def __init__(
+        self, bias: Tensor, scale: Tensor | None, floats: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.integer = scale is not None
         if scale is None:
-            self.register_buffer("stored", bias.detach().clone())
+            self.register_buffer("stored", bias.detach().clone().to(floats))
             return
         largest = float(2**31 - 2**8)
         stored = (bias.detach().double() / scale.double()).round().clamp(-largest, largest)
@@ -168,7 +193,7 @@ class StoredBias(nn.Module):
         self.register_buffer("zero", torch.zeros(len(bias), dtype=torch.int32))
 
     def forward(self, gain: Tensor | None = None) -> Tensor:
-        """The bias as float32 [out], times `gain` if there is one."""
+        """The bias as floats [out], times `gain` if there is one."""
         if not self.integer:
             return self.stored if gain is None else self.stored * gain
         scale = self.scale if gain is None else self.scale * gain
@@ -186,31 +211,41 @@ class QuantizedLinear(nn.Module):
         ranges: what calibration found.
         precision: what weights and activations become.
         form: the engine kind's form.
+        floats: what comes in, goes out, and is multiplied where `precision` leaves floats.
     """
 
     def __init__(
-        self, linear: nn.Linear, ranges: Ranges, precision: LayerPrecision, form: QdqForm
+        self,
+        linear: nn.Linear,
+        ranges: Ranges,
+        precision: LayerPrecision,
+        form: QdqForm,
+        floats: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.precision = precision
-        floats, amax = ranges.weight.t(), ranges.weight_amax
+        weight, amax = ranges.weight.t(), ranges.weight_amax
         self.weight: StoredWeight | BlockWeight
         if precision.weights == "int4":
-            self.weight = BlockWeight(floats, amax, to_fp8=precision.activations == "fp8")
+            to_fp8 = precision.activations == "fp8"
+            self.weight = BlockWeight(weight, amax, to_fp8=to_fp8, floats=floats)
         else:
-            self.weight = StoredWeight(floats, amax, precision.weights, 1)
+            self.weight = StoredWeight(weight, amax, precision.weights, 1, floats)
         self.smooth: Tensor | None
-        self.register_buffer("smooth", ranges.input_scale)
+        smooth = ranges.input_scale
+        self.register_buffer("smooth", None if smooth is None else smooth.to(floats))
         self.input: ActivationQuantizer | None = None
         bias_scale = None
-        if precision.activations != "fp32":
+        if precision.rounds_inputs:
             self.input = ActivationQuantizer(
-                ranges.input_amax, precision.activations, form, ranges.input_floor
+                ranges.input_amax, precision.activations, form, ranges.input_floor, floats
             )
             if precision.activations == "int8" and form.integer_bias:
                 bias_scale = self.input.scale * self.weight.scale
+        if "fp8" in (precision.weights, precision.activations):
+            self.opset = _OPSET_FP8
         bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
-        self.bias = StoredBias(bias, bias_scale)
+        self.bias = StoredBias(bias, bias_scale, floats)
         self.biased = True
 
     def halved(self, which: int, *, biased: bool = True) -> QuantizedLinear:

@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 
 import torch
 
-from libra_edge.catalog import Recipe
+from libra_edge.catalog import HALF, Recipe
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.quantization.assign import (
     Precisions,
     choose_precisions,
+    form_under,
     left_out,
     quantizable_layers,
 )
 from libra_edge.compiler.quantization.calibrate import calibrate
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.convert import convert
-from libra_edge.compiler.quantization.fp16 import HALF, halve
+from libra_edge.compiler.quantization.fp16 import halve
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.engines.base import QdqForm
 from libra_edge.policy.imported import AnyCheckpoint, AnyPolicy, module_of
@@ -71,6 +72,7 @@ def quantize(
         cache: keeps the ranges.
         precisions: of each layer; None as the recipe says.
     """
+    form = form_under(recipe, form)
     wanted = choose_precisions(checkpoint.policy, recipe, form)
     ranges = calibrate(checkpoint, recipe, wanted, data, cache)
     chosen = wanted if precisions is None else precisions

@@ -9,6 +9,7 @@ from libra_edge.catalog import LayerPrecision, Recipe, Target
 from libra_edge.compiler.engines.build import Built
 from libra_edge.compiler.engines.plan import EnginePlan
 from libra_edge.compiler.engines.read_back import running
+from libra_edge.compiler.quantization.assign import form_under, part_rest, rest_subject
 from libra_edge.compiler.quantization.calibration_data import CalibrationData
 from libra_edge.compiler.quantization.linear import Ranges
 from libra_edge.compiler.quantization.quantize import Quantized
@@ -16,6 +17,7 @@ from libra_edge.compiler.request import Job
 from libra_edge.compiler.search.candidates import Candidate
 from libra_edge.compiler.search.search import Found
 from libra_edge.engines.base import runs_here
+from libra_edge.policy.checkpoint import Checkpoint
 
 _LONGEST_TEXT = 4000
 
@@ -28,6 +30,7 @@ def decisions(job: Job, candidate: Candidate, built: Built) -> tuple[Decision, .
         *(calibration_decisions(job.calibration) if job.calibration else ()),
         *(_search(found) if found else ()),
         *(simulation_decisions(job.plan) if quantized else ()),
+        *(_rests(job, quantized, built) if quantized and job.recipe.quantizes else ()),
         *(_layers(job.recipe, quantized, built) if quantized else ()),
     )
 
@@ -110,9 +113,29 @@ def simulation_decisions(plan: EnginePlan) -> tuple[Decision, ...]:
     )
 
 
+def _rests(job: Job, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
+    """The floats of what is not rounded, graph by graph; none where there are 32-bit ones alone."""
+    if job.plan.qdq.rest == "fp32":
+        return ()
+    form, asked = form_under(job.recipe, job.plan.qdq), job.recipe.rest is not None
+    usual = f"what recipe {job.recipe.name} does not round, {job.plan.wanted.kind} engines "
+    usual += "multiply and move in 16 bits"
+    usual = f"recipe {job.recipe.name} says so" if asked else usual
+    libra = isinstance(job.checkpoint, Checkpoint)
+    found = []
+    for graph in built.by_name:
+        rest = part_rest(quantized.precisions, form, graph if libra else "")
+        reason = quantized.reasons.get(rest_subject(graph), usual)
+        found.append(
+            Decision(stage="quantise", subject=rest_subject(graph), choice=rest, reason=reason)
+        )
+    return tuple(found)
+
+
 def _layers(recipe: Recipe, quantized: Quantized, built: Built) -> tuple[Decision, ...]:
     """What every layer became and why, and what it runs in."""
-    runs = running(built.products)
+    # What the graphs run in on a CPU says nothing of the engines that a robot builds of them.
+    runs = {} if built.plan.on_device else running(built.products)
     return tuple(
         Decision(
             stage="quantise",
@@ -130,7 +153,7 @@ def _why(
     as_named = "leaves this part" if precision.high else "for this part"
     reason = quantized.reasons.get(name) or f"recipe {recipe.name} {as_named}"
     found = quantized.ranges.get(name)
-    if found is not None and precision.activations not in ("fp32", "fp16"):
+    if found is not None and precision.rounds_inputs:
         reason += f"; {_range_words(found, recipe)}"
     return reason + (f"; runs in {runs}" if runs else "")
 

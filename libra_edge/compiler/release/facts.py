@@ -250,7 +250,7 @@ def calibration_facts(quantized: Quantized, recipe: Recipe, data: CalibrationDat
 
 def input_amax(found: Ranges | None, precision: LayerPrecision) -> float | None:
     """The largest input found, to six digits; None where inputs are not rounded."""
-    if found is None or precision.activations in ("fp32", "fp16"):
+    if found is None or not precision.rounds_inputs:
         return None
     return float(f"{found.input_amax:.6g}")
 

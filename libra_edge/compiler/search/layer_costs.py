@@ -7,6 +7,7 @@ that a busy machine does not change what is released.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from libra_edge.catalog import BITS, LayerPrecision, Target, TargetEngine
+from libra_edge.catalog import BITS, LayerPrecision, Number, Target, TargetEngine
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.build import interleaved_medians, load_built
 from libra_edge.compiler.graphs.export import export, to_bytes
@@ -59,9 +60,10 @@ def layer_costs(
     """The cost of each layer that `quantised` rounds, in the engine that `settings` names."""
     precisions = {name: p for name, p in quantized.precisions.items() if not p.high}
     uses = _uses(policy, list(precisions))
+    rest = engine(settings.kind).qdq.rest
     if not engine(settings.kind).is_available(settings.provider):
         saved = {
-            name: _bytes_saved(policy.get_submodule(name), precision) * uses[name].calls
+            name: _bytes_saved(policy.get_submodule(name), precision, rest) * uses[name].calls
             for name, precision in precisions.items()
         }
         return Costs("bytes", {name: _octave(value) for name, value in saved.items()})
@@ -86,9 +88,9 @@ def _key(policy: LibraVLA, name: str, precision: LayerPrecision, use: _Use) -> s
     return f"{tuple(use.like.shape)} by {shapes}, {precision}"
 
 
-def _bytes_saved(layer: nn.Module, precision: LayerPrecision) -> float:
+def _bytes_saved(layer: nn.Module, precision: LayerPrecision, rest: Number) -> float:
     weights = sum(p.numel() for name, p in layer.named_parameters() if name.endswith("weight"))
-    return weights * (BITS["fp32"] - BITS[precision.weights]) / 8
+    return weights * (BITS[rest] - BITS[precision.weights]) / 8
 
 
 @torch.inference_mode()
@@ -121,6 +123,21 @@ def _uses(policy: LibraVLA, names: list[str]) -> dict[str, _Use]:
     }
 
 
+class _Halved(nn.Module):
+    """A layer in 16-bit floats, between the 32-bit ones that an engine takes and gives."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = copy.deepcopy(layer)
+        for parameter in self.layer.parameters():
+            parameter.data = parameter.data.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X float32 → float32."""
+        y: Tensor = self.layer(x.half())
+        return y.float()
+
+
 def _measure(
     policy: LibraVLA,
     quantized: Quantized,
@@ -131,11 +148,13 @@ def _measure(
 ) -> dict[str, bytes]:
     """Microseconds that one call of each kind of layer takes longer in high precision."""
     form = engine(settings.kind).qdq
+    floats = torch.float16 if form.rest == "fp16" else torch.float32
     calls = {}
     for key, name in first.items():
         precision, x = quantized.precisions[name], uses[name].like
-        low = quantized_layer(policy, name, quantized.ranges, precision, form)
-        for kind, module in (("high", policy.get_submodule(name)), ("low", low)):
+        low = quantized_layer(policy, name, quantized.ranges, precision, form, floats)
+        for kind, layer in (("high", policy.get_submodule(name)), ("low", low)):
+            module = _Halved(layer) if floats == torch.float16 else layer
             graph = Graph("layer", module.eval(), (x,), ("x",), ("y",))
             built = engine(settings.kind).build(to_bytes(export(graph)), settings, target)
             calls[f"{kind} {key}"] = partial(load_built(built).run, {"x": x.numpy()})

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from libra_edge.catalog import HIGH, Recipe
+from libra_edge.catalog import HIGH, Number, Recipe
+from libra_edge.compiler.quantization.assign import rest_subject
 from libra_edge.compiler.quantization.convert import convert
+from libra_edge.compiler.quantization.fp16 import PARTS
 from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.compiler.search.layer_costs import Costs
 from libra_edge.compiler.search.sensitivity import Sensitivity
@@ -40,7 +42,9 @@ class Kept:
 class Found:
     """The outcome of a search: effect and gate_used are those of all that is left quantised.
 
-    alone: what each layer does by itself, kept or not.
+    alone: what each layer does by itself, kept or not; rests: the floats of what is not rounded in
+    planner and refiner; rest_used: the share of the gates that 16-bit ones alone would use, of each
+    part where they were tried.
     """
 
     share: float
@@ -50,6 +54,8 @@ class Found:
     gate_used: float
     unit: str
     alone: tuple[Sensitivity, ...]
+    rests: Mapping[str, Number]
+    rest_used: Mapping[str, float]
 
 
 def with_kept(
@@ -57,9 +63,13 @@ def with_kept(
 ) -> Quantized:
     """The quantised policy with the layers that were found in high precision, and the reasons."""
     kept = {one.layer: one for one in found.kept}
-    chosen = {name: HIGH if name in kept else p for name, p in quantized.precisions.items()}
+    chosen = {
+        name: (HIGH if name in kept else p).beside(found.rests[name.split(".")[0]])
+        for name, p in quantized.precisions.items()
+    }
     policy = convert(checkpoint.policy, quantized.ranges, chosen, form)
     reasons = {name: _why(one) for name, one in kept.items()}
+    reasons |= {rest_subject(part): _why_rest(found, part) for part in found.rest_used}
     return Quantized(policy, chosen, quantized.ranges, {**quantized.reasons, **reasons})
 
 
@@ -68,6 +78,12 @@ def _why(kept: Kept) -> str:
         f"kept by the search: alone it would use {kept.gate_used:.2g} of the gates "
         f"(tokens equal {kept.tokens:.4f}, p99 action error / range {kept.action:.2g})"
     )
+
+
+def _why_rest(found: Found, part: str) -> str:
+    used = f"16-bit floats alone would use {found.rest_used[part]:.2g} of the gates"
+    kept = "in 32 bits by the search: " if found.rests[part] == "fp32" else ""
+    return f"{kept}{used}, of which it may use {found.share:.0%}"
 
 
 def search(
@@ -87,21 +103,38 @@ def search(
         on_trial: called with what is being tried.
     """
     alone = {one.layer: one for one in ranked}
-    before: set[str] | None = None
+    rest_used = _rests_alone(trial, allowed, on_trial)
+    before: tuple[set[str], dict[str, Number]] | None = None
     for share in SHARES:
         kept: set[str] = set()
-        for part in ("planner", "refiner"):
+        for part, used in rest_used.items():
+            trial.rests[part] = "fp16" if used <= share else "fp32"
+        for part in PARTS:
             passes = _gate(trial, part, allowed, share, on_trial)
             names = [name for name in trial.layers if name.startswith(part)]
             kept |= _search_part(names, alone, costs.layers, passes)
-        if kept == before:
+        rests = dict(trial.rests)
+        if (kept, rests) == before:
             continue
-        before = kept
+        before = kept, rests
         rest = tuple(name for name in trial.layers if name not in kept)
-        effect = trial.effect(rest)
+        effect = trial.effect(rest, tuple(rest_used))
         table = _table(kept, alone, costs)
-        used = allowed.used(effect)
-        yield Found(share, table, rest, effect, used, costs.unit, tuple(ranked))
+        all_used = allowed.used(effect)
+        yield Found(
+            share, table, rest, effect, all_used, costs.unit, tuple(ranked), rests, rest_used
+        )
+
+
+def _rests_alone(
+    trial: Trial, allowed: Allowed, on_trial: Callable[[str], None]
+) -> dict[str, float]:
+    """The share of the gates that each part uses with nothing rounded, between 16-bit floats."""
+    found = {}
+    for part in (part for part in PARTS if trial.rests[part] == "fp16"):
+        on_trial(f"{part}: all of it in 16-bit floats")
+        found[part] = allowed.used(trial.effect((), (part,)))
+    return found
 
 
 def _gate(

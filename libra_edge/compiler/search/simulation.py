@@ -14,18 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from libra_edge.catalog import Recipe
-from libra_edge.compiler.quantization.assign import Precisions
+from libra_edge.catalog import Number, Recipe
+from libra_edge.compiler.quantization.assign import Precisions, form_under
 from libra_edge.compiler.quantization.convert import quantized_layer, replace_layer
+from libra_edge.compiler.quantization.fp16 import PARTS, halve_in_place
 from libra_edge.compiler.quantization.quantize import Quantized
 from libra_edge.engines.base import QdqForm
+from libra_edge.evaluation.half import products_of
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import largest_differing_margin
 from libra_edge.parity.metrics import token_agreement
 from libra_edge.parity.samples import Sample
 from libra_edge.policy.checkpoint import Checkpoint
+from libra_edge.policy.libra_vla.model import LibraVLA
 
 BATCH = 32
 Array = npt.NDArray[Any]
@@ -83,6 +86,9 @@ class _Outputs:
 class Trial:
     """A policy on fixed samples, with any of its layers quantised.
 
+    `rests` says which floats surround them in `planner` and `refiner`, and may be changed; it
+    begins as the form has it.
+
     Args:
         checkpoint: the policy.
         recipe: how layers are quantised.
@@ -100,13 +106,20 @@ class Trial:
         samples: Sequence[Sample],
     ) -> None:
         self.layers: Precisions = {n: p for n, p in quantized.precisions.items() if not p.high}
-        self._policy = copy.deepcopy(checkpoint.policy).eval()
-        self._plain = {name: self._policy.get_submodule(name) for name in self.layers}
+        form = form_under(recipe, form)
+        self.rests: dict[str, Number] = dict.fromkeys(PARTS, "fp32")
+        self._policies: dict[Number, LibraVLA] = {"fp32": copy.deepcopy(checkpoint.policy).eval()}
+        if form.rest == "fp16":
+            self._policies["fp16"] = halve_in_place(copy.deepcopy(checkpoint.policy).eval())
+        self._plain = {
+            rest: {name: policy.get_submodule(name) for name in self.layers}
+            for rest, policy in self._policies.items()
+        }
         # Flat blocks are for one observation at a time.
         batched = replace(form, flat=False)
         self._quantized = {
-            name: quantized_layer(checkpoint.policy, name, quantized.ranges, precision, batched)
-            for name, precision in self.layers.items()
+            rest: self._rounded(checkpoint.policy, quantized, batched, rest)
+            for rest in self._policies
         }
         dims = checkpoint.config.embodiment.actions
         self._span = np.array([dim.upper - dim.lower for dim in dims])
@@ -115,21 +128,38 @@ class Trial:
         intent, margin = self._plan()
         actions = self._refine(intent, np.arange(len(samples)))
         self._reference = _Outputs(intent, margin, actions, actions)
+        self.rests = dict.fromkeys(PARTS, form.rest)
+
+    def _rounded(
+        self, policy: LibraVLA, quantized: Quantized, form: QdqForm, rest: Number
+    ) -> dict[str, nn.Module]:
+        """Every layer quantised, between floats of `rest`."""
+        floats = torch.float16 if rest == "fp16" else torch.float32
+        return {
+            name: quantized_layer(policy, name, quantized.ranges, p.beside(rest), form, floats)
+            for name, p in self.layers.items()
+        }
 
     def allowed(self, limits: Limits) -> Allowed:
         """The gates, as far as they hold a quantised policy against the one that was trained."""
         margin = largest_differing_margin(self._reference.margin, limits)
         return Allowed(limits.tokens, margin, limits.action)
 
-    def effect(self, names: Collection[str]) -> Effect:
-        """What quantising these layers, and no others, does."""
-        for name in names:
-            replace_layer(self._policy, name, self._quantized[name])
+    def effect(self, names: Collection[str], parts: Collection[str] = ()) -> Effect:
+        """What quantising these layers, and no others, does.
+
+        Args:
+            names: of the layers.
+            parts: to run in their `rests` even where no layer of theirs is quantised.
+        """
+        inside = {name: self.rests[name.split(".")[0]] for name in names}
+        for name, rest in inside.items():
+            replace_layer(self._policies[rest], name, self._quantized[rest][name])
         try:
-            return self._compare(self._run({name.split(".")[0] for name in names}))
+            return self._compare(self._run({name.split(".")[0] for name in names}.union(parts)))
         finally:
-            for name in names:
-                replace_layer(self._policy, name, self._plain[name])
+            for name, rest in inside.items():
+                replace_layer(self._policies[rest], name, self._plain[rest][name])
 
     def _compare(self, found: _Outputs) -> Effect:
         known = self._reference
@@ -170,10 +200,12 @@ class Trial:
     @torch.inference_mode()
     def _plan(self) -> tuple[Array, Array]:
         images, instructions, states, _ = self._inputs
-        pairs = [
-            self._policy.plan(images[i], instructions[i], states[i])
-            for i in _batches(np.arange(len(self._samples)))
-        ]
+        policy = self._policies[self.rests["planner"]]
+        with products_of(policy):
+            pairs = [
+                policy.plan(images[i], instructions[i], states[i])
+                for i in _batches(np.arange(len(self._samples)))
+            ]
         intent, margin = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
         return intent, margin
 
@@ -181,9 +213,11 @@ class Trial:
     def _refine(self, intents: Array, rows: Array) -> Array:
         images, _, states, noise = self._inputs
         used = torch.from_numpy(self._used(intents))
-        batches = [
-            self._policy.refine(images[i], states[i], used[i], noise[i]) for i in _batches(rows)
-        ]
+        policy = self._policies[self.rests["refiner"]]
+        with products_of(policy):
+            batches = [
+                policy.refine(images[i], states[i], used[i], noise[i]) for i in _batches(rows)
+            ]
         actions: Array = torch.cat(batches).numpy()
         return actions
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from libra_edge.bundle.roofline import PolicyBound, policy_bound
 from libra_edge.catalog import Recipe, Target
 from libra_edge.compiler.work.count import PolicyWork, count
+from libra_edge.engines import engine
+from libra_edge.engines.base import QdqForm
 from libra_edge.policy.config import PolicyConfig
 
 
@@ -25,18 +27,24 @@ class Estimate:
 def estimate(
     config: PolicyConfig, targets: Sequence[Target], recipes: Sequence[Recipe]
 ) -> Iterator[Estimate]:
-    """One row for each pair, in the order given."""
-    work = {recipe.name: count(config, recipe) for recipe in recipes}
+    """One row for each pair, in the order given; each target's in the form of its best engines."""
+    counted: dict[tuple[str, QdqForm], PolicyWork] = {}
     for target in targets:
+        form = engine(target.engines[0].kind).qdq
         for recipe in recipes:
-            yield _pair(config, target, recipe, work[recipe.name])
+            key = recipe.name, form
+            if key not in counted:
+                counted[key] = count(config, recipe, form)
+            yield pair_bound(config, target, recipe, counted[key])
 
 
-def _pair(config: PolicyConfig, target: Target, recipe: Recipe, work: PolicyWork) -> Estimate:
+def pair_bound(config: PolicyConfig, target: Target, recipe: Recipe, work: PolicyWork) -> Estimate:
+    """The bound of one pair, from what was counted for it."""
     memory = work.memory_bytes
     if missing := recipe.needs - set(target.precisions):
         return Estimate(target, recipe, None, memory, f"has no {', '.join(sorted(missing))}")
     if target.memory_bytes is not None and memory > target.memory_bytes:
         return Estimate(target, recipe, None, memory, "does not fit its memory")
-    bound = policy_bound(work.planner, work.refiner, config.chunks_per_plan, target)
+    kernels = work.planner_launches.kernels, work.refiner_launches.kernels
+    bound = policy_bound(work.planner, work.refiner, config.chunks_per_plan, target, kernels)
     return Estimate(target, recipe, bound, memory, "" if bound else "rates are not known")

@@ -29,6 +29,11 @@ _FORMATS: dict[int, Number] = {
     TensorProto.FLOAT4E2M1: "nvfp4",
 }
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
+# What no recipe rounds, and what products of two activations are: the rest of a policy.
+_REST = (
+    *("Attention", "Softmax", "LayerNormalization", "RMSNormalization"),
+    *("GroupNormalization", "InstanceNormalization", "BatchNormalization"),
+)
 _SHAPE_KEEPING = ("GroupNormalization",)
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Pad", "Slice")
 
@@ -52,7 +57,8 @@ class GraphFacts:
     """What one graph is.
 
     layers: precision of the products of every layer, by the policy's names; weights: of products,
-    by the name a release calls them; unnamed: those of no layer; loops: iterations of each;
+    by the name a release calls them; unnamed: those of no layer; rest: formats that attention,
+    softmax, normalisation and layers that are not rounded run in; loops: iterations of each;
     operations: multiplications and additions of all products in one call; elements: numbers that
     all other operators make.
     """
@@ -60,6 +66,7 @@ class GraphFacts:
     layers: dict[str, set[LayerPrecision]] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     unnamed: list[str] = field(default_factory=list)
+    rest: set[Number] = field(default_factory=set)
     loops: list[int] = field(default_factory=list)
     operations: float = 0.0
     elements: float = 0.0
@@ -211,12 +218,24 @@ def _count(model: ModelProto, facts: GraphFacts) -> None:
     for node in model.graph.node:
         if reader.note(node):
             continue
+        if node.op_type in _REST:
+            facts.rest.add(_floats(reader, node))
         if node.op_type not in _PRODUCTS:
             facts.elements += sum(_sizes(reader, node.output))
             continue
         facts.operations += 2.0 * reader.size(node.output[0]) * _depth(reader, node)
         if reader.is_constant(node.input[1]):
             _add_product(reader, node, facts)
+        elif not reader.is_constant(node.input[0]):
+            facts.rest.add(_floats(reader, node))
+
+
+def _floats(reader: _Reader, node: NodeProto) -> Number:
+    """The format that an operator of the rest computes in."""
+    found = _FORMATS.get(reader.format(node.input[0]))
+    if found is None:
+        raise NotReadable(f"{node.op_type} {node.name!r} is in a format we never write")
+    return found
 
 
 def _sizes(reader: _Reader, names: Iterable[str]) -> Iterator[int]:
@@ -254,3 +273,5 @@ def _add_product(reader: _Reader, node: NodeProto, facts: GraphFacts) -> None:
         facts.unnamed.append(stored.name)
     for name in names:
         facts.layers.setdefault(name, set()).add(precision)
+    if names and not precision.rounds_inputs:
+        facts.rest.add(activations)

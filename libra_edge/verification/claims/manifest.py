@@ -16,11 +16,12 @@ from libra_edge.bundle.manifest import Manifest
 from libra_edge.bundle.members import COMPILED
 from libra_edge.catalog import Target, list_targets
 from libra_edge.compiler.engines.read_back import layer_names
+from libra_edge.compiler.quantization.assign import rest_subject
 from libra_edge.engines import engine, kinds
 from libra_edge.engines.base import Product
 from libra_edge.limits import Limits
 from libra_edge.verification.claims.calibrated import SUBJECTS as CALIBRATION_SUBJECTS
-from libra_edge.verification.claims.graphs import Weight
+from libra_edge.verification.claims.graphs import GraphFacts, Weight
 from libra_edge.verification.claims.held import Claims
 from libra_edge.verification.claims.recipe import Shown, kept
 
@@ -55,6 +56,7 @@ def examine_manifest(manifest: Manifest, shown: Shown, truth: AnyCheckpoint | No
     _target(claims, manifest)
     if shown.whole:
         _recipe(claims, manifest, shown)
+        _rest(claims, manifest, shown)
         _form(claims, manifest, shown)
         _layers(claims, manifest, shown)
         _decisions(claims, manifest, shown)
@@ -81,6 +83,25 @@ def _recipe(claims: Claims, manifest: Manifest, shown: Shown) -> None:
     silent = [name for name in high if name not in told]
     words = f"in high precision without a decision: {', '.join(silent[:6])}"
     claims.judge("layers of the recipe", not silent, words)
+
+
+def _rest(claims: Claims, manifest: Manifest, shown: Shown) -> None:
+    """The floats of what is not rounded; where no decision names them, they are the recipe's."""
+    recipe = shown.best(manifest.recipe)
+    usual = "fp16" if recipe.precision == "fp16" else "fp32"
+    told = {d.subject: d.choice for d in manifest.decisions if d.stage == "quantise"}
+    kind = (manifest.provision or manifest.engines.refiner).kind
+    known = {"fp32", engine(kind).qdq.rest} if kind in kinds() else {"fp32"}
+    for name, facts in shown.graphs.items():
+        claimed = told.get(rest_subject(name), usual)
+        claims.held(rest_subject(name), claimed, _shown_rest(facts) or claimed)
+        if recipe.quantizes:
+            words = f"{kind} engines are given {' or '.join(sorted(known))}, not {claimed!r}"
+            claims.judge(f"{rest_subject(name)} on its engines", claimed in known, words)
+
+
+def _shown_rest(facts: GraphFacts) -> str:
+    return " and ".join(sorted(facts.rest))
 
 
 def _form(claims: Claims, manifest: Manifest, shown: Shown) -> None:
@@ -177,13 +198,19 @@ def _layers(claims: Claims, manifest: Manifest, shown: Shown) -> None:
         return
     missing = sorted(weights.keys() - told)
     claims.judge("layers complete", not missing, f"the table lacks {', '.join(missing[:6])}")
-    wrong = list(_wrong_layers(manifest.layers, weights))
+    others = manifest.provision is not None
+    wrong = list(_wrong_layers(manifest.layers, weights, for_others=others))
     claims.judge("layers table", not wrong, "; ".join(wrong[:6]))
     claims.leave("kernels of the layers")
 
 
-def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Iterator[str]:
-    """Rows of the table that are not what the graph holds."""
+def _wrong_layers(
+    layers: Sequence[Layer], weights: Mapping[str, Weight], *, for_others: bool
+) -> Iterator[str]:
+    """Rows of the table that are not what the graph holds.
+
+    for_others: the robot builds its engines, and the CPU's kernels for integers were not wanted.
+    """
     kernels = engine(_CPU_ENTRY).kernels
     runs: Counter[str] = Counter()
     for layer in layers:
@@ -193,9 +220,11 @@ def _wrong_layers(layers: Sequence[Layer], weights: Mapping[str, Weight]) -> Ite
             continue
         found = str(weight.precision)
         # What no kernel has to take is turned into floats first, at the latest where it is loaded.
-        same = {found}
-        if found not in kernels:
-            same = {"fp32", found} if weight.precision.activations == "fp32" else {"fp32"}
+        # A CPU multiplies 16-bit floats as 32-bit ones.
+        same = {found, str(weight.precision.beside("fp32"))}
+        if for_others or found not in kernels:
+            rounded = weight.precision.rounds_inputs and not for_others
+            same = {"fp32"} if rounded else {"fp32", *same}
         least = weight.stored_bytes
         if layer.precision not in same or runs[layer.name] != weight.runs:
             yield (
@@ -212,6 +241,7 @@ def _decisions(claims: Claims, manifest: Manifest, shown: Shown) -> None:
         ("build", "engine kind"): (manifest.provision or manifest.engines.refiner).kind,
         ("build", "refiner form"): "loop" if shown.graphs["refiner"].loops else "unrolled",
         **{("quantise", n): str(p) for n, p in shown.precisions.items() if p is not None},
+        **{("quantise", rest_subject(n)): _shown_rest(g) for n, g in shown.graphs.items()},
     }
     wrong, left = [], []
     for one in manifest.decisions:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from libra_edge.bundle.verify import Release
-from libra_edge.catalog import HIGH, LayerPrecision, Recipe, list_recipes
+from libra_edge.catalog import HALF, HIGH, LayerPrecision, Recipe, list_recipes
 from libra_edge.limits import Limits
 from libra_edge.verification.claims.graphs import GraphFacts, NotReadable, read_graph
 
@@ -72,18 +72,18 @@ def _recipes(precisions: Mapping[str, LayerPrecision | None]) -> tuple[Recipe, .
 def makes(recipe: Recipe, precisions: Mapping[str, LayerPrecision | None]) -> bool:
     """Whether a recipe makes such layers, some of them kept in high precision.
 
-    One that rounds has to round something; what it does not round has to be in its own floats.
+    One that rounds has to round something, between floats of 32 or 16 bits, which the engine kind
+    says; one that does not has to be in its own floats.
     """
-    from libra_edge.compiler.quantization.fp16 import HALF
-
     found = list(precisions.values())
     if not found or None in found:
         return False
     if not recipe.quantizes:
         return set(found) == {HALF if recipe.precision == "fp16" else HIGH}
     wanted = wanted_of(recipe, list(precisions))
-    rounded = [name for name, precision in precisions.items() if precision == wanted[name] != HIGH]
-    fits = all(precision in (wanted[name], HIGH) for name, precision in precisions.items())
+    same = {n: p is not None and p.beside("fp32") == wanted[n] for n, p in precisions.items()}
+    rounded = [name for name in precisions if same[name] and not wanted[name].high]
+    fits = all(same[name] or p in (HIGH, HALF) for name, p in precisions.items())
     return bool(rounded) and fits
 
 
@@ -98,7 +98,7 @@ def wanted_of(recipe: Recipe, names: Sequence[str]) -> dict[str, LayerPrecision]
 def kept(recipe: Recipe, precisions: Mapping[str, LayerPrecision | None]) -> list[str]:
     """Layers in high precision that the recipe would round."""
     wanted = wanted_of(recipe, list(precisions))
-    return [n for n, precision in precisions.items() if precision == HIGH and wanted[n] != HIGH]
+    return [n for n, p in precisions.items() if p in (HIGH, HALF) and not wanted[n].high]
 
 
 def strictest(recipes: Sequence[Recipe]) -> Limits | None:

@@ -1,4 +1,4 @@
-"""Policies of other families in 16-bit floats."""
+"""16-bit floats: the scales of what is rounded between them, and policies of other families."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from libra_edge.compiler.graphs.export import export
 from libra_edge.compiler.graphs.make_graphs import parts_of
 from libra_edge.compiler.graphs.staged_engines import exported_engines, split_engines
-from libra_edge.compiler.quantization.fp16 import halve
+from libra_edge.compiler.quantization.fp16 import halve, stored_scale
+from libra_edge.compiler.quantization.linear import ActivationQuantizer
+from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.evaluation.torch_controller import torch_engines
 from libra_edge.policy.imported import Imported, family_of, module_of, read_imported
 from tests.policy.lerobot_cases import Case, case, changed, edit_tensors, names
@@ -86,3 +88,30 @@ def test_every_product_of_its_layers_is_in_16_bits(read: Imported) -> None:
     wanted = split_engines(parts).refine(*given, sample.instruction)
     span = np.maximum(wanted.max(0) - wanted.min(0), 1e-3)
     assert (np.abs(found - wanted) / span).max() < 0.05
+
+
+def test_scales_in_16_bits_clip_nothing_and_never_vanish() -> None:
+    scales = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 1e-3
+    stored = stored_scale(scales, torch.float16)
+    assert stored.dtype == torch.float16
+    assert (stored.double() >= scales).all(), "rounded up"
+    assert (stored[scales > 1e-4].double() <= scales[scales > 1e-4] * 1.001).all()
+    tiny = torch.tensor([1e-12, 2e-5])
+    assert (stored_scale(tiny, torch.float16) > 0).all()
+    normal = stored_scale(tiny, torch.float16, of_floats=True)
+    assert normal.tolist() == [2.0**-14] * 2, "8-bit floats can be the smaller ones instead"
+    assert stored_scale(torch.tensor([1e9]), torch.float16).isfinite().all()
+    assert stored_scale(scales, torch.float32) is scales
+
+
+@pytest.mark.parametrize(
+    ("precision", "zero"), [("int8", torch.int8), ("fp8", torch.float8_e4m3fn)]
+)
+def test_an_activation_keeps_its_floats(precision: str, zero: torch.dtype) -> None:
+    quantizer = ActivationQuantizer(3.0, precision, TensorRtFamily.qdq, None, torch.float16)
+    assert quantizer.scale.dtype == torch.float16
+    x = torch.linspace(-3, 3, 101).half()
+    y = quantizer(x)
+    assert y.dtype == torch.float16
+    step = 0.04 if precision == "int8" else 0.2
+    assert 0 < (y - x).abs().max() < step

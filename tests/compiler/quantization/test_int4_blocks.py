@@ -1,4 +1,4 @@
-"""The graph forms of fp16, fp8, int4-awq and w4a8: standard ONNX, as it was simulated."""
+"""The graph forms that GPUs get of each recipe: standard ONNX, as it was simulated."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ import torch
 from libra_edge.catalog import LayerPrecision, load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
 from libra_edge.compiler.engines.read_back import integer_layers, require_integers, running
-from libra_edge.compiler.graphs.export import from_bytes, opset_of
+from libra_edge.compiler.graphs.export import export, from_bytes, opset_of, to_bytes
 from libra_edge.compiler.graphs.make_graphs import Front, make_graphs
-from libra_edge.compiler.graphs.staged_engines import fused_engines, split_engines
+from libra_edge.compiler.graphs.staged_engines import as_written, fused_engines, split_engines
 from libra_edge.compiler.quantization import int4_blocks
 from libra_edge.compiler.quantization.assign import left_out, quantizable_layers
 from libra_edge.compiler.quantization.int4_blocks import BlockWeight, fills_blocks
 from libra_edge.compiler.quantization.quantize import Quantized, in_half, quantize
+from libra_edge.engines._tensorrt import TensorRtFamily
 from libra_edge.engines.base import QdqForm
 from libra_edge.engines.onnxruntime import ENGINE
 from libra_edge.engines.session import EnginePair
 from libra_edge.errors import ParityError
+from libra_edge.evaluation.half import products_of
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import run_engines
 from libra_edge.parity.metrics import action_error
 from libra_edge.parity.samples import Sample, choose_samples
 from libra_edge.policy.checkpoint import Checkpoint, load_checkpoint
+from libra_edge.policy.family import Graph
 from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.verification.claims.graphs import read_graph
 from tests.compiler.quantization.test_quantize import made_up
 from tests.compiler.wide import write_wide_checkpoint
 from tests.tiny import write_tiny_checkpoint
 
 T = onnx.TensorProto
-GPU = QdqForm()
-RECIPES = ("fp16", "fp8", "int4-awq", "w4a8")
+GPU = TensorRtFamily.qdq
+RECIPES = ("fp16", "fp8", "int4-awq", "w4a8", "int8-smoothquant", "int8-weight-only")
+HALF_PARAMETER = torch.nn.Linear(1, 1).half()
 Made = Callable[[str, QdqForm], tuple[Quantized, Front]]
 
 
@@ -98,16 +103,19 @@ def test_graphs_compute_what_was_simulated(
     dims = checkpoint.config.embodiment.actions
     policy = run_engines(TorchEngines(checkpoint.policy), samples)
     expected = run_engines(TorchEngines(quantized.policy), samples, policy.intent)
-    assert 0 < action_error(policy.actions, expected.actions, dims).p99 < 0.2, "something rounds"
-    assert set(front.refiners) == {"loop"} | ({"unrolled"} if name in ("fp16", "fp8") else set())
+    own = action_error(policy.actions, expected.actions, dims)
+    assert 0 < own.p99 < 0.2, "something rounds"
+    assert set(front.refiners) == {"loop"} | (set() if "4" in name else {"unrolled"})
+    rounds = any(p.rounds_inputs for p in quantized.precisions.values())
     fused = [fused_engines(front.planner, refiner) for refiner in front.refiners.values()]
     for engines in (split_engines(front.parts), *fused):
         found = run_engines(engines, samples, policy.intent)
-        assert (found.intent == expected.intent).mean() >= 0.98
+        # 16-bit floats differ in their last digit, and a number between two 8-bit ones may then
+        # fall either way: that differs as much as rounding itself does. One layer is held closely.
+        assert (found.intent == expected.intent).mean() >= (0.94 if rounds else 0.98)
         error = action_error(expected.actions, found.actions, dims)
-        # A number between two 8-bit floats may fall either way, and these are 6 % apart.
-        assert error.p50 < 1e-3
-        assert error.p99 < (0.1 if name in ("fp8", "w4a8") else 0.01)
+        assert error.p50 < (2 * own.p50 if rounds else 1e-3)
+        assert error.p99 < (2 * own.p99 if rounds else 0.01)
 
 
 def _kept(name: str, policy: LibraVLA) -> int:
@@ -121,13 +129,67 @@ def _kept(name: str, policy: LibraVLA) -> int:
     return sum(linear.weight.numel() for linear in kept if isinstance(linear, torch.nn.Linear))
 
 
+class Between16Bits(torch.nn.Module):
+    """A layer between 16-bit floats."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """X float32 → float32."""
+        return self.layer(x.half()).float()
+
+
+@pytest.mark.parametrize("name", RECIPES[1:])
+def test_one_layer_between_16_bit_floats_is_what_was_simulated(
+    name: str, made: Made, checkpoint: Checkpoint
+) -> None:
+    quantized, _ = made(name, GPU)
+    layer = "refiner.blocks.0.mlp.2"
+    module = Between16Bits(quantized.policy.get_submodule(layer)).eval()
+    width = checkpoint.policy.get_submodule(layer).in_features
+    x = torch.randn(5, width, generator=torch.Generator().manual_seed(0))
+    (found,) = (
+        as_written(to_bytes(export(Graph("layer", module, (x,), ("x",), ("y",)))))
+        .run({"x": x.numpy()})
+        .values()
+    )
+    with torch.inference_mode(), products_of(HALF_PARAMETER):
+        expected = module(x).numpy()
+    # Where ONNX Runtime widens two operators in a row, it leaves the rounding between them out.
+    assert np.abs(found - expected).max() <= np.abs(expected).max() * 0.005
+    plain = checkpoint.policy.get_submodule(layer)(x).detach().numpy()
+    assert 0 < np.abs(plain - expected).max() < 0.2 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_whatever_is_not_rounded_is_in_16_bits(name: str, made: Made) -> None:
+    quantized, front = made(name, GPU)
+    found: dict[str, LayerPrecision | None] = {}
+    for content in (front.planner, *front.refiners.values()):
+        assert content is not None
+        facts = read_graph(content)
+        assert facts.rest == {"fp16"}, "attention, softmax, normalisation, layers in floats"
+        found |= {layer: facts.precision(layer) for layer in facts.layers}
+    assert {layer: str(precision) for layer, precision in found.items()} == {
+        layer: str(precision) for layer, precision in quantized.precisions.items() if layer in found
+    }
+    assert len(found) > 20
+    assert "fp32" not in {
+        number for p in found.values() if p for number in (p.weights, p.activations)
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "stored", "opset"),
     [
         ("fp16", T.FLOAT16, 20),
-        ("fp8", T.FLOAT8E4M3FN, 20),
+        ("fp8", T.FLOAT8E4M3FN, 21),
         ("int4-awq", T.INT4, 21),
         ("w4a8", T.INT4, 21),
+        ("int8-smoothquant", T.INT8, 20),
+        ("int8-weight-only", T.INT8, 20),
     ],
 )
 def test_weights_are_stored_as_the_recipe_says(
@@ -142,6 +204,14 @@ def test_weights_are_stored_as_the_recipe_says(
         kept = _kept(name, checkpoint.policy) if content is front.planner else 0
         assert counts[stored] > 40_000
         assert counts[stored] == counts.total() - kept, "no matrix is left in another type"
+
+
+def test_8_bit_floats_load_with_all_optimisers(made: Made) -> None:
+    """They move roundings past transpositions, which take 8-bit floats from opset 21 on."""
+    _, front = made("fp8", GPU)
+    for content in (front.planner, *front.refiners.values()):
+        assert content is not None
+        assert ENGINE.load(content, "CPUExecutionProvider", {}).outputs
 
 
 def test_blocks_lie_along_the_inputs_alone(made: Made) -> None:

@@ -35,20 +35,29 @@ ALLOWED = Allowed(tokens=0.98, margin=1.0, action=0.01)
 
 
 class AddingTrial:
-    """Layers whose action errors add up; no token ever changes."""
+    """Layers whose action errors add up; no token ever changes.
 
-    def __init__(self, errors: dict[str, float]) -> None:
+    halves: what 16-bit floats around the layers of a part add.
+    """
+
+    def __init__(self, errors: dict[str, float], halves: dict[str, float]) -> None:
         self.errors, self.layers = errors, dict.fromkeys(errors)
+        self.halves = halves
+        self.rests = {p: "fp16" if p in halves else "fp32" for p in ("planner", "refiner")}
         self.tries = 0
 
-    def effect(self, names: Collection[str]) -> Effect:
+    def effect(self, names: Collection[str], parts: Collection[str] = ()) -> Effect:
         self.tries += 1
         total = sum(self.errors[name] for name in names)
+        run = {name.split(".")[0] for name in names}.union(parts)
+        total += sum(self.halves[part] for part in run if self.rests[part] == "fp16")
         return Effect(1.0, 0.0, 0.0, total, (total,))
 
 
-def found_by(errors: dict[str, float], costs: dict[str, int]) -> list[Found]:
-    trial: Any = AddingTrial(errors)
+def found_by(
+    errors: dict[str, float], costs: dict[str, int], halves: dict[str, float] | None = None
+) -> list[Found]:
+    trial: Any = AddingTrial(errors, halves or {})
     ranked = [
         Sensitivity(name, "int4", trial.effect([name]), ALLOWED.used(trial.effect([name])), 1)
         for name in errors
@@ -63,6 +72,22 @@ def test_cheap_layers_that_matter_are_kept_and_no_others() -> None:
     assert first.quantized == ("refiner.a", "refiner.c", "planner.d")
     assert first.gate_used == pytest.approx(0.7)
     assert (first.kept[0].cost, first.share) == (4, SHARES[0])
+
+
+def test_the_rest_is_in_32_bits_only_where_the_gates_need_it() -> None:
+    errors = {"refiner.a": 0.006, "refiner.b": 0.0001, "planner.c": 0.001}
+    costs = dict.fromkeys(errors, 1)
+    half = found_by(errors, costs, {"planner": 0.0005, "refiner": 0.003})
+    assert half[0].rests == {"planner": "fp16", "refiner": "fp16"}
+    assert half[0].rest_used == {"planner": pytest.approx(0.05), "refiner": pytest.approx(0.3)}
+    assert [kept.layer for kept in half[0].kept] == ["refiner.a"], "0.3 of the gates are used up"
+    assert half[0].gate_used == pytest.approx(0.46)
+    shares = {found.share: found for found in half}
+    assert shares[0.2].rests == {"planner": "fp16", "refiner": "fp32"}, "0.3 is over 0.2"
+    single = found_by(errors, costs, {"planner": 0.0005, "refiner": 0.009})[0]
+    assert single.rests == {"planner": "fp16", "refiner": "fp32"}
+    assert single.kept == ()
+    assert found_by(errors, costs)[0].rests == {"planner": "fp32", "refiner": "fp32"}
 
 
 def test_what_turned_out_not_to_be_needed_is_quantized_again() -> None:
@@ -196,6 +221,9 @@ def test_costs_are_measured_where_the_engine_runs_else_counted(
     steps = loaded.config.schedule.denoise_steps
     assert counted.layers["refiner.blocks.0.mlp.0"] == 2 ** round_log2(64 * 256 * 3.5 * steps)
     assert counted.layers["planner.blocks.0.mlp.0"] == 2 ** round_log2(64 * 256 * 3.5 / 2)
+    gpu = TargetEngine(kind="tensorrt", provider="TensorrtExecutionProvider")
+    half = layer_costs(loaded.policy, quantized, recipe, gpu, stages)
+    assert half.layers["refiner.blocks.0.mlp.0"] == 2 ** round_log2(64 * 256 * 1.5 * steps)
 
     def exact(calls: Any, budget_s: float = 0) -> dict[str, float]:
         return {name: 40e-6 if name.startswith("high") else 8e-6 for name in calls}

@@ -19,6 +19,7 @@ from libra_edge.compiler.quantization.quantize import Quantized, quantize
 from libra_edge.compiler.search.sensitivity import Sensitivity, measure_layers
 from libra_edge.compiler.search.simulation import Allowed, Effect, Trial
 from libra_edge.engines.base import QdqForm
+from libra_edge.evaluation.half import products_of
 from libra_edge.evaluation.torch_controller import TorchEngines
 from libra_edge.parity.gates import compare, run_engines
 from libra_edge.parity.samples import Sample, choose_samples
@@ -77,6 +78,28 @@ def test_a_trial_judges_as_the_gates_do(
     action = checks["p99 action error / range"].value
     assert together.action == pytest.approx(action, rel=1e-3)
     assert allowed.used(together) > 1, "random weights, 4 bits: a gate has to fail"
+
+
+def test_a_trial_between_16_bit_floats_judges_as_the_gates_do(
+    checkpoint: Checkpoint, quantized: Quantized, samples: list[Sample]
+) -> None:
+    form = QdqForm(rest="fp16")
+    halved = {name: p.beside("fp16") for name, p in quantized.precisions.items()}
+    between = Trial(checkpoint, RECIPE, replace(quantized, precisions=halved), form, samples)
+    assert between.effect(()).action == 0, "nothing was run"
+    alone = between.effect((), ("planner", "refiner"))
+    assert 0 < alone.action < 0.005
+    limits, dims = load_recipe("int4-awq").gates, checkpoint.config.embodiment.actions
+    policy = convert(checkpoint.policy, quantized.ranges, halved, form)
+    expected = run_engines(TorchEngines(checkpoint.policy), samples)
+    with products_of(policy):
+        found = run_engines(TorchEngines(policy), samples, expected.intent)
+    checks = {c.metric: c for c in compare("all", expected, found, dims, limits)}
+    together = between.effect(between.layers)
+    assert together.tokens == pytest.approx(checks["tokens equal"].value, abs=0.01)
+    assert together.action == pytest.approx(checks["p99 action error / range"].value, rel=0.1)
+    between.rests = dict.fromkeys(between.rests, "fp32")
+    assert between.effect((), ("planner", "refiner")).action == 0, "as it was trained"
 
 
 def test_parts_are_told_apart_and_nothing_stays_changed(trial: Trial) -> None:

@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 
 from libra_edge.bundle.engine_facts import Work
 from libra_edge.bundle.roofline import bound, policy_bound
-from libra_edge.catalog import HIGH, load_recipe, load_target
+from libra_edge.catalog import HALF, HIGH, load_recipe, load_target
 from libra_edge.cli import app as program
 from libra_edge.compiler.graphs.make_graphs import Front
 from libra_edge.compiler.quantization.assign import choose_precisions
-from libra_edge.compiler.quantization.fp16 import HALF
 from libra_edge.compiler.work.count import count
 from libra_edge.compiler.work.estimate import estimate
 from libra_edge.engines.base import QdqForm

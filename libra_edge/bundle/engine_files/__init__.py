@@ -1,0 +1,1 @@
+"""What compiled engines say of themselves, read from their files without any library."""
