@@ -116,6 +116,8 @@ def _engine(wrapper: Wrapper, member: str, folder: Path) -> tuple[bytes, int]:
     beside = {Path(name).name: name for name, around in APART.items() if around == member}
     if wrapper.apart not in beside:
         raise NotAWrapper(f"its engine is said to lie in {wrapper.apart!r}")
+    if not (folder / beside[wrapper.apart]).is_file():
+        raise NotAWrapper(f"its engine, {wrapper.apart}, is not in the release")
     return read_head(folder / beside[wrapper.apart])
 
 

@@ -126,6 +126,7 @@ def test_a_good_engine_has_no_fault(tmp_path: Path) -> None:
         (file_around("refiner.engine")[:-30], {}, "in the middle of a field"),
         (file_around("../secret"), {}, "its engine is said to lie in '../secret'"),
         (file_around("planner.engine"), {}, "its engine is said to lie in 'planner.engine'"),
+        (file_around("refiner.engine"), {}, "refiner.engine, is not in the release"),
         (b"", {}, "it is empty"),
     ],
 )
