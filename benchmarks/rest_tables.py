@@ -26,8 +26,9 @@ MEASURED = ROOT / "docs/measurements/gpu-check.json"
 class Row:
     """One recipe with one rest. Lists by part of the policy; why: what became of a missing one.
 
-    runs_in: products with weights by what they run in; in_fp32: products, attention's too, that
-    read 32-bit floats; layers: of the engine, as its log lists them; parity: checks by simulator.
+    runs_in: products with weights by what they run in; in_fp32: layers of products, attention's
+    too, that read 32-bit floats and no others; layers: of the engine, as its log lists them;
+    parity: checks by simulator.
     """
 
     recipe: str
@@ -69,9 +70,9 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         *("## What an RTX 4090's engines run in, demo policy", "", *build_table(rows), ""),
         "Products with weights by what TensorRT-RTX's log says they run in, planner; refiner. *In",
-        "32 bits*: layers that multiply, attention's too, and read 32-bit floats. Products of w4a8",
-        "read no constant, as its weights become 8-bit floats in a layer of their own; those in 16",
-        "bits are what it does not round.",
+        "32 bits*: layers that stand for a product, attention's too, or for what follows it, and",
+        "read 32-bit floats alone. Products of w4a8 read no constant, as its weights become 8-bit",
+        "floats in a layer of their own; those in 16 bits are what it does not round.",
         "",
         *("## Parity by simulation, demo policy", "", *parity_table(rows), ""),
         "PyTorch rounds the result of every operator to 16 bits and sums products in 32, as tensor",
@@ -234,7 +235,10 @@ def judge(rows: Sequence[Row]) -> Iterator[tuple[bool, str]]:
     """What this page is to show."""
     after = [row for row in rows if row.rest == "fp16"]
     left = {row.recipe: sum(row.in_fp32.values()) for row in after if sum(row.in_fp32.values())}
-    yield not left, f"no product in 32 bits in {len(after)} recipes for an RTX 4090: {left or 0}"
+    yield (
+        not left,
+        f"no product in 32 bits in {len(after)} recipes for an RTX 4090: {left or 'none'}",
+    )
     before = {row.recipe: row.passes() for row in rows if row.rest == "fp32"}
     lost = [row.recipe for row in after if before.get(row.recipe, True) and not row.passes()]
     yield not lost, f"gates that hold with 32 bits hold with 16: lost {', '.join(lost) or 'none'}"
