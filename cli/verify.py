@@ -26,9 +26,10 @@ from libra_edge.verification.request import (
 )
 from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
+from libra_edge.workers.where import Workers
 
 from ._dataset import Strict, doubts_shown
-from ._options import AllowLoose, GatesFile, Json, Robot, TokenizerFile, VlmConfig
+from ._options import AllowLoose, GatesFile, Jobs, Json, Ray, Robot, TokenizerFile, VlmConfig
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
 from ._signature import finish_signature, require_signed, show_signer, signer_of
@@ -108,7 +109,8 @@ def verify(
         ),
     ] = None,
     simulator: Annotated[str, typer.Option(help="Where to run them.")] = "metaworld",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    jobs: Jobs = None,
+    ray: Ray = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
@@ -219,7 +221,9 @@ def verify(
         gates=gates,
         allow_loose=allow_loose,
         calibrate=calibrate,
-        closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
+        closed_loop=None
+        if simulate is None
+        else ClosedLoop(simulator, simulate, workers=Workers(jobs, ray)),
         cache=cache,
         expect_recipe=expect_recipe,
         expect_target=expect_target,

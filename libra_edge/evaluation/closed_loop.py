@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter, ValidationError
 
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator
 from libra_edge.data.types import Controller, FloatArray, Observation
-from libra_edge.data.workers import map_ordered
-from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
+from libra_edge.errors import IncompatibleError, InputError, IntegrityError, NotMeasuredError
 from libra_edge.evaluation.motion import Moment, Motion, MotionMeter, moment_of
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.workers.ordered import map_ordered
+from libra_edge.workers.where import HERE, Workers
 
 ControllerFactory = Callable[[], Controller]
 SimulatorFactory = Callable[[], Simulator]
@@ -45,6 +49,9 @@ class EpisodeResult:
     success: bool
     steps: int
     motion: Motion | None = None
+
+
+_RESULT = TypeAdapter(EpisodeResult)
 
 
 class Watcher(Protocol):
@@ -129,6 +136,37 @@ def open_controller(
     return TorchController(path, shuffle_intents=shuffle_intents, threads=threads)
 
 
+def policy_identity(path: StrPath) -> str:
+    """Sha256 (hex) that tells the policy in a release or a checkpoint from every other one."""
+    path = Path(path)
+    if is_release(path):
+        return open_release(path).manifest.release_id
+    total = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.suffix in (".json", ".safetensors"):
+            with file.open("rb") as stream:
+                total.update(
+                    f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode()
+                )
+    return total.hexdigest()
+
+
+def read_results(rows: Sequence[Mapping[str, Any]]) -> list[EpisodeResult]:
+    """Results as they were kept.
+
+    Raises:
+        IntegrityError: a row is none.
+    """
+    try:
+        return [_RESULT.validate_python(row) for row in rows]
+    except ValidationError as error:
+        raise IntegrityError(
+            "results-invalid",
+            f"A kept result is none of an episode: {error.errors()[0]['msg']}.",
+            "Delete the file of results and run again.",
+        ) from None
+
+
 def policy_embodiment(path: StrPath) -> Embodiment:
     """The robot that a release or checkpoint was made for."""
     path = Path(path)
@@ -200,23 +238,23 @@ def run(
     controller: ControllerFactory,
     simulator: SimulatorFactory,
     specs: Sequence[EpisodeSpec],
-    jobs: int = 1,
+    workers: Workers = HERE,
     on_result: Callable[[EpisodeResult], None] = lambda _: None,
     watcher: Watcher | None = None,
 ) -> list[EpisodeResult]:
-    """Run the episodes; the results do not depend on `jobs`.
+    """Run the episodes; the results do not depend on `workers`.
 
     Args:
-        controller: makes the policy, once per process; picklable if `jobs` > 1.
+        controller: makes the policy, once per worker; picklable unless all runs in this process.
         simulator: makes the simulator, likewise.
         specs: the episodes.
-        jobs: worker processes.
+        workers: where they run.
         on_result: called after each episode, in the order of `specs`.
         watcher: looks on; of one process alone.
     """
     results = []
     opened = partial(_open_loop, controller, simulator)
-    for result in map_ordered(opened, partial(_run_episode, watcher), specs, jobs):
+    for result in map_ordered(opened, partial(_run_episode, watcher), specs, workers):
         results.append(result)
         on_result(result)
     return results
