@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from libra_edge.errors import InputError
-from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.kept import read_results
 from libra_edge.workers.ledger import merge as merged
 
 from ._options import Json
@@ -37,4 +37,4 @@ def merge(
         raise InputError(
             "results-unknown", f"These are results of `{command}`.", "Merge those of simulate."
         )
-    report(Output(command, json), settings, closed_loop.read_results(rows))
+    report(Output(command, json), settings, read_results(rows))

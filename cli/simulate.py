@@ -20,6 +20,7 @@ from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator, open_simulator
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.kept import policy_identity, read_results
 from libra_edge.evaluation.motion import combined, motion_rows
 from libra_edge.workers.ledger import Ledger
 from libra_edge.workers.where import WHOLE, Shard, Workers
@@ -148,7 +149,7 @@ def simulate(
         "video": None if video is None else str(video),
     }
     part = WHOLE if shard is None else Shard.parse(shard)
-    decides = [closed_loop.policy_identity(policy), [asdict(spec) for spec in specs]]
+    decides = [policy_identity(policy), [asdict(spec) for spec in specs]]
     ledger = Ledger(results, "simulate", settings, decides, len(specs), part)
     units = ledger.missing
     with progress("episodes", len(units)) as advance, _film(video, opened) as film:
@@ -167,7 +168,7 @@ def simulate(
     if part != WHOLE:
         settings["shard"] = shard
     rows = [ledger.results[number] for number in sorted(ledger.results)]
-    report(output, settings, closed_loop.read_results(rows))
+    report(output, settings, read_results(rows))
 
 
 def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, alone: bool) -> None:

@@ -210,6 +210,7 @@ def verify(
         finish_signature(output, release, *found)
         return
     signed, signer = found or (None, None)
+    loop = ClosedLoop(simulator, simulate, 0, Workers(jobs, ray)) if simulate else None
     request = Request(
         release,
         checkpoint,
@@ -221,9 +222,7 @@ def verify(
         gates=gates,
         allow_loose=allow_loose,
         calibrate=calibrate,
-        closed_loop=None
-        if simulate is None
-        else ClosedLoop(simulator, simulate, workers=Workers(jobs, ray)),
+        closed_loop=loop,
         cache=cache,
         expect_recipe=expect_recipe,
         expect_target=expect_target,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Protocol
 
 from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator
 from libra_edge.data.types import Controller, FloatArray, Observation
-from libra_edge.errors import IncompatibleError, InputError, IntegrityError, NotMeasuredError
+from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
 from libra_edge.evaluation.motion import Moment, Motion, MotionMeter, moment_of
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
@@ -49,9 +46,6 @@ class EpisodeResult:
     success: bool
     steps: int
     motion: Motion | None = None
-
-
-_RESULT = TypeAdapter(EpisodeResult)
 
 
 class Watcher(Protocol):
@@ -134,37 +128,6 @@ def open_controller(
     with needs_extra("compile", f"{path} is a checkpoint, which"):
         from libra_edge.evaluation.torch_controller import TorchController
     return TorchController(path, shuffle_intents=shuffle_intents, threads=threads)
-
-
-def policy_identity(path: StrPath) -> str:
-    """Sha256 (hex) that tells the policy in a release or a checkpoint from every other one."""
-    path = Path(path)
-    if is_release(path):
-        return open_release(path).manifest.release_id
-    total = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".safetensors"):
-            with file.open("rb") as stream:
-                total.update(
-                    f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode()
-                )
-    return total.hexdigest()
-
-
-def read_results(rows: Sequence[Mapping[str, Any]]) -> list[EpisodeResult]:
-    """Results as they were kept.
-
-    Raises:
-        IntegrityError: a row is none.
-    """
-    try:
-        return [_RESULT.validate_python(row) for row in rows]
-    except ValidationError as error:
-        raise IntegrityError(
-            "results-invalid",
-            f"A kept result is none of an episode: {error.errors()[0]['msg']}.",
-            "Delete the file of results and run again.",
-        ) from None
 
 
 def policy_embodiment(path: StrPath) -> Embodiment:

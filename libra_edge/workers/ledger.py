@@ -147,7 +147,7 @@ def fingerprint(content: Any) -> str:
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:

@@ -7,6 +7,7 @@ policies, datasets and folders under the same paths.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections import deque
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from libra_edge.workers.places import Lost, OpenState, Place, Work
 from libra_edge.workers.where import Workers
 
 LOCAL = "local"
+CONNECT_S = 10.0
 # Of a command whose node is lost.
 MOST_RETRIES = 2
 # Ray reports its use to its makers unless it is told not to.
@@ -131,14 +133,25 @@ def connect(workers: Workers) -> Any:
         ray.init(num_cpus=workers.jobs, include_dashboard=False, **quiet)
         return ray
     try:
+        _require_listener(str(workers.ray))
         ray.init(address=workers.ray, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             "ray-unreachable",
             f"There is no Ray cluster at {workers.ray}: {' '.join(str(error).split())[:200]}",
             "Start one (ray start --head), or write --ray local.",
         ) from None
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Whether somebody listens there: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise ValueError("an address is HOST:PORT, or auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 class RayCommand:
