@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.errors import ExitCode
 from libra_edge.policy.config import read_config
+from libra_edge.workers.where import Workers
 
 from ._progress import progress
 from ._render import Output
 
 # What each compilation gets of its own, or what is about all of them.
-OF_THE_MATRIX = ("checkpoint", "target", "recipe", "out", "json", "jobs", "memory_gib")
+OF_THE_MATRIX = ("checkpoint", "target", "recipe", "out", "json", "jobs", "memory_gib", "ray")
 
 
 def compile_matrix(
@@ -29,6 +31,7 @@ def compile_matrix(
     words: Sequence[str],
     jobs: int | None,
     memory_gib: float | None,
+    ray: str | None,
 ) -> None:
     """Compile every pair that makes sense; leaves with 1 if one of them failed."""
     from libra_edge.compiler import many
@@ -47,13 +50,23 @@ def compile_matrix(
         start = [sys.executable, "-m", "libra_edge.cli", "compile", str(checkpoint)]
         return [*start, *pair_words, "--out", str(folder), "--json", *words]
 
+    each_bytes = many.job_bytes(parameters)
+    budget_bytes = _free_bytes() if memory_gib is None else int(memory_gib * 2**30)
+    start: Callable[[Sequence[str]], many.Job] = many.Process
+    if ray is not None:
+        from libra_edge.workers.on_ray import RayCommand
+
+        # Ray itself waits until a node has the processor and the memory.
+        start = partial(RayCommand, workers=Workers(jobs, ray), memory_bytes=each_bytes)
+        budget_bytes = each_bytes * (jobs or len(wanted))
     with progress("compile", len(wanted), even=False) as advance:
         outcomes = many.run(
             wanted,
             command,
-            jobs=jobs or os.cpu_count() or 1,
-            budget_bytes=_free_bytes() if memory_gib is None else int(memory_gib * 2**30),
-            each_bytes=many.job_bytes(parameters),
+            jobs=jobs or (os.cpu_count() or 1 if ray is None else len(wanted)),
+            budget_bytes=budget_bytes,
+            each_bytes=each_bytes,
+            start=start,
             on_change=lambda done, running: advance(done, running),
         )
     _show(output, outcomes)

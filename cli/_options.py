@@ -51,6 +51,22 @@ VlmConfig = Annotated[
 ]
 
 
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run on a Ray cluster; `local` starts one here.",
+        show_default="this machine's processes",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", min=1, help="Processes; on Ray, actors.", show_default="1; on Ray, all"
+    ),
+]
+
+
 def given_words(context: typer.Context, but: Collection[str]) -> list[str]:
     """The options of a command as they were given, to hand them on to another process.
 

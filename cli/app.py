@@ -40,6 +40,7 @@ COMMANDS = {
     "diff": Entry("diff", "diff", "Show what changed from one release to another."),
     "verify": Entry("verify", "verify", "Check that a release is still the same policy."),
     "simulate": Entry("simulate", "simulate", "Run a policy in the simulator, success per task."),
+    "merge": Entry("merge", "merge", "Put the shards of an evaluation together."),
     "collect": Entry("collect", "collect", "Record demonstrations of scripted experts."),
     "dataset": Entry("dataset", "dataset", "Check a LeRobot dataset, or describe its robot."),
     "train": Entry("train", "train", "Train a policy on demonstrations."),

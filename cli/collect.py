@@ -11,8 +11,9 @@ import typer
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import open_simulator
 from libra_edge.errors import InputError
+from libra_edge.workers.where import Workers
 
-from ._options import Json
+from ._options import Jobs, Json, Ray
 from ._progress import progress
 from ._render import Output
 
@@ -49,7 +50,8 @@ def collect(
         typer.Option(min=0.0, max=1.0, help="Share of the episodes that start with a detour."),
     ] = 0.0,
     lossy: Annotated[bool, typer.Option("--lossy", help="AV1 in place of exact pixels.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    jobs: Jobs = None,
+    ray: Ray = None,
     json: Json = False,
 ) -> None:
     """Record demonstrations of scripted experts as a LeRobot v3 dataset.
@@ -81,7 +83,9 @@ def collect(
             frames[episode.task] += len(episode)
             advance(1, episode.task)
 
-        record(simulator, config, out, jobs, "av1" if lossy else "lossless", on_episode)
+        record(
+            simulator, config, out, Workers(jobs, ray), "av1" if lossy else "lossless", on_episode
+        )
     output.table(
         ("task", "episodes", "frames"), [(name, counts[name], n) for name, n in frames.items()]
     )

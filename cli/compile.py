@@ -18,6 +18,7 @@ from ._options import (
     Force,
     GatesFile,
     Json,
+    Ray,
     Robot,
     TokenizerFile,
     VlmConfig,
@@ -133,6 +134,7 @@ def compile_(
         float | None,
         typer.Option(min=0.1, help="Memory for all of them.", show_default="what is free"),
     ] = None,
+    ray: Ray = None,
     force: Force = False,
     strict: Strict = False,
     json: Json = False,
@@ -152,12 +154,12 @@ def compile_(
         if sign is not None:
             _require_key_of_many(sign, passphrase_env)
         words = given_words(context, but=OF_THE_MATRIX)
-        compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib)
+        compile_matrix(output, checkpoint, target, recipe, out, name, words, jobs, memory_gib, ray)
         return
-    if jobs is not None or memory_gib is not None:
+    if jobs is not None or memory_gib is not None or ray is not None:
         raise InputError(
             "usage",
-            "--jobs and --memory-gib are for several releases.",
+            "--jobs, --memory-gib and --ray are for several releases.",
             "Name several targets or recipes, separated by commas.",
         )
     request = Request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
@@ -20,10 +20,13 @@ from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator, open_simulator
 from libra_edge.errors import ExitCode, InputError
 from libra_edge.evaluation import closed_loop
+from libra_edge.evaluation.kept import policy_identity, read_results
 from libra_edge.evaluation.motion import combined, motion_rows
+from libra_edge.workers.ledger import Ledger
+from libra_edge.workers.where import WHOLE, Shard, Workers
 
 from ._dataset import Strict, doubts_shown
-from ._options import Json
+from ._options import Jobs, Json, Ray
 from ._progress import progress
 from ._render import Output
 from .collect import Split
@@ -81,7 +84,23 @@ def simulate(
             help="Film the episodes: cameras, instruction, state, plan age, chunks and holds.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    jobs: Jobs = None,
+    ray: Ray = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Run the K-th of N shares of the episodes, for `libra-edge merge`.",
+            show_default="all",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the results there as they come; a run that stopped goes on from them.",
+        ),
+    ] = None,
     mode: Annotated[
         Mode, typer.Option(help="async: engines in threads, at the robot's rate; releases only.")
     ] = Mode.sync,
@@ -94,19 +113,22 @@ def simulate(
     at 95 %.
     """
     output = Output("simulate", json)
+    workers = Workers(jobs, ray)
+    alone = workers.count == 1 and ray is None
+    _check_spread(replay, record, video, mode, alone, shard, results)
     if replay is not None and is_recording(replay):
         _check_repeat(shuffle_intents, record, task, swap, mode)
-        _check_video(video, replay, jobs)
+        _check_video(video, replay, alone)
         _repeat(output, policy, replay)
         return
     if record is not None:
-        _check_record(replay, jobs)
+        _check_record(replay, alone)
     if video is not None:
-        _check_video(video, replay, jobs)
+        _check_video(video, replay, alone)
     controller = partial(closed_loop.open_controller, policy, shuffle_intents, record=record)
     live = None
     if mode is Mode.live:
-        _check_live(policy, shuffle_intents, replay, jobs)
+        _check_live(policy, shuffle_intents, replay, alone)
         live = LivePolicy(open_release(policy).path, record=record)
     if replay is not None:
         _replay(output, policy, replay, episodes, controller, strict=strict)
@@ -117,13 +139,6 @@ def simulate(
     specs = closed_loop.plan_episodes(
         opened, task or opened.tasks, episodes, seed, _parse_swap(swap or [])
     )
-    with progress("episodes", len(specs)) as advance, _film(video, opened) as film:
-
-        def on_result(result: closed_loop.EpisodeResult) -> None:
-            advance(1, f"{result.task} {'ok' if result.success else 'failed'}")
-
-        chosen = controller if live is None else lambda: live
-        results = closed_loop.run(chosen, open_simulated, specs, jobs, on_result, film)
     settings: dict[str, object] = {
         "policy": str(policy),
         "simulator": simulator,
@@ -133,14 +148,31 @@ def simulate(
         "record": None if record is None else str(record),
         "video": None if video is None else str(video),
     }
+    part = WHOLE if shard is None else Shard.parse(shard)
+    decides = [policy_identity(policy), [asdict(spec) for spec in specs]]
+    ledger = Ledger(results, "simulate", settings, decides, len(specs), part)
+    units = ledger.missing
+    with progress("episodes", len(units)) as advance, _film(video, opened) as film:
+        coming = iter(units)
+
+        def on_result(result: closed_loop.EpisodeResult) -> None:
+            ledger.add(next(coming), asdict(result))
+            advance(1, f"{result.task} {'ok' if result.success else 'failed'}")
+
+        chosen = controller if live is None else lambda: live
+        wanted = [specs[number] for number in units]
+        closed_loop.run(chosen, open_simulated, wanted, workers, on_result, film)
     if live is not None:
         settings["runtime"] = live.stats
         _show_runtime(output, live.stats)
-    _report(output, settings, results)
+    if part != WHOLE:
+        settings["shard"] = shard
+    rows = [ledger.results[number] for number in sorted(ledger.results)]
+    report(output, settings, read_results(rows))
 
 
-def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, jobs: int) -> None:
-    if not is_release(policy) or shuffle_intents or replay is not None or jobs > 1:
+def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, alone: bool) -> None:
+    if not is_release(policy) or shuffle_intents or replay is not None or not alone:
         raise InputError(
             "usage",
             "--mode async runs a release in real time, on its own.",
@@ -148,15 +180,41 @@ def _check_live(policy: Path, shuffle_intents: bool, replay: Path | None, jobs: 
         )
 
 
-def _check_record(replay: Path | None, jobs: int) -> None:
-    if replay is not None or jobs > 1:
+def _check_spread(
+    replay: Path | None,
+    record: Path | None,
+    video: Path | None,
+    mode: Mode,
+    alone: bool,
+    shard: str | None,
+    results: Path | None,
+) -> None:
+    if shard is not None and results is None:
+        raise InputError(
+            "usage",
+            "--shard without --results leaves nothing to merge.",
+            f"Add --results FILE, for example shard-{shard.partition('/')[0]}.jsonl.",
+        )
+    one_run = record is not None or video is not None or mode is Mode.live
+    if results is not None and (replay is not None or one_run):
+        raise InputError(
+            "usage",
+            "--results keeps episodes that can be run again one by one.",
+            "Leave out --replay, --record, --video and --mode async, or --results.",
+        )
+    if replay is not None and not alone:
+        raise InputError("usage", "A replay runs in one process.", "Leave out --jobs and --ray.")
+
+
+def _check_record(replay: Path | None, alone: bool) -> None:
+    if replay is not None or not alone:
         raise InputError(
             "usage", "--record writes one run.", "Leave out --replay, and --jobs above 1."
         )
 
 
-def _check_video(video: Path | None, replay: Path | None, jobs: int) -> None:
-    if video is not None and (replay is not None or jobs > 1):
+def _check_video(video: Path | None, replay: Path | None, alone: bool) -> None:
+    if video is not None and (replay is not None or not alone):
         raise InputError(
             "usage", "--video films one run.", "Leave out --replay, and --jobs above 1."
         )
@@ -204,9 +262,10 @@ def _show_runtime(output: Output, stats: dict[str, Any]) -> None:
         output.text(f"the next chunk begins {stats['refine_ahead_steps']} steps ahead: {why}")
 
 
-def _report(
-    output: Output, settings: Mapping[str, object], results: list[closed_loop.EpisodeResult]
+def report(
+    output: Output, settings: Mapping[str, object], results: Sequence[closed_loop.EpisodeResult]
 ) -> None:
+    """Show how the episodes of a run ended, and leave."""
     summaries = closed_loop.summarize_tasks(results)
     overall = closed_loop.summarize(results)
     output.table(

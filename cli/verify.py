@@ -26,9 +26,10 @@ from libra_edge.verification.request import (
 )
 from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
+from libra_edge.workers.where import Workers
 
 from ._dataset import Strict, doubts_shown
-from ._options import AllowLoose, GatesFile, Json, Robot, TokenizerFile, VlmConfig
+from ._options import AllowLoose, GatesFile, Jobs, Json, Ray, Robot, TokenizerFile, VlmConfig
 from ._parity import gate_changes, parity_table
 from ._render import Output, say
 from ._signature import finish_signature, require_signed, show_signer, signer_of
@@ -108,7 +109,8 @@ def verify(
         ),
     ] = None,
     simulator: Annotated[str, typer.Option(help="Where to run them.")] = "metaworld",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    jobs: Jobs = None,
+    ray: Ray = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of stage outputs.", show_default="the user's cache")
     ] = None,
@@ -208,6 +210,7 @@ def verify(
         finish_signature(output, release, *found)
         return
     signed, signer = found or (None, None)
+    loop = ClosedLoop(simulator, simulate, 0, Workers(jobs, ray)) if simulate else None
     request = Request(
         release,
         checkpoint,
@@ -219,7 +222,7 @@ def verify(
         gates=gates,
         allow_loose=allow_loose,
         calibrate=calibrate,
-        closed_loop=None if simulate is None else ClosedLoop(simulator, simulate, jobs=jobs),
+        closed_loop=loop,
         cache=cache,
         expect_recipe=expect_recipe,
         expect_target=expect_target,

@@ -31,6 +31,7 @@ FLOORS = (
     "engines",
     "bundle",
     "data",
+    "workers",
     "policy",
     "catalog",
     "limits",

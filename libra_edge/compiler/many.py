@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from libra_edge.catalog import Recipe, Target
 from libra_edge.errors import InputError
@@ -75,11 +75,50 @@ def job_bytes(parameters: int) -> int:
     return BASE_BYTES + COPIES * 4 * parameters
 
 
+class Job(Protocol):
+    """The command of a pair, at work somewhere."""
+
+    def ended(self) -> bool:
+        """Whether it has."""
+        ...
+
+    def output(self) -> tuple[int, bytes]:
+        """Its status, and what it said, once it ended."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
+
+
+class Process:
+    """A command on this machine."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        # A file, not a pipe: nobody reads while it runs, and a full pipe would stop it.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with what it said
+        self._process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.DEVNULL)
+
+    def ended(self) -> bool:
+        """See `Job.ended`."""
+        return self._process.poll() is not None
+
+    def output(self) -> tuple[int, bytes]:
+        """See `Job.output`."""
+        with self._output as output:
+            output.seek(0)
+            return self._process.returncode, output.read()
+
+    def kill(self) -> None:
+        """See `Job.kill`."""
+        self._process.kill()
+        self._process.wait()
+
+
 @dataclass
 class _Running:
     pair: Pair
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
+    job: Job
     begin: float
 
 
@@ -90,6 +129,7 @@ def run(
     jobs: int,
     budget_bytes: int,
     each_bytes: int,
+    start: Callable[[Sequence[str]], Job] = Process,
     on_change: Callable[[int, str], None] = lambda done, running: None,
 ) -> list[Outcome]:
     """Run a command per pair, in parallel; one at a time at the least.
@@ -100,6 +140,7 @@ def run(
         jobs: processes at the same time at the most.
         budget_bytes: memory for all of them.
         each_bytes: memory of one.
+        start: where a command is run; None of it but the command is sent there.
         on_change: called with how many ended since the last call, and the names of those running.
     """
     limit = max(1, min(jobs, budget_bytes // each_bytes))
@@ -110,40 +151,31 @@ def run(
     try:
         while waiting or running:
             while waiting and len(running) < limit:
-                running.append(_start(waiting.pop(0), command))
-            ended = [job for job in running if job.process.poll() is not None]
-            for job in ended:
-                running.remove(job)
-                outcomes[job.pair.name] = _outcome(job)
-            on_change(len(ended), ", ".join(job.pair.name for job in running))
+                pair = waiting.pop(0)
+                running.append(_Running(pair, start(command(pair)), time.monotonic()))
+            ended = [one for one in running if one.job.ended()]
+            for one in ended:
+                running.remove(one)
+                outcomes[one.pair.name] = _outcome(one)
+            on_change(len(ended), ", ".join(one.pair.name for one in running))
             time.sleep(POLL_S if running else 0)
     finally:
-        for job in running:
-            job.process.kill()
-            job.process.wait()
+        for one in running:
+            one.job.kill()
     return [outcomes[pair.name] for pair in wanted]
 
 
-def _start(pair: Pair, command: Callable[[Pair], Sequence[str]]) -> _Running:
-    # A file, not a pipe: nobody reads while it runs, and a full pipe would stop it.
-    output = tempfile.TemporaryFile()  # noqa: SIM115, closed with its outcome
-    process = subprocess.Popen(command(pair), stdout=output, stderr=subprocess.DEVNULL)
-    return _Running(pair, process, output, time.monotonic())
-
-
-def _outcome(job: _Running) -> Outcome:
-    seconds = time.monotonic() - job.begin
-    with job.output as output:
-        output.seek(0)
-        text = output.read()
+def _outcome(one: _Running) -> Outcome:
+    seconds = time.monotonic() - one.begin
+    status, text = one.job.output()
     try:
         body = json.loads(text)
         if body["ok"]:
-            return Outcome(job.pair, "ok", seconds, body["result"])
+            return Outcome(one.pair, "ok", seconds, body["result"])
         why = f"{body['error']['code']}: {body['error']['fact']}"
     except (ValueError, KeyError, TypeError):
-        why = f"ended with status {job.process.returncode} and said nothing"
-    return Outcome(job.pair, "failed", seconds, {}, why)
+        why = f"ended with status {status} and said nothing"
+    return Outcome(one.pair, "failed", seconds, {}, why)
 
 
 def out_folder(parent: Path | None, name: str, pair: Pair) -> Path:

@@ -14,9 +14,10 @@ from libra_edge.data.lerobot_writer import DatasetWriter
 from libra_edge.data.simulator import Simulator, Split, open_simulator
 from libra_edge.data.types import Episode, FloatArray
 from libra_edge.data.video import Codec
-from libra_edge.data.workers import map_ordered
 from libra_edge.errors import InputError
 from libra_edge.paths import StrPath
+from libra_edge.workers.ordered import map_ordered
+from libra_edge.workers.where import HERE, Workers
 
 # How often a demonstration may fail before the expert itself is called unusable.
 _MAX_ATTEMPTS = 20
@@ -54,7 +55,7 @@ def collect(
     simulator: str,
     config: CollectConfig,
     out: StrPath,
-    jobs: int = 1,
+    workers: Workers = HERE,
     codec: Codec = "lossless",
     on_episode: Callable[[Episode], None] = lambda _: None,
 ) -> None:
@@ -67,7 +68,7 @@ def collect(
         simulator: name of the simulator.
         config: what to record.
         out: folder to create.
-        jobs: worker processes; the result does not depend on it.
+        workers: where the episodes are recorded; the result does not depend on it.
         codec: how camera frames are compressed.
         on_episode: called after each episode is written.
     """
@@ -78,7 +79,7 @@ def collect(
         opened.instructions(task)
     recipe = {"simulator": simulator} | asdict(config)
     with DatasetWriter(out, opened.embodiment(), codec, recipe) as writer:
-        for episode in _episodes(simulator, config, jobs):
+        for episode in _episodes(simulator, config, workers):
             writer.add(episode)
             on_episode(episode)
 
@@ -154,11 +155,11 @@ def _attempt(simulator: Simulator, config: CollectConfig, task: str, seed: int) 
     )
 
 
-def _episodes(simulator: str, config: CollectConfig, jobs: int) -> Iterator[Episode]:
+def _episodes(simulator: str, config: CollectConfig, workers: Workers) -> Iterator[Episode]:
     """All episodes in a fixed order."""
     slots = [(task, slot) for task, count in config.episodes.items() for slot in range(count)]
     opened = partial(_open, simulator, config.split)
-    return map_ordered(opened, partial(_record_slot, config), slots, jobs)
+    return map_ordered(opened, partial(_record_slot, config), slots, workers)
 
 
 def _open(simulator: str, split: Split) -> AbstractContextManager[Simulator]:

@@ -14,12 +14,13 @@ from libra_edge.bundle.verify import is_release, open_release
 from libra_edge.data.extras import needs_extra
 from libra_edge.data.simulator import Simulator
 from libra_edge.data.types import Controller, FloatArray, Observation
-from libra_edge.data.workers import map_ordered
 from libra_edge.errors import IncompatibleError, InputError, NotMeasuredError
 from libra_edge.evaluation.motion import Moment, Motion, MotionMeter, moment_of
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import Embodiment, read_config
 from libra_edge.policy.tokenizer import Tokenizer
+from libra_edge.workers.ordered import map_ordered
+from libra_edge.workers.where import HERE, Workers
 
 ControllerFactory = Callable[[], Controller]
 SimulatorFactory = Callable[[], Simulator]
@@ -200,23 +201,23 @@ def run(
     controller: ControllerFactory,
     simulator: SimulatorFactory,
     specs: Sequence[EpisodeSpec],
-    jobs: int = 1,
+    workers: Workers = HERE,
     on_result: Callable[[EpisodeResult], None] = lambda _: None,
     watcher: Watcher | None = None,
 ) -> list[EpisodeResult]:
-    """Run the episodes; the results do not depend on `jobs`.
+    """Run the episodes; the results do not depend on `workers`.
 
     Args:
-        controller: makes the policy, once per process; picklable if `jobs` > 1.
+        controller: makes the policy, once per worker; picklable unless all runs in this process.
         simulator: makes the simulator, likewise.
         specs: the episodes.
-        jobs: worker processes.
+        workers: where they run.
         on_result: called after each episode, in the order of `specs`.
         watcher: looks on; of one process alone.
     """
     results = []
     opened = partial(_open_loop, controller, simulator)
-    for result in map_ordered(opened, partial(_run_episode, watcher), specs, jobs):
+    for result in map_ordered(opened, partial(_run_episode, watcher), specs, workers):
         results.append(result)
         on_result(result)
     return results

@@ -18,6 +18,7 @@ from libra_edge.evaluation import closed_loop
 from libra_edge.evaluation.closed_loop import ControllerFactory, EpisodeResult, EpisodeSpec, Paired
 from libra_edge.models import Strict
 from libra_edge.parity.gates import Check
+from libra_edge.workers.where import HERE, Workers
 
 STAGE = "closed loop, release vs checkpoint"
 # Largest loss of success, in shares of the episodes, that the 95 % bound may still allow.
@@ -115,13 +116,13 @@ def total(tasks: Mapping[str, Paired]) -> Paired:
 class ClosedLoop:
     """How to hold release and checkpoint against each other in a simulator.
 
-    episodes: per task; seed: the first; jobs: worker processes.
+    episodes: per task; seed: the first; workers: where they run.
     """
 
     simulator: str
     episodes: int
     seed: int = 0
-    jobs: int = 1
+    workers: Workers = HERE
 
 
 def closed_loop_checks(
@@ -137,7 +138,7 @@ def closed_loop_checks(
     Args:
         asked: what to run.
         checkpoint: run by PyTorch.
-        release: opens it as a controller, in each worker process; picklable if `asked.jobs` > 1.
+        release: opens it as a controller, in each worker; picklable unless this process does all.
         manifest: the release's.
         store: folder of results, so that an interrupted run goes on where it was.
         on_stage: called after each episode.
@@ -164,7 +165,7 @@ def closed_loop_checks(
         specs,
         store,
         identities,
-        jobs=asked.jobs,
+        workers=asked.workers,
         on_result=tell,
     )
     return judge(tasks)
@@ -178,25 +179,25 @@ def run_paired(
     store: Path,
     identities: tuple[str, str],
     *,
-    jobs: int = 1,
+    workers: Workers = HERE,
     on_result: Callable[[EpisodeResult], None] = lambda _: None,
 ) -> dict[str, Paired]:
     """Run what is not in the store yet, and compare task by task.
 
     Args:
-        checkpoint: opens the one as a controller; picklable if `jobs` > 1.
+        checkpoint: opens the one as a controller; picklable unless all runs in this process.
         release: opens the other.
         simulator: name of the simulator; its held-out variations are used.
         specs: the episodes.
         store: folder of results, so that an interrupted run goes on where it was.
         identities: what tells this checkpoint and this release from all others.
-        jobs: worker processes.
+        workers: where they run.
         on_result: called after each episode that was run.
     """
     results = []
     for controller, identity in zip((checkpoint, release), identities, strict=True):
         kept = _Store(store, f"{simulator} {identity}")
-        _run_missing(controller, simulator, specs, kept, jobs, on_result)
+        _run_missing(controller, simulator, specs, kept, workers, on_result)
         results.append([found for spec in specs if (found := kept.get(spec)) is not None])
     return closed_loop.compare_tasks(*results)
 
@@ -206,7 +207,7 @@ def _run_missing(
     simulator: str,
     specs: Sequence[EpisodeSpec],
     kept: _Store,
-    jobs: int,
+    workers: Workers,
     on_result: Callable[[EpisodeResult], None],
 ) -> None:
     missing = [spec for spec in specs if kept.get(spec) is None]
@@ -217,7 +218,7 @@ def _run_missing(
         kept.add(next(coming), result)
         on_result(result)
 
-    closed_loop.run(controller, partial(open_simulator, simulator, "eval"), missing, jobs, keep)
+    closed_loop.run(controller, partial(open_simulator, simulator, "eval"), missing, workers, keep)
 
 
 class _Store:

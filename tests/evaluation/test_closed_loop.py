@@ -15,6 +15,7 @@ from libra_edge.evaluation.closed_loop import (
     wilson,
 )
 from libra_edge.policy.config import ActionDim
+from libra_edge.workers.where import Workers
 from tests.evaluation.fake_simulator import Broken, Closing, LineWorld, Obedient, Sluggish
 
 
@@ -30,7 +31,7 @@ def test_obedient_policy_succeeds_and_the_same_seeds_give_the_same_episodes():
 def test_results_do_not_depend_on_the_number_of_processes():
     specs = plan_episodes(LineWorld(), ("left", "right"), episodes=6)
     seen = []
-    parallel = run(Sluggish, LineWorld, specs, jobs=2, on_result=seen.append)
+    parallel = run(Sluggish, LineWorld, specs, Workers(2), on_result=seen.append)
     assert parallel == run(Sluggish, LineWorld, specs) == seen
     assert len({result.steps for result in parallel}) > 1
 
@@ -38,13 +39,13 @@ def test_results_do_not_depend_on_the_number_of_processes():
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_policy_stays_open_until_the_last_episode(jobs):
     specs = plan_episodes(LineWorld(), ("left", "right"), episodes=3)
-    assert all(result.success for result in run(Closing, LineWorld, specs, jobs=jobs))
+    assert all(result.success for result in run(Closing, LineWorld, specs, Workers(jobs)))
 
 
 def test_error_in_a_worker_process_arrives_whole():
     specs = plan_episodes(LineWorld(), ("left",), episodes=3)
     with pytest.raises(InputError) as caught:
-        run(Broken, LineWorld, specs, jobs=2)
+        run(Broken, LineWorld, specs, Workers(2))
     assert caught.value.code == "broken-policy"
 
 

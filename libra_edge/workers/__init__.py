@@ -1,0 +1,1 @@
+"""Independent work (episodes, pairs of target and recipe) on processes, on Ray, or in shards."""
