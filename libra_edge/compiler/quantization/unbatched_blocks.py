@@ -85,8 +85,8 @@ class FlatAttention(nn.Module):
             scored = given if bias is None else (*given, bias.expand(1, 1, queries.shape[1], -1))
             y = onnx_node("Attention", scored, queries.dtype, queries.shape, version=OPSET, **heads)
         else:
-            split = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in given)
-            y = F.scaled_dot_product_attention(*split, bias).transpose(1, 2)
+            q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in given)
+            y = F.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2)
         return gained(self.output, y.reshape(queries.shape[1:]), gain)
 
     def forward(

@@ -37,8 +37,8 @@ class PlannerConfig(Grown):
 class RefinerConfig(Grown):
     """Action refiner: own visual encoder and adaLN denoiser with cross-attention.
 
-    `visual_encoder = False` and `PolicyConfig.refiner = None` are the paper's ablations. `eyes` is a
-    pretrained visual encoder, in place of the stem of `stem_channels`.
+    `visual_encoder = False` and `PolicyConfig.refiner = None` are the paper's ablations. `eyes` are
+    a pretrained visual encoder, in place of the stem of `stem_channels`.
     """
 
     later: ClassVar[tuple[str, ...]] = ("eyes",)
