@@ -41,6 +41,11 @@ class InternVl(nn.Module):
         self.model: Any = build(config)
         self.state = nn.Linear(state_dim, self.width)
 
+    @property
+    def vision(self) -> tuple[nn.Module, ...]:
+        """What sees, up to the features that the language model is given in another form."""
+        return (self.model.vision_tower,)
+
     def forward(self, images: Tensor, instruction: Tensor, state: Tensor) -> Hidden:
         """Images uint8 [B, V, h, w, 3], instruction [B, T], normalised state [B, P]."""
         features = self.features(images).unbind(1)

@@ -54,6 +54,11 @@ class QwenVl(nn.Module):
         self.model = model
         self.state = nn.Linear(state_dim, self.width)
 
+    @property
+    def vision(self) -> tuple[nn.Module, ...]:
+        """What sees, up to the features that the language model is given in another form."""
+        return (self.model.visual.patch_embed, self.model.visual.blocks)
+
     def forward(self, images: Tensor, instruction: Tensor, state: Tensor) -> Hidden:
         """Images uint8 [B, V, h, w, 3], instruction [B, T], normalised state [B, P]."""
         features = self.features(images).unbind(1)
