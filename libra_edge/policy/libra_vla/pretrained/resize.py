@@ -74,7 +74,9 @@ class Resize(nn.Module):
         """See the class."""
         rows_change, columns_change = self.needed
         if columns_change:
-            pictures = _as_bytes(pictures @ self.columns.T)
+            # The matrix in front, as a weight never stands: it is none of a layer's.
+            turned = self.columns @ pictures.transpose(2, 3)
+            pictures = _as_bytes(turned).transpose(2, 3)
         if rows_change:
             pictures = _as_bytes(self.rows @ pictures)
         return pictures
