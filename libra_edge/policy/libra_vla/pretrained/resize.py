@@ -83,7 +83,8 @@ class Resize(nn.Module):
 
 
 def _as_bytes(x: Tensor) -> Tensor:
-    return x.round().clamp(0.0, 255.0)
+    # Halves go up, as in integers.
+    return (x + 0.5).floor().clamp(0.0, 255.0)
 
 
 class Normalized(nn.Module):
