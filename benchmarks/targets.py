@@ -289,7 +289,7 @@ def bounds(path: Path) -> None:
         "Written by `make bench-targets` (`libra-edge estimate`). From operations, bytes and the",
         "dense peak rates in `targets/`: nothing is faster, and nothing here is measured.",
         "",
-        "## A policy of the paper's size (3.0 B parameters, random weights, K = 5, M = 2)",
+        "## A policy of the paper's size (2.9 B parameters, random weights, K = 5, M = 2)",
         "",
         f"The paper measured, on an RTX 4090, planner {PAPER_MS['planner']:g} ms + refiner "
         f"{PAPER_MS['refiner']:g} ms, {average:g} ms per chunk at M = 2",
@@ -299,7 +299,7 @@ def bounds(path: Path) -> None:
         *bound_table(estimate(paper, targets, recipes)),
         "",
         "Products run in the recipe's format, attention and what the recipe leaves out in 32 bits",
-        "(in 16 with fp16). That is what the compiler makes today, and it shows: int8 gains little",
+        "(in 16 with fp16). That is what the compiler makes today, and it shows: int8 gains nothing",
         "over fp16 on a Jetson, and 4-bit weights multiplied in 32 bits lose to fp16 everywhere. A",
         "recipe whose rest is in 16 bits is the next thing to build.",
         "",

@@ -1,4 +1,4 @@
-"""What can be wrong with a pretrained model's folder: kind, change, error code, words of the fact."""
+"""What can be wrong with a pretrained folder: kind, change, error code, words of the fact."""
 
 from __future__ import annotations
 
