@@ -271,7 +271,8 @@ class PolicyConfig(Grown):
         if isinstance(backbone, CompactBackboneConfig):
             return self
         size = (self.embodiment.image_height, self.embodiment.image_width)
-        if problem := backbone.refuses(size, self.num_cameras, self.vocabulary):
+        length = self.instruction_length
+        if problem := backbone.refuses(size, self.num_cameras, self.vocabulary, length):
             raise ValueError(f"planner.backbone: {problem}")
         return self
 

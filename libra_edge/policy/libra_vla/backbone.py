@@ -8,11 +8,13 @@ what is added to the scores of each hidden state, [B, S]: their padding is maske
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from libra_edge.errors import InputError
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.libra_vla.layers import EncoderBlock, ImageTokens
 from libra_edge.policy.libra_vla.pretrained.config import CompactBackboneConfig
@@ -54,12 +56,31 @@ class CompactBackbone(nn.Module):
 _PRETRAINED = {"internvl": "InternVl", "qwen2_5_vl": "QwenVl"}
 
 
+def pretrained(module: str) -> ModuleType:
+    """A module of the room of pretrained models.
+
+    Raises:
+        InputError: transformers is not installed.
+    """
+    try:
+        return importlib.import_module(f"{__package__}.pretrained.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "transformers":
+            raise
+        raise InputError(
+            "extra-missing",
+            "A policy on a pretrained model needs the Python package transformers, which is not "
+            "installed.",
+            "Install it with: pip install 'libra-edge[compile]'.",
+        ) from error
+
+
 def make_backbone(config: PolicyConfig) -> nn.Module:
     """The backbone that `config.planner.backbone.kind` names."""
     backbone, robot = config.planner.backbone, config.embodiment
     if isinstance(backbone, CompactBackboneConfig):
         return CompactBackbone(config, backbone)
-    room = importlib.import_module(f"{__package__}.pretrained.{backbone.kind}")
+    room = pretrained(backbone.kind)
     size = (robot.image_height, robot.image_width)
     make = getattr(room, _PRETRAINED[backbone.kind])
     return cast(nn.Module, make(backbone, size, config.instruction_length, config.state_dim))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.libra_vla.backbone import pretrained
 from libra_edge.policy.libra_vla.config import RefinerConfig
 from libra_edge.policy.libra_vla.layers import (
     Attention,
@@ -65,10 +66,8 @@ def make_eyes(config: PolicyConfig, refiner: RefinerConfig) -> nn.Module | None:
         return None
     if refiner.eyes is None:
         return ImageTokens(refiner.stem_channels, refiner.width, cameras, height, width)
-    # Imported when it is asked for: transformers takes seconds.
-    from libra_edge.policy.libra_vla.pretrained.eyes import Eyes
-
-    return Eyes(refiner.eyes, cameras, (height, width), refiner.width)
+    make = pretrained("eyes").Eyes
+    return cast(nn.Module, make(refiner.eyes, cameras, (height, width), refiner.width))
 
 
 class Refiner(nn.Module):

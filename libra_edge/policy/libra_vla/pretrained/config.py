@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from libra_edge.models import Strict
-from libra_edge.policy.libra_vla.pretrained.sizes import smart_size
+from libra_edge.policy.libra_vla.pretrained.sizes import arrangement, smart_size
 
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Layers = Annotated[int, Field(ge=0, le=256)]
@@ -25,6 +25,10 @@ Colours = tuple[Colour, Colour, Colour]
 Spread = Annotated[float, Field(ge=1e-6, le=1e3)]
 Spreads = tuple[Spread, Spread, Spread]
 Resample = Literal["bilinear", "bicubic"]
+
+
+# Each sees all before it: a mask of their square lies in memory, and in the engine.
+MOST_TOKENS = 16_384
 
 
 class CompactBackboneConfig(Strict):
@@ -150,13 +154,20 @@ class _VisionLanguage(Strict):
         layers = self.language.num_hidden_layers
         return f"{getattr(self, 'kind', '')} backbone, width {self.width}, {layers} layers"
 
-    def refuses(self, size: tuple[int, int], cameras: int, vocabulary: int) -> str | None:
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens of a picture of this height and width."""
+        raise NotImplementedError
+
+    def refuses(
+        self, size: tuple[int, int], cameras: int, vocabulary: int, length: int
+    ) -> str | None:
         """Why it does not take these pictures and words; None if it does.
 
         Args:
             size: height and width of the cameras' pictures.
             cameras: V.
             vocabulary: of the tokenizer.
+            length: T, of an instruction.
         """
         words, prompt = self.language.vocab_size, self.prompt
         largest = max((*sum(prompt.before, ()), *prompt.between, *prompt.after, prompt.pad))
@@ -164,6 +175,13 @@ class _VisionLanguage(Strict):
             return f"it has {words} tokens, and there is a token {max(vocabulary - 1, largest)}"
         if len(prompt.before) != cameras:
             return f"its prompt is for {len(prompt.before)} cameras, the robot has {cameras}"
+        around = sum(map(len, (*prompt.before, prompt.between, prompt.after)))
+        tokens = cameras * self.picture_tokens(size) + around + length + 1
+        if tokens > MOST_TOKENS:
+            return (
+                f"{cameras} pictures of {size[0]} x {size[1]} and the words are {tokens} tokens, "
+                f"at most {MOST_TOKENS} are taken: smaller pictures, or fewer tiles or pixels"
+            )
         return None
 
 
@@ -180,6 +198,13 @@ class InternVlConfig(_VisionLanguage):
     max_tiles: Annotated[int, Field(ge=1, le=64)] = 1
     shuffle: Annotated[int, Field(ge=1, le=8)] = 2
     vision: InternVisionConfig
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `_VisionLanguage.picture_tokens`."""
+        side = self.vision.image_size
+        columns, rows = arrangement(size, side, self.min_tiles, self.max_tiles)
+        tiles = columns * rows + int(columns * rows > 1)
+        return tiles * (side // self.vision.patch_size // self.shuffle) ** 2
 
     @model_validator(mode="after")
     def _fits(self) -> InternVlConfig:
@@ -234,11 +259,19 @@ class QwenVlConfig(_VisionLanguage):
         """Height and width that a picture is resized to; None for shapes that are refused."""
         return smart_size(size, self.vision.multiple, self.min_pixels, self.max_pixels)
 
-    def refuses(self, size: tuple[int, int], cameras: int, vocabulary: int) -> str | None:
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `_VisionLanguage.picture_tokens`."""
+        height, width = self.target(size) or (0, 0)
+        return height * width // self.vision.multiple**2
+
+    def refuses(
+        self, size: tuple[int, int], cameras: int, vocabulary: int, length: int
+    ) -> str | None:
         """See `_VisionLanguage.refuses`."""
         if self.target(size) is None:
-            return f"no side of a picture may be 200 times the other, and it is {size[0]}x{size[1]}"
-        return super().refuses(size, cameras, vocabulary)
+            shape = f"{size[0]} x {size[1]}"
+            return f"no side of a picture may be 200 times the other, and it is {shape}"
+        return super().refuses(size, cameras, vocabulary, length)
 
     @model_validator(mode="after")
     def _fits(self) -> QwenVlConfig:
