@@ -67,7 +67,8 @@ _LANGUAGE = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "model_type"),
     *("num_attention_heads", "num_key_value_heads", "rms_norm_eps"),
 )
-_RESAMPLES = {2: "bilinear", 3: "bicubic"}
+_BICUBIC = 3
+_RESAMPLES = {2: "bilinear", _BICUBIC: "bicubic"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -239,7 +240,8 @@ def _pictures(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     factor = content.get("rescale_factor", 1 / 255)
     if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6:
         raise _unsupported(path, "rescale_factor", factor)
-    resample = content.get("resample")
+    # Bicubic is the default of all these models' processors, and Qwen's files leave it out.
+    resample = content.get("resample", _BICUBIC)
     if resample not in _RESAMPLES:
         raise _unsupported(path, "resample", resample)
     for name in ("image_mean", "image_std"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from libra_edge.errors import InputError
 from libra_edge.policy.libra_vla.pretrained.eyes import Eyes
@@ -16,7 +17,7 @@ from libra_edge.policy.libra_vla.pretrained.internvl import InternVl
 from libra_edge.policy.libra_vla.pretrained.prompt import read_prompt, read_words
 from libra_edge.policy.libra_vla.pretrained.qwen2_5_vl import QwenVl
 from libra_edge.policy.libra_vla.pretrained.weights import load_pretrained
-from tests.policy.libra_vla.pretrained.wrong_folders import CONFIG, WRONG, edit
+from tests.policy.libra_vla.pretrained.wrong_folders import CONFIG, PICTURES, WRONG, edit
 from tests.pretrained_models import write_dinov2, write_internvl, write_qwen, write_siglip
 
 FOLDERS = {
@@ -89,7 +90,7 @@ def test_a_dynamic_rope_is_the_usual_one_for_short_prompts(
 
 
 def test_older_configurations_are_read_alike(whole: dict[str, Path], tmp_path: Path) -> None:
-    """Qwen2.5-VL's own config.json has the language model's keys at the top."""
+    """Qwen2.5-VL's own files: the language model's keys at the top, no kernel, pixels by name."""
     path = tmp_path / "model"
     shutil.copytree(whole["qwen"], path)
     content = json.loads((path / CONFIG).read_text())
@@ -99,6 +100,21 @@ def test_older_configurations_are_read_alike(whole: dict[str, Path], tmp_path: P
     flat |= {"rope_theta": rope["rope_theta"]}
     flat |= {"rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
     (path / CONFIG).write_text(json.dumps(flat | content))
+    bounds = {"min_pixels": 14 * 14, "max_pixels": 42 * 56}
+    edit(PICTURES, resample=None, size=None, **bounds)(path)
     assert read_backbone(path, read_prompt(path, 2)) == read_backbone(
         whole["qwen"], read_prompt(whole["qwen"], 2)
     )
+
+
+def test_weights_in_shards(tmp_path: Path) -> None:
+    path = write_internvl(tmp_path / "model")
+    model = transformers.InternVLForConditionalGeneration.from_pretrained(path)
+    (path / "model.safetensors").unlink()
+    model.save_pretrained(path, max_shard_size="40KB")
+    shards = list(path.glob("model-*-of-*.safetensors"))
+    assert len(shards) > 1
+    use(path, "internvl")
+    shards[0].unlink()
+    with pytest.raises(InputError, match="checkpoint-shard-missing"):
+        use(path, "internvl")
