@@ -19,6 +19,7 @@ from libra_edge.policy.libra_vla.layers import ImageTokens
 _PARTS: dict[str, PartName | None] = {
     "planner.backbone": "planner.backbone",
     "planner.backbone.state": "embeddings",
+    "planner.memory": "planner.head",
     "planner.blocks": "planner.head",
     "planner.output": "outputs",
     "refiner.images": "refiner.encoder",
