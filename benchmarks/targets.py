@@ -289,7 +289,7 @@ def bounds(path: Path) -> None:
         "Written by `make bench-targets` (`libra-edge estimate`). From operations, bytes, kernels",
         "and the figures in `targets/`: nothing is faster, and nothing here is measured.",
         "",
-        "## A policy of the paper's size (3.0 B parameters, random weights, K = 5, M = 2)",
+        "## A policy of the paper's size (2.9 B parameters, random weights, K = 5, M = 2)",
         "",
         f"The paper measured, on an RTX 4090, planner {PAPER_MS['planner']:g} ms + refiner "
         f"{PAPER_MS['refiner']:g} ms, {average:g} ms per chunk at M = 2",

@@ -293,16 +293,17 @@ def _inspect_checkpoint(output: Output, path: Path) -> None:
 
 def _checkpoint_facts(config: PolicyConfig) -> dict[str, object]:
     schedule, backbone = config.schedule, config.planner.backbone
+    eyes = config.refiner and config.refiner.eyes
     refiner = (
         f"width {config.refiner.width}, {config.refiner.layers} layers"
+        + (f"; {eyes.kind} eyes, width {eyes.hidden_size}" if eyes else "")
         if config.refiner
         else "none (monolithic ablation)"
     )
     return {
         "policy": f"{config.type}, {config.bins} bins, "
         f"{config.chunks_per_plan} chunks x {config.chunk} steps per plan",
-        "planner": f"{backbone.kind} backbone, width {backbone.width}, {backbone.layers} layers; "
-        f"head of {config.planner.head_layers} layers",
+        "planner": f"{backbone.words}; head of {config.planner.head_layers} layers",
         "refiner": refiner,
         "denoising": f"{schedule.denoise_steps} steps of {schedule.scheduler}, "
         f"{schedule.prediction_type} prediction, trained on {schedule.train_steps}",

@@ -36,6 +36,22 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", help="Checkpoint to start from.", show_default="none")
     ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pretrained vision-language model for the planner (InternVL or Qwen2.5-VL).",
+            show_default="none",
+        ),
+    ] = None,
+    eyes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pretrained picture encoder for the refiner (SigLIP or DINOv2).",
+            show_default="none",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     strict: Strict = False,
@@ -73,6 +89,8 @@ def train(
             start=start,
             robot=robot,
             strict=strict,
+            backbone=backbone,
+            eyes=eyes,
             progress=reports,
         )
     say(f"training on {trainer.device} ({trainer.device_reason}), from step {trainer.step}")

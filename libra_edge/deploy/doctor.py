@@ -36,9 +36,10 @@ _MODULES = {
         "libra_edge.compiler.pipeline",
         "libra_edge.data.lerobot",
         "modelopt.torch.quantization",
+        "transformers",
     ),
     "sim": ("libra_edge.data.collect", "metaworld", "mujoco"),
-    "train": ("libra_edge.training.run", "torch.utils.tensorboard"),
+    "train": ("libra_edge.training.run", "torch.utils.tensorboard", "transformers"),
 }
 
 Status = Literal["ok", "missing", "optional"]

@@ -20,10 +20,11 @@ from pydantic import (
 from libra_edge.errors import InputError, did_you_mean
 from libra_edge.models import Grown, Strict
 from libra_edge.paths import StrPath
+from libra_edge.policy.libra_vla.config import PlannerConfig, RefinerConfig
+from libra_edge.policy.libra_vla.pretrained.config import KINDS, CompactBackboneConfig, Size
 from libra_edge.policy.other_policies import other_policy
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Size = Annotated[int, Field(ge=1, le=65_536)]
 ImageSize = tuple[Size, Size]
 # Printable: a C caller is handed it as text.
 Unit = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,64}$")]
@@ -136,38 +137,6 @@ class NormalizationConfig(Strict):
 
     state: Normalization = "mean_std"
     action: Normalization = "quantiles"
-
-
-class CompactBackboneConfig(Strict):
-    """The built-in vision-language backbone: convolutional stem, then a transformer encoder."""
-
-    kind: Literal["compact"] = "compact"
-    stem_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (24, 48, 96)
-    width: Size = 192
-    layers: Annotated[int, Field(ge=0, le=128)] = 3
-    heads: Size = 6
-
-
-class PlannerConfig(Strict):
-    """Semantic planner: a backbone and the parallel coarse-action head."""
-
-    backbone: CompactBackboneConfig = CompactBackboneConfig()
-    head_layers: Size = 2
-    head_heads: Size = 6
-
-
-class RefinerConfig(Strict):
-    """Action refiner: own visual encoder and adaLN denoiser with cross-attention.
-
-    `visual_encoder = False` and `PolicyConfig.refiner = None` are the paper's ablations.
-    """
-
-    visual_encoder: bool = True
-    stem_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (24, 48, 96)
-    width: Size = 192
-    encoder_layers: Annotated[int, Field(ge=0, le=128)] = 1
-    layers: Size = 3
-    heads: Size = 6
 
 
 class ScheduleConfig(Strict):
@@ -286,15 +255,25 @@ class PolicyConfig(Grown):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> PolicyConfig:
         backbone = self.planner.backbone
-        pairs = [
-            ("planner.backbone", backbone.width, backbone.heads),
-            ("planner", backbone.width, self.planner.head_heads),
-        ]
+        pairs = [("planner", self.planner.width, self.planner.head_heads)]
+        if isinstance(backbone, CompactBackboneConfig):
+            pairs.insert(0, ("planner.backbone", backbone.width, backbone.heads))
         if self.refiner is not None:
             pairs.append(("refiner", self.refiner.width, self.refiner.heads))
         for where, width, heads in pairs:
             if width % heads:
                 raise ValueError(f"{where}: width {width} is not a multiple of {heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _backbone_takes_it(self) -> PolicyConfig:
+        backbone = self.planner.backbone
+        if isinstance(backbone, CompactBackboneConfig):
+            return self
+        size = (self.embodiment.image_height, self.embodiment.image_width)
+        length = self.instruction_length
+        if problem := backbone.refuses(size, self.num_cameras, self.vocabulary, length):
+            raise ValueError(f"planner.backbone: {problem}")
         return self
 
     def to_json(self) -> str:
@@ -304,7 +283,9 @@ class PolicyConfig(Grown):
 
 def _explain(error: ValidationError, path: Path) -> InputError:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    # The kind of a backbone stands in the place where pydantic looked, and in no file.
+    loc = [part for i, part in enumerate(first["loc"]) if part not in KINDS or i == 0]
+    where = ".".join(str(part) for part in loc) or "the top level"
     if first["type"] == "extra_forbidden":
         keys = PolicyConfig.model_fields if len(first["loc"]) == 1 else ()
         remedy = did_you_mean(str(first["loc"][-1]), keys) if keys else "Remove the key."

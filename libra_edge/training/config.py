@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
 from libra_edge.errors import InputError
-from libra_edge.models import Strict
+from libra_edge.models import Grown, Strict
 from libra_edge.paths import StrPath
 from libra_edge.policy.config import (
     Embodiment,
@@ -60,8 +60,15 @@ class RealTimeTraining(Strict):
         )
 
 
-class TrainingConfig(Strict):
-    """Optimisation. Learning rate: one cycle; weights that are saved: their moving average."""
+class TrainingConfig(Grown):
+    """Optimisation. Learning rate: one cycle; weights that are saved: their moving average.
+
+    Of a pretrained backbone `freeze_backbone` leaves the vision tower as it is (None, or "vision"),
+    all of it ("all") or nothing ("nothing"); `freeze_eyes` leaves pretrained eyes as they are. What
+    is trained of both has `pretrained_rate` times the learning rate.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("freeze_backbone", "freeze_eyes", "pretrained_rate")
 
     steps: Count = 3_000
     batch: Count = 64
@@ -80,6 +87,9 @@ class TrainingConfig(Strict):
     log_every: Count = 20
     curriculum: CurriculumConfig = CurriculumConfig()
     real_time: RealTimeTraining = RealTimeTraining()
+    freeze_backbone: Literal["nothing", "vision", "all"] | None = None
+    freeze_eyes: bool = False
+    pretrained_rate: Share = 0.1
 
 
 class TrainingRecipe(Strict):

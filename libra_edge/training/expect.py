@@ -17,6 +17,7 @@ def expectation(
     *,
     needs_robot: bool = False,
     tokenizer: Tokenizer | None = None,
+    own_statistics: bool = True,
 ) -> Expectation:
     """What to examine a dataset for.
 
@@ -24,7 +25,9 @@ def expectation(
         recipe: its normalisation and length of instructions.
         robot: description of the robot, or its file; None for the one beside the dataset.
         needs_robot: whether a dataset without a description stops.
-        tokenizer: of the checkpoint that training starts from, which brings its statistics too.
+        tokenizer: of the checkpoint or the backbone that training starts from; None for the
+            dataset's own words.
+        own_statistics: whether the dataset's statistics are the policy's; else a checkpoint's are.
 
     Raises:
         InputError: the description or the recipe is not valid.
@@ -34,7 +37,7 @@ def expectation(
         robot=None if described is None else described.embodiment,
         guessed=() if described is None else described.guessed,
         needs_robot=needs_robot,
-        normalization=recipe.normalization if tokenizer is None else None,
+        normalization=recipe.normalization if own_statistics else None,
         tokenizer=tokenizer,
         instruction_length=recipe.instruction_length,
     )

@@ -24,10 +24,12 @@ from libra_edge.policy.checkpoint import (
 )
 from libra_edge.policy.config import Embodiment
 from libra_edge.policy.libra_vla.model import LibraVLA
+from libra_edge.policy.libra_vla.pretrained.config import CompactBackboneConfig
 from libra_edge.policy.tokenizer import Tokenizer, word_tokenizer
 from libra_edge.training.config import TrainingRecipe
 from libra_edge.training.expect import expectation
 from libra_edge.training.frames import FramePlan, plan_frames, store_frames
+from libra_edge.training.pretrained import Sources, with_parts
 from libra_edge.training.trainer import RESUME, Trainer
 from libra_edge.training.windows import Track, Windows
 
@@ -56,13 +58,15 @@ def prepare(
     start: StrPath | None = None,
     robot: StrPath | None = None,
     strict: bool = False,
+    backbone: StrPath | None = None,
+    eyes: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Trainer:
     """Examine the dataset, store its pictures and build the trainer of `recipe`.
 
-    The policy's robot is the dataset's own; its vocabulary, the words of its instructions; its
-    statistics, those of the data. A run that starts from a checkpoint keeps that checkpoint's words
-    and statistics.
+    The policy's robot is the dataset's own; its vocabulary, the words of its instructions or the
+    backbone's; its statistics, those of the data. A run that starts from a checkpoint keeps that
+    checkpoint's words and statistics.
 
     Args:
         dataset_path: LeRobot folder.
@@ -72,6 +76,8 @@ def prepare(
         start: checkpoint whose weights to start from.
         robot: file with the robot's description; None for the one beside the dataset.
         strict: take doubts about the dataset for errors.
+        backbone: folder of a pretrained vision-language model that the planner starts from.
+        eyes: folder of a pretrained picture encoder that the refiner starts from.
         progress: what to call on the way.
 
     Raises:
@@ -83,15 +89,20 @@ def prepare(
         raise InputError(
             "run-exists", f"{out} already holds a training run.", "Add --resume, or name another."
         )
-    checkpoint = None if start is None else load_checkpoint(Path(start))
-    tokenizer = None if checkpoint is None else checkpoint.tokenizer
-    found = examine(dataset_path, expectation(recipe, robot, needs_robot=True, tokenizer=tokenizer))
+    sources = Sources(*(None if folder is None else Path(folder) for folder in (backbone, eyes)))
+    checkpoint = _start(start, sources)
+    tokenizer = _known_words(recipe, checkpoint, sources)
+    own = checkpoint is None
+    found = examine(
+        dataset_path,
+        expectation(recipe, robot, needs_robot=True, tokenizer=tokenizer, own_statistics=own),
+    )
     progress.on_findings(found.findings)
     dataset = found.require(strict=strict)
     assert found.robot is not None, "without a robot the examination has an error"
     torch.manual_seed(recipe.training.seed)
     if checkpoint is None:
-        policy, statistics, tokenizer_json = _new_policy(dataset, recipe, found.robot)
+        policy, statistics, tokenizer_json = _new_policy(dataset, recipe, found.robot, sources)
     else:
         policy, statistics, tokenizer_json = _trained_policy(checkpoint, recipe, found.robot)
     plan = plan_frames(dataset)
@@ -121,23 +132,69 @@ def _track(dataset: Dataset, number: int) -> Track:
     )
 
 
+def _start(start: StrPath | None, sources: Sources) -> Checkpoint | None:
+    """The checkpoint to start from, if one is named.
+
+    Raises:
+        InputError: it cannot be read, or pretrained models were named beside it.
+    """
+    if start is None:
+        return None
+    if sources != Sources():
+        raise InputError(
+            "usage",
+            "--backbone and --eyes are for new policies; a checkpoint holds its own.",
+            "Leave them out, or --from.",
+        )
+    return load_checkpoint(Path(start))
+
+
+def _known_words(
+    recipe: TrainingRecipe, checkpoint: Checkpoint | None, sources: Sources
+) -> Tokenizer | None:
+    """The tokenizer that the dataset's instructions have to suit; None for one of their own words.
+
+    Raises:
+        InputError: a pretrained model's folder is not usable.
+    """
+    if checkpoint is not None:
+        return checkpoint.tokenizer
+    # Everything about the folders that does not depend on the robot, before the data is read.
+    sources.describe(recipe, cameras=1)
+    return sources.words(recipe)
+
+
 def _new_policy(
-    dataset: Dataset, recipe: TrainingRecipe, embodiment: Embodiment
+    dataset: Dataset, recipe: TrainingRecipe, embodiment: Embodiment, sources: Sources
 ) -> tuple[LibraVLA, Statistics, str]:
-    vocabulary = word_tokenizer(text for info in dataset.episodes for _, text in info.told)
-    config = recipe.policy_config(vocabulary.get_vocab_size(), embodiment)
+    recipe = sources.describe(recipe, len(embodiment.cameras))
+    tokenizer = sources.words(recipe)
+    if tokenizer is None:
+        words = word_tokenizer(text for info in dataset.episodes for _, text in info.told)
+        vocabulary, text = words.get_vocab_size(), words.to_str(pretty=True) + "\n"
+    else:
+        vocabulary, text = tokenizer.vocabulary, tokenizer.text
+    config = recipe.policy_config(vocabulary, embodiment)
     statistics = {
         feature: {name: [float(v) for v in values] for name, values in table.items()}
         for feature, table in dataset.stats.items()
         if feature in (STATE_KEY, ACTION_KEY)
     }
-    return build_policy(config, statistics), statistics, vocabulary.to_str(pretty=True) + "\n"
+    policy = build_policy(config, statistics)
+    sources.load(policy)
+    return policy, statistics, text
 
 
 def _trained_policy(
     checkpoint: Checkpoint, recipe: TrainingRecipe, embodiment: Embodiment
 ) -> tuple[LibraVLA, Statistics, str]:
-    start = checkpoint.path
+    start, own = checkpoint.path, checkpoint.config
+    backbone, refiner = own.planner.backbone, own.refiner
+    recipe = with_parts(
+        recipe,
+        None if isinstance(backbone, CompactBackboneConfig) else backbone.model_dump(),
+        None if refiner is None or refiner.eyes is None else refiner.eyes.model_dump(),
+    )
     config = recipe.policy_config(checkpoint.config.vocabulary, embodiment)
     shown = {"real_time": config.real_time}
     if config != checkpoint.config.model_copy(update=shown):

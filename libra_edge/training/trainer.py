@@ -23,6 +23,7 @@ from libra_edge.policy.libra_vla.model import LibraVLA
 from libra_edge.training.config import TrainingConfig
 from libra_edge.training.frames import FrameStore
 from libra_edge.training.losses import Curriculum, Diffusion, coarse_loss, mixed_intents
+from libra_edge.training.pretrained import freeze, pretrained_parts
 from libra_edge.training.windows import Batch, Windows, random_shift
 
 RESUME = "training_state.pt"
@@ -59,6 +60,18 @@ def _described(config: str) -> dict[str, Any]:
     return {"real_time": off, **json.loads(config)}
 
 
+def _groups(policy: LibraVLA, config: TrainingConfig) -> list[dict[str, Any]]:
+    """The weights that are trained, with the peak of their learning rate."""
+    elsewhere = {id(p) for part in pretrained_parts(policy) for p in part.parameters()}
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    rates = ((False, config.learning_rate), (True, config.learning_rate * config.pretrained_rate))
+    groups = [
+        {"params": [p for p in trained if (id(p) in elsewhere) is there], "lr": rate}
+        for there, rate in rates
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Trainer:
     """Trains a policy on windows and keeps `out` resumable.
 
@@ -82,17 +95,19 @@ class Trainer:
         self._config, self._windows, self._out = config, windows, out
         self._statistics, self._tokenizer_json = statistics, tokenizer_json
         self.device, self.device_reason = pick_device()
+        freeze(policy, config)
         # Convolutions are faster with channels last.
         self._policy = policy.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = AveragedModel(
             self._policy, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
         )
+        groups = _groups(self._policy, config)
         self._optimizer = torch.optim.AdamW(
-            self._policy.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            groups, config.learning_rate, weight_decay=config.weight_decay
         )
         self._rate = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer,
-            config.learning_rate,
+            [group["lr"] for group in groups],
             total_steps=config.steps + 1,
             pct_start=config.warmup_share,
         )
@@ -115,6 +130,12 @@ class Trainer:
                 "resume-mismatch",
                 f"{path} belongs to another training configuration.",
                 "Give the recipe that the run started with, or another --out.",
+            )
+        if saved["policy"].keys() != self._policy.state_dict().keys():
+            raise InputError(
+                "resume-mismatch",
+                f"{path} belongs to a policy with other layers.",
+                "Give the recipe, --backbone and --eyes that the run started with.",
             )
         self._policy.load_state_dict(saved["policy"])
         self._average.load_state_dict(saved["average"])

@@ -118,7 +118,7 @@ def test_every_shipped_recipe_keeps_layers_that_are_there(name: str, config: str
         policy = read_config(ROOT / "examples" / folders[config] / "config.json")
     else:
         policy = tiny_config(**VARIANTS[config])
-    load_recipe(name).require_layers(quantizable_layers(outline(policy)))
+    require_layers(load_recipe(name), outline(policy))
 
 
 def test_names_need_no_weights(checkpoint: Path) -> None:

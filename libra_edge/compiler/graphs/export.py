@@ -23,6 +23,8 @@ OPSET = 20
 IR_VERSIONS = {OPSET: 9, int4_blocks.OPSET: 10, unbatched_blocks.OPSET: 11}
 # Protobuf's own limit is 2 GiB; the rest is room for the graph around the weights.
 LARGEST_WEIGHTS_BYTES = 2**31 - 2**24
+# What the simplifier would make operators of com.microsoft of, which other engines do not have.
+_NOT_STANDARD = ("fuse_attention", "fuse_gqa", "fuse_rms_norm", "fuse_rope")
 Array = npt.NDArray[Any]
 
 
@@ -44,12 +46,19 @@ def export(graph: Graph) -> onnx.ModelProto:
             "Compile a smaller backbone.",
         )
     with _quiet():
-        model, same = onnxsim.simplify(torch_program(graph).model_proto)
-    if not same:
-        raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
+        model = simplified(torch_program(graph).model_proto, graph.name)
     restore_names(model.graph, dict(graph.module.named_parameters()))
     int4_blocks.pack(model.graph)
     return finish(model, graph.name, opset_for(graph))
+
+
+def simplified(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """A graph without what follows from constants, in standard operators alone."""
+    result: onnx.ModelProto
+    result, same = onnxsim.simplify(model, skipped_optimizers=list(_NOT_STANDARD))
+    if not same:
+        raise RuntimeError(f"onnxsim changed what the {name} computes")
+    return result
 
 
 def opset_for(graph: Graph) -> int:

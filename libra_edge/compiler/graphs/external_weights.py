@@ -12,12 +12,17 @@ from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
-import onnxsim
 import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from libra_edge.compiler.graphs.export import finish, opset_for, restore_names, torch_program
+from libra_edge.compiler.graphs.export import (
+    finish,
+    opset_for,
+    restore_names,
+    simplified,
+    torch_program,
+)
 from libra_edge.policy.family import Graph
 
 # Smaller ones stay in the graph, where simplification and the engine's compiler see their values.
@@ -36,13 +41,11 @@ def export_apart(graph: Graph, data: Path, smallest_bytes: int = SMALLEST_BYTES)
     """
     model = torch_program(graph).model
     weights = _take_out(model.graph, graph.module, smallest_bytes)
-    simplified, same = onnxsim.simplify(ir.to_proto(model))
-    if not same:
-        raise RuntimeError(f"onnxsim changed what the {graph.name} computes")
+    model_proto = simplified(ir.to_proto(model), graph.name)
     known = graph.module.named_parameters()
     inside = {name: weight for name, weight in known if weight.nbytes < smallest_bytes}
-    restore_names(simplified.graph, inside)
-    result = finish(simplified, graph.name, opset_for(graph))
+    restore_names(model_proto.graph, inside)
+    result = finish(model_proto, graph.name, opset_for(graph))
     with data.open("ab") as stream:
         _move(result.graph, weights, data.name, stream)
     return result

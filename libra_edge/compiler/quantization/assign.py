@@ -20,6 +20,7 @@ from libra_edge.policy.libra_vla.layers import ImageTokens
 _PARTS: dict[str, PartName | None] = {
     "planner.backbone": "planner.backbone",
     "planner.backbone.state": "embeddings",
+    "planner.memory": "planner.head",
     "planner.blocks": "planner.head",
     "planner.output": "outputs",
     "refiner.images": "refiner.encoder",
@@ -33,6 +34,11 @@ _PARTS: dict[str, PartName | None] = {
     "refiner.time": None,
     "refiner.modulate": None,
 }
+# Layers that only one kind of backbone or of eyes has: a recipe may keep some of each.
+_OF_ONE_KIND = (
+    *("planner.backbone.blocks", "planner.backbone.images", "planner.backbone.model"),
+    *("refiner.images.model", "refiner.images.project"),
+)
 # Of these there is a form in standard ONNX that engines take.
 _WRITTEN = frozenset({"fp32", "fp16", "int8", "int8-weights", "int4-weights", "fp8", "int4-fp8"})
 Precisions = Mapping[str, LayerPrecision]
@@ -78,6 +84,8 @@ def require_layers(recipe: Recipe, policy: AnyPolicy) -> None:
     names = quantizable_layers(policy)
     own = {name.split(".")[0] for name in names}
     others = [prefix for prefix in _all_parts() if prefix.split(".")[0] not in own]
+    found = [f"{name}." for name in names]
+    others += [p for p in _OF_ONE_KIND if not any(n.startswith(f"{p}.") for n in found)]
     recipe.require_layers(names, others)
 
 

@@ -71,24 +71,40 @@ class FlatAttention(nn.Module):
         """Attend from x [Q, width] to what `keys_values` gave; `gain` [width] on the result."""
         return self._attend(self.query(x)[None], keys, values, gain)
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, gain: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        gain: Tensor | None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
         given = (queries, keys, values)
         if torch.onnx.is_in_onnx_export():
             heads = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
-            y = onnx_node("Attention", given, queries.dtype, queries.shape, version=OPSET, **heads)
+            scored = given if bias is None else (*given, bias.expand(1, 1, queries.shape[1], -1))
+            y = onnx_node("Attention", scored, queries.dtype, queries.shape, version=OPSET, **heads)
         else:
-            split = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in given)
-            y = F.scaled_dot_product_attention(*split).transpose(1, 2)
+            q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in given)
+            y = F.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2)
         return gained(self.output, y.reshape(queries.shape[1:]), gain)
 
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, gain: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        """Attend from x [Q, width] to memory [S, width], or to x itself; `gain` [width] on it."""
+        """Attend from x [Q, width] to memory [S, width], or to x itself; `gain` [width] on it.
+
+        `bias` [1, 1, 1, S] is added to the scores.
+        """
         if memory is None and self.all is not None:
             queries, keys, values = self.all(x)[None].chunk(3, dim=-1)
             return self._attend(queries, keys, values, gain)
-        return self.attend(x, *self.keys_values(x if memory is None else memory), gain)
+        keys, values = self.keys_values(x if memory is None else memory)
+        return self._attend(self.query(x)[None], keys, values, gain, bias)
 
 
 class FlatEncoderBlock(nn.Module):
@@ -101,11 +117,14 @@ class FlatEncoderBlock(nn.Module):
         self.attention = FlatAttention(block.attention, together=False)
         self.mlp = block.mlp
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         """See `EncoderBlock.forward`."""
         x = _flat(x)
         y = self.norm_attention(x)
-        x = x + self.attention(y, None if memory is None else torch.cat([_flat(memory), y]))
+        seen = None if memory is None else torch.cat([_flat(memory), y])
+        x = x + self.attention(y, seen, bias=bias)
         x = x + self.mlp(self.norm_mlp(x))
         return x[None] if self.last else x
 

@@ -41,20 +41,23 @@ class Attention(nn.Module):
         key, value = self.key_value(memory).chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
-    def attend(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+    def attend(
+        self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor | None = None
+    ) -> Tensor:
         """Attend from x [B * R, Q, width] to precomputed keys and values of batch size B.
 
-        Training draws several noises per observation: the R consecutive rows of x that share a
-        memory become one row of R * Q queries.
+        `bias` [B, 1, 1, S] is added to the scores. Training draws several noises per observation:
+        the R consecutive rows of x that share a memory become one row of R * Q queries.
         """
         memories = len(keys_values[0])
         queries = x if len(x) == memories else x.reshape(memories, -1, x.shape[-1])
-        y = F.scaled_dot_product_attention(self._split(self.query(queries)), *keys_values)
+        split = self._split(self.query(queries))
+        y = F.scaled_dot_product_attention(split, *keys_values, attn_mask=bias)
         return self.output(y.transpose(1, 2).flatten(2)).reshape(x.shape)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attend from x [B, Q, width] to memory [B, S, width]."""
-        return self.attend(x, self.keys_values(memory))
+        return self.attend(x, self.keys_values(memory), bias)
 
 
 def mlp(width: int) -> nn.Sequential:
@@ -72,10 +75,15 @@ class EncoderBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = mlp(width)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """X [B, S, width], memory [B, R, width] or None → [B, S, width]."""
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """X [B, S, width], memory [B, R, width] or None → [B, S, width].
+
+        `bias` [B, 1, 1, R + S] is added to the scores of memory and x as keys.
+        """
         y = self.norm_attention(x)
-        x = x + self.attention(y, y if memory is None else torch.cat([memory, y], dim=1))
+        x = x + self.attention(y, y if memory is None else torch.cat([memory, y], dim=1), bias)
         return x + self.mlp(self.norm_mlp(x))
 
 

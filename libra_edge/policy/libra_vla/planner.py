@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from libra_edge.policy.config import PolicyConfig
 from libra_edge.policy.libra_vla.backbone import make_backbone
@@ -20,7 +21,9 @@ class Planner(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.backbone = make_backbone(config)
-        width = self.backbone.width
+        width = config.planner.width
+        given = config.planner.backbone.width
+        self.memory = None if width == given else nn.Linear(given, width)
         self.queries = nn.Parameter(torch.randn(config.plan_steps, width) * 0.02)
         self.blocks = nn.ModuleList(
             EncoderBlock(width, config.planner.head_heads)
@@ -41,12 +44,21 @@ class Planner(nn.Module):
         Returns:
             float [B, L, D, N].
         """
-        memory = self.backbone(images, instruction, state)
+        memory, *rest = _parts(self.backbone(images, instruction, state))
+        if self.memory is not None:
+            memory = self.memory(memory)
         x = self.queries.expand(len(memory), -1, -1)
+        # Queries see one another, and of the memory what is no padding.
+        biases = [F.pad(bias, (0, x.shape[1]))[:, None, None] for bias in rest]
         for block in self.blocks:
-            x = block(x, memory)
+            x = block(x, memory, *biases)
         logits: Tensor = self.output(self.norm(x)).unflatten(-1, (-1, self.bins))
         return logits
+
+
+def _parts(given: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Hidden states, and what is added to their scores if the backbone says so."""
+    return given if isinstance(given, tuple) else (given,)
 
 
 def intents_and_margins(logits: Tensor) -> tuple[Tensor, Tensor]:

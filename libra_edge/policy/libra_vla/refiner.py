@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libra_edge.policy.config import PolicyConfig, RefinerConfig
+from libra_edge.policy.config import PolicyConfig
+from libra_edge.policy.libra_vla.backbone import pretrained
+from libra_edge.policy.libra_vla.config import RefinerConfig
 from libra_edge.policy.libra_vla.layers import (
     Attention,
     EncoderBlock,
@@ -56,24 +58,26 @@ class DenoiserBlock(nn.Module):
         return x + (1 + gate_mlp) * self.mlp(y)
 
 
+def make_eyes(config: PolicyConfig, refiner: RefinerConfig) -> nn.Module | None:
+    """The refiner's visual encoder: a stem, a pretrained one, or none."""
+    robot, cameras = config.embodiment, config.num_cameras
+    height, width = robot.image_height, robot.image_width
+    if not refiner.visual_encoder:
+        return None
+    if refiner.eyes is None:
+        return ImageTokens(refiner.stem_channels, refiner.width, cameras, height, width)
+    make = pretrained("eyes").Eyes
+    return cast(nn.Module, make(refiner.eyes, cameras, (height, width), refiner.width))
+
+
 class Refiner(nn.Module):
     """Predicts noise, clean action or velocity of a chunk of H normalised actions."""
 
     def __init__(self, config: PolicyConfig, refiner: RefinerConfig) -> None:
         super().__init__()
-        robot, width = config.embodiment, refiner.width
+        width = refiner.width
         self.width = width
-        self.images = (
-            ImageTokens(
-                refiner.stem_channels,
-                width,
-                config.num_cameras,
-                robot.image_height,
-                robot.image_width,
-            )
-            if refiner.visual_encoder
-            else None
-        )
+        self.images = make_eyes(config, refiner)
         self.state = nn.Linear(config.state_dim, width)
         self.encoder = nn.ModuleList(
             EncoderBlock(width, refiner.heads) for _ in range(refiner.encoder_layers)

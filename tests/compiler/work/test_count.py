@@ -142,27 +142,28 @@ def test_a_bound_is_the_slower_of_arithmetic_and_memory() -> None:
 def test_the_paper_size_policy() -> None:
     config = read_config(PAPER / "config.json")
     work = count(config, load_recipe("fp16"))
-    assert 2.9e9 < work.parameters < 3.1e9
+    # With the language model's output head, which no planner has, as many as the paper says.
+    assert work.parameters + 92_553 * 2_048 == pytest.approx(3.042e9, rel=0.005)
     rows = list(estimate(config, [load_target("rtx4090")], [load_recipe("fp16")]))
     (row,) = rows
     assert row.bound is not None
-    # By hand: transformer layers have 12 widths squared of weights, and attention besides; the
-    # image stems and what the head's queries cost are the few percent left over.
-    tokens, width = 3 * 14 * 14 + 64 + 1, 2048
-    layers = 28 * (2 * 12 * width**2 * tokens + 4 * tokens**2 * width)
-    keys_and_values = 12 * 2 * 2 * width**2 * tokens
-    tera = (layers + keys_and_values) / 1e12
+    # By hand: weights of each layer and its attention. Patch embedding, projector, resizing and
+    # what the head's queries cost are the few percent left over.
+    prompt = config.planner.backbone.prompt  # type: ignore[union-attr]
+    around = sum(map(len, (*prompt.before, prompt.between, prompt.after)))
+    tokens, width = 3 * 256 + around + 64 + 1, 2048
+    language = 24 * (2 * (3 * width**2 + 3 * width * 8192) * tokens + 4 * tokens**2 * width)
+    vision = 3 * 24 * (2 * 12 * 1024**2 * 1025 + 4 * 1025**2 * 1024)
+    keys_and_values = (12 * 2 * 1024 + width) * 2 * 1024 * tokens
+    tera = (language + vision + keys_and_values) / 1e12
     assert tera < work.planner.tera_operations["fp16"] < 1.03 * tera
     assert row.bound.planner.limit == "compute"
     assert tera / 165.2 * 1e3 < row.bound.planner.ms < 1.03 * tera / 165.2 * 1e3
-    # Five passes over a denoising layer's 14 widths squared (its keys and values once), in 16 bits.
-    step, once = 20 * 14 * 1024**2, (24 * 12 + 20 * 2) * 1024**2
+    # Five passes over a denoising layer's 14 widths squared (its keys and values once) and one of
+    # the eyes, in 16 bits.
+    step, once = 12 * 14 * 1024**2, 12 * 2 * 1024**2 + 27 * (4 * 1152**2 + 2 * 1152 * 4304)
     weight_bytes = 2 * (5 * step + once)
     assert weight_bytes < work.refiner.weight_bytes < 1.01 * weight_bytes
-    assert row.bound.refiner.limit == "memory"
-    moved = work.refiner.weight_bytes + work.refiner.activation_bytes
-    assert row.bound.refiner.ms == pytest.approx(moved / 1008e9 * 1e3, rel=1e-9)
-    assert work.refiner.activation_bytes < 0.2 * moved, "weights are what counts"
     average = row.bound.planner.ms / config.chunks_per_plan + row.bound.refiner.ms
     assert row.bound.average_ms == pytest.approx(average, rel=1e-9)
     assert row.bound.planner.ms < 60, "below what the paper measured"

@@ -104,7 +104,8 @@ def outputs(desk: Desk) -> None:
         margin = np.zeros(plan, np.float32)
         i, n, w, m = (ctypes.c_void_p(a.ctypes.data) for a in (intent, noise, words, margin))
         dims, length = contract.dims, contract.instruction_length
-        text = b" ".join([_word(subject.vocabulary)] * (length - 1 or 1))
+        # One word: padding fills the rest, and several may be more tokens than there is room for.
+        text = _word(subject.vocabulary)
         arrays: dict[str, tuple[int, Callable[[Any], int]]] = {
             "le_step": (4 * dims, lambda to: library.le_step(handle, to, dims, None, None, 0)),
             "le_plan": (

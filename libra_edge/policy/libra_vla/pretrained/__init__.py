@@ -1,0 +1,1 @@
+"""Vision-language models and picture encoders that others have trained, as parts of Libra-VLA."""
