@@ -16,47 +16,21 @@ from pathlib import Path
 import pytest
 
 from tests import watching
-from tests.runtime import disk_states, tiny_release
-from tests.runtime.agents import Robot, cached_agent
+from tests.runtime import disk_states
+from tests.runtime.agents import UNSIGNED, Robot, cached_agent, light, note, started
 from tests.runtime.disk_states import Step, Traced
 
 EVERY = int(os.environ.get("LIBRA_EDGE_EVERY", "160"))
-UNSIGNED = "--allow-unsigned"
 RAN = ("good", "active")
 
 pytestmark = pytest.mark.skipif(not watching.can_trace(), reason="strace may not trace here")
-
-
-def light(release: Path, name: str, into: Path) -> Path:
-    """A release that is installed in milliseconds; nothing opens it."""
-    path = tiny_release.link_release(release, into)
-    for library in ("libonnxruntime.so", "liblibra_edge.so"):
-        tiny_release.replace(path / "lib" / library, name.encode() * 1000)
-    tiny_release.seal(path, {**tiny_release.manifest(), "name": name})
-    return path
-
-
-def started(robot: Robot, release: Path) -> None:
-    """A robot that runs a release which cannot be tested."""
-    slot = robot.ask("install", str(release), UNSIGNED)["slot"]
-    link = robot.root / "current"
-    link.unlink(missing_ok=True)
-    link.symlink_to(f"slots/{slot}")
-    robot.ask("mark-good")
-
-
-def note(robot: Robot, **facts: object) -> None:
-    path = robot.root / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
 Case = tuple[Robot, tuple[str, ...]]
 
 
 @pytest.fixture(scope="module")
-def cases(
-    release: Path, library: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Case]:
+def cases(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     """A robot before each command, and the command."""
     shop, agent = tmp_path_factory.mktemp("power"), cached_agent()
     one, two, three = (light(release, name, shop / name) for name in ("one", "two", "three"))
@@ -81,7 +55,7 @@ def cases(
         "first-install": (fresh, install),
         "install": (done, install),
         "install-again": (both, install),
-        "activate": (real, ("activate",)),
+        "activate": (real, ("activate", "--slot", "b")),
         "mark-good": (tried, ("mark-good",)),
         "mark-bad": (tried, ("mark-bad",)),
         "rollback": (done, ("rollback",)),
