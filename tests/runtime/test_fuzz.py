@@ -1,8 +1,7 @@
 """The readers of manifest, signature, trust file and packed release on a million changed inputs.
 
 Under AddressSanitizer and UBSan. With a clang that has libFuzzer it looks for new paths, too;
-with g++ alone (Debian: g++) inputs are drawn from the corpus. That is made here; what once failed is
-kept in `fuzz_kept`.
+with g++ alone (Debian: g++) inputs are drawn from the corpus, which is made here.
 """
 
 from __future__ import annotations
@@ -24,14 +23,13 @@ from tests.runtime.native_build import C_SOURCES, TARGET, gxx, zig
 
 pytestmark = [pytest.mark.long, pytest.mark.sanitize]
 INPUTS = 1_000_000
-KEPT = Path(__file__).parent / "fuzz_kept"
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
 FLAGS += ["-fno-sanitize-recover=all"]
 AGENT = ("answer", "files", "source")
 
 
 def corpus(folder: Path) -> list[Path]:
-    """One good input for each reader, and what once failed."""
+    """One good input for each reader."""
     key = new_key()
     release = runnable_release(folder, key, epoch=3)
     pack_release(release, folder / "release.libra")
@@ -43,7 +41,7 @@ def corpus(folder: Path) -> list[Path]:
     for number, data in enumerate(inputs):
         files.append(folder / f"seed-{number}")
         files[-1].write_bytes(bytes([number]) + data)
-    return [*files, *sorted(KEPT.glob("*"))]
+    return files
 
 
 def compiled(out: Path, compiler: str, flags: list[str], *drivers: str) -> Path:
