@@ -57,8 +57,9 @@ bench: $(VENV)/.dev ## measure speed, write docs/measurements
 bench-quantize: $(VENV)/.dev ## what int8 gains on a CPU, write docs/measurements
 	$(BIN)/python benchmarks/quantize.py
 
-test-kill: $(VENV)/.dev ## kill and fail libra-agent at every system call (an hour); counts tried and survived
-	LIBRA_EDGE_EVERY=1 $(BIN)/python -m pytest -q -s tests/runtime/test_agent_killed.py
+test-kill: $(VENV)/.dev ## kill and fail libra-agent at every system call, every state of the disk after a loss of power (hours)
+	LIBRA_EDGE_EVERY=1 $(BIN)/python -m pytest -q -s tests/runtime/test_agent_killed.py \
+	  tests/runtime/test_agent_power.py $(PYTEST_ARGS)
 
 fault-catalogue: $(VENV)/.dev ## verify against every fault of the catalogue, on the demo policy
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/faults.py

@@ -85,6 +85,14 @@ def facts_body(name: str = "example") -> dict[str, Any]:
     }
 
 
+def runnable_body(name: str = "example") -> dict[str, Any]:
+    """The same of a policy that the C runtime runs too, so that the agent installs it."""
+    body = facts_body(name)
+    noise = {"name": "noise", "dtype": "float32", "shape": [2, 1]}
+    body["engines"]["refiner"]["inputs"].append(noise)
+    return body
+
+
 def facts(name: str = "example") -> ReleaseFacts:
     return ReleaseFacts.model_validate(facts_body(name))
 

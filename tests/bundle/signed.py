@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from libra_edge.bundle.manifest import ReleaseFacts
+from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.signature import sign_release
 from libra_edge.bundle.signing.trust import NOBODY, Role, Trust
-from tests.bundle.examples import make_release
+from tests.bundle.examples import files, make_release, runnable_body
 
 LAST_DAY = date(2030, 6, 30)
 # 12:00 UTC on 2026-01-01, and the seconds around the end of the last day.
@@ -35,3 +37,13 @@ def signed_release(folder: Path, key: ec.EllipticCurvePrivateKey, name: str = "e
     release = make_release(folder, name)
     sign_release(release, key)
     return release
+
+
+def runnable_release(
+    folder: Path, key: ec.EllipticCurvePrivateKey, name: str = "example", epoch: int = 0
+) -> Path:
+    """One that an agent installs; its members are made up, so nothing can open it."""
+    body = runnable_body(name) | ({"security_epoch": epoch} if epoch else {})
+    write_release(folder / name, ReleaseFacts.model_validate(body), files())
+    sign_release(folder / name, key)
+    return folder / name

@@ -59,6 +59,7 @@ class Sshd:
     folder: Path
     config: Path
     host_key: Path
+    user: str
 
     def write_config(self, name: str, port: int, *more: str, known: str = "") -> Path:
         """Another configuration: the same robot through another port, or with other words."""
@@ -70,7 +71,7 @@ class Sshd:
             "Host robot jump",
             "  HostName 127.0.0.1",
             f"  Port {port}",
-            f"  User {getpass.getuser()}",
+            f"  User {self.user}",
             f"  IdentityFile {self.folder / 'client'}",
             "  IdentitiesOnly yes",
             f"  UserKnownHostsFile {hosts}",
@@ -82,24 +83,28 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, *more: str) -> Iterator[Sshd]:
-    """Start an sshd of our own: own host key, own configuration, own port, this user.
+def sshd(folder: Path, *more: str, user: str = "") -> Iterator[Sshd]:
+    """Start an sshd of our own: own host key, own configuration, own port.
 
     Args:
         folder: for its keys, configuration and log.
         more: lines for its configuration.
+        user: who may log in; default: this user. Another one's home holds its key.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host", "client"):
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(words, check=True)
-    (folder / "authorized").write_bytes((folder / "client.pub").read_bytes())
+    authorized = folder / "authorized"
+    if user:
+        authorized = Path(f"~{user}/authorized").expanduser()
+    authorized.write_bytes((folder / "client.pub").read_bytes())
     with contextlib.suppress(PermissionError):  # where sshd drops its privileges to
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     port = free_port()
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
-        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
+        f"AuthorizedKeysFile {authorized}\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n"
         "MaxStartups 100\n" + "".join(f"{line}\n" for line in more)
     )
@@ -109,7 +114,7 @@ def sshd(folder: Path, *more: str) -> Iterator[Sshd]:
     )
     try:
         _wait_for(port, process, folder / "sshd.log")
-        made = Sshd(port, folder, folder / "config", folder / "host")
+        made = Sshd(port, folder, folder / "config", folder / "host", user or getpass.getuser())
         made.write_config("config", port)
         yield made
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,36 @@ def test_a_line_that_breaks(
         assert cutter.cut == 1
         assert current(robot) == "other"
         cutter.close()
+
+
+@pytest.fixture
+def own_user() -> Iterator[str]:
+    """A user that is the robot's alone, with a home."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("only root can make users")
+    name = f"libra-robot-{os.getpid()}"
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    # Or sshd takes the account for a locked one.
+    subprocess.run(["usermod", "--password", "*", name], check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True)
+
+
+def test_a_user_of_the_robots_own(own_user: str, release: Path, tmp_path: Path) -> None:
+    """Everything is done by that user, who can write nowhere else."""
+    home = Path(f"~{own_user}").expanduser()
+    root = allow_unsigned(home / "robot")
+    shutil.chown(root, own_user)
+    shutil.chown(root / "trust.json", own_user)
+    with sshd(tmp_path / "sshd", user=own_user) as server:
+        assert put(server, root, release).condition == "active"
+        second = put(server, root, variant(release, tmp_path / "second"))
+        assert (second.sent_bytes, current(root)) == (0, "second")
+        assert {path.lstat().st_uid for path in root.rglob("*")} == {home.stat().st_uid}
+        closed = allow_unsigned(tmp_path / "closed")
+        with pytest.raises(LibraError) as raised:
+            put(server, closed, release)
+        assert raised.value.remedy
+        assert {path.name for path in closed.iterdir()} == {"trust.json"}

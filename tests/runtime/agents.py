@@ -14,6 +14,9 @@ from typing import Any
 from libra_edge.atomic import new_file
 from libra_edge.runtime import build
 from libra_edge.runtime.libraries import native_agent
+from tests.runtime import tiny_release
+
+UNSIGNED = "--allow-unsigned"
 
 
 def cached_agent() -> Path:
@@ -93,6 +96,29 @@ def stream(release: Path, offsets: dict[str, int] | None = None) -> bytes:
         content += rest
     head = {"manifest_bytes": len(manifest), "signature_bytes": 0, "members": rows}
     return b"libra-install 1\n" + json.dumps(head).encode() + b"\n" + manifest + content
+
+
+def light(release: Path, name: str, into: Path) -> Path:
+    """A release that is installed in milliseconds; nothing opens it."""
+    path = tiny_release.link_release(release, into)
+    for library in ("libonnxruntime.so", "liblibra_edge.so"):
+        tiny_release.replace(path / "lib" / library, name.encode() * 1000)
+    tiny_release.seal(path, {**tiny_release.manifest(), "name": name})
+    return path
+
+
+def started(robot: Robot, release: Path) -> None:
+    """A robot that runs a release which cannot be tested."""
+    slot = robot.ask("install", str(release), UNSIGNED)["slot"]
+    link = robot.root / "current"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"slots/{slot}")
+    robot.ask("mark-good")
+
+
+def note(robot: Robot, **facts: object) -> None:
+    path = robot.root / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
 def calls_of(trace: Path) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from libra_edge.runtime import build
 from tests.runtime import native_build
 from tests.runtime import tiny_release as tiny
+from tests.runtime.agents import UNSIGNED, Robot
 
 pytestmark = pytest.mark.long
 TRIPLE = "aarch64-linux-gnu"
@@ -121,3 +123,42 @@ def test_gives_the_actions_of_x86(
 def test_replays_the_golden_vectors(arm_release: Path, sysroot: Path, tmp_path: Path) -> None:
     program = compiled("golden", arm_release, TRIPLE, tmp_path)
     assert emulated(program, sysroot, arm_release, "1e-5", "1e-5").endswith("PASS\n")
+
+
+@dataclass(frozen=True)
+class ArmRobot(Robot):
+    """The agent for a robot's processor, run by qemu."""
+
+    sysroot: Path
+
+    def run(
+        self, *words: str, feed: bytes = b"", inject: str = "", trace: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = ["qemu-aarch64", *CPU, "-L", str(self.sysroot), str(self.agent), *words]
+        command += ["--root", str(self.root), "--json"]
+        return subprocess.run(command, input=feed, capture_output=True, timeout=300)
+
+
+def test_the_agent_of_a_robot(arm_release: Path, sysroot: Path, tmp_path: Path) -> None:
+    """`status`, `install`, `verify`, `provision`, `activate` and what it refuses."""
+    agent = build.build_agent(tmp_path / "agent", TRIPLE)
+    robot = ArmRobot(agent, tmp_path / "robot", sysroot)
+    assert robot.ask("status")["architecture"] == TRIPLE
+    # Emulated, it is far slower than the robot: what is asked here is whether it is the same.
+    slow = tiny.link_release(arm_release, tmp_path / "slow")
+    content = tiny.manifest()
+    content["runtime"]["arch"], content["embodiment"]["control_hz"] = TRIPLE, 0.1
+    tiny.seal(slow, content)
+    robot.ask("install", str(slow), UNSIGNED)
+    robot.ask("verify", "--slot", "a")
+    assert robot.ask("provision")["self_test"]["golden"] == tiny.GOLDEN
+    robot.ask("activate")
+    robot.ask("mark-good")
+    assert robot.current == "a"
+    other = tiny.link_release(arm_release, tmp_path / "other")
+    tiny.seal(other, tiny.manifest())
+    assert robot.refused("install", str(other), UNSIGNED)[0] == 4, "it is for x86-64"
+    changed = bytearray((robot.root / "slots/a/engines/refiner.onnx").read_bytes())
+    changed[100] ^= 1
+    tiny.replace(robot.root / "slots/a/engines/refiner.onnx", bytes(changed))
+    assert robot.refused("verify") == (3, "member-changed")

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import watching
-from tests.runtime import tiny_release
-from tests.runtime.agents import Robot, cached_agent, calls_of
+from tests.runtime.agents import UNSIGNED, Robot, cached_agent, calls_of, light, note, started
 
 EVERY = int(os.environ.get("LIBRA_EDGE_EVERY", "50"))
 PAIRS = 1000 if EVERY == 1 else 12
@@ -45,42 +44,29 @@ ERRORS = {
     "unlinkat": ("EIO",),
     "fchmod": ("EIO",),
 }
-UNSIGNED = "--allow-unsigned"
 
 pytestmark = pytest.mark.skipif(not watching.can_trace(), reason="strace may not trace here")
 
 
-def light(release: Path, name: str, into: Path) -> Path:
-    """A release that is installed in milliseconds; it is never opened."""
-    path = tiny_release.link_release(release, into)
-    tiny_release.replace(path / "lib/libonnxruntime.so", name.encode() * 1000)
-    tiny_release.replace(path / "lib/liblibra_edge.so", name.encode() * 1000)
-    tiny_release.seal(path, {**tiny_release.manifest(), "name": name})
-    return path
-
-
 @pytest.fixture(scope="module")
 def robots(
-    release: Path, library: Path, tmp_path_factory: pytest.TempPathFactory
+    release: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Robot, tuple[str, ...]]]:
     """A robot before each command, and the command."""
     shop, agent = tmp_path_factory.mktemp("agent"), cached_agent()
-    second = tiny_release.make_release(shop / "second", library)
-    tiny_release.seal(second, {**tiny_release.manifest(), "name": "second"})
+    one, two, new = (light(release, name, shop / name) for name in ("one", "two", "new"))
     first = Robot(agent, shop / "first")
-    first.ask("install", str(release), UNSIGNED)
-    first.ask("activate")
-    first.ask("mark-good")
+    started(first, one)
+    done = first.copy(shop / "done")
+    started(done, two)
+    note(done, previous="a")
+    tried = done.copy(shop / "tried")
+    note(tried, pending="b", deadline=2**31, pending_since_unix_s=2**30)
     ready = first.copy(shop / "ready")
-    ready.ask("install", str(second), UNSIGNED)
-    tried = ready.copy(shop / "tried")
-    tried.ask("activate")
-    done = tried.copy(shop / "done")
-    done.ask("mark-good")
-    new = str(light(release, "new", shop / "light"))
+    ready.ask("install", str(release), UNSIGNED)
     return {
-        "install": (done, ("install", new, UNSIGNED)),
-        "activate": (ready, ("activate",)),
+        "install": (done, ("install", str(new), UNSIGNED)),
+        "activate": (ready, ("activate", "--slot", "b")),
         "mark-good": (tried, ("mark-good",)),
         "mark-bad": (tried, ("mark-bad",)),
         "rollback": (done, ("rollback",)),

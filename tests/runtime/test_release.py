@@ -60,7 +60,7 @@ def try_open(release: Path, library: Path, flags: int = 0) -> tuple[int, str]:
     else:
         assert handle.value == 0xABCD
         assert error.value
-    return status, error.value.decode()
+    return status, error.value.decode(errors="replace")
 
 
 def edit(path: tuple[str | int, ...], value: Any) -> Callable[[Any], None]:

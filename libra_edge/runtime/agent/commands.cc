@@ -134,15 +134,6 @@ Object verify(const Options &options) {
   return answer.text("slot", slot);
 }
 
-Object provision(const Options &options) {
-  Robot robot(options.root, true);
-  const std::string slot = robot.filled(options.slot, false);
-  // What it refuses is what has to be built here: see manifest_of.
-  manifest_of(robot, slot);
-  Object answer;
-  return answer.text("slot", slot).text("built", "nothing: its engines run as they are");
-}
-
 Object test(const Options &options) {
   Robot robot(options.root, true);
   const std::string slot = robot.filled(options.slot, true);
@@ -150,10 +141,11 @@ Object test(const Options &options) {
   return answer.text("slot", slot);
 }
 
-void require_tested(Robot *robot, const std::string &slot) {
+// What its self-test says of a slot, every byte of which is right.
+Object require_tested(Robot *robot, const std::string &slot) {
   try {
     verify_slot(*robot, slot);
-    self_test(*robot, slot);
+    return self_test(*robot, slot);
   } catch (...) {
     // What runs is not touched; what does not pass is never tried.
     if (slot != robot->active()) {
@@ -162,6 +154,19 @@ void require_tested(Robot *robot, const std::string &slot) {
     }
     throw;
   }
+}
+
+// Its engines are the graphs that lie in it: whatever runs on another provider than the CPU was
+// refused when it was installed. So there is nothing to build, and all to be shown.
+Object provision(const Options &options) {
+  Robot robot(options.root, true);
+  const std::string slot = robot.filled(options.slot, false);
+  Object answer = require_tested(&robot, slot);
+  if (robot.state().slots[slot].state == "installed") {
+    robot.state().slots[slot].state = "verified";
+    robot.save();
+  }
+  return answer.text("slot", slot).text("provider", "CPUExecutionProvider").number("built", 0);
 }
 
 Object activate(const Options &options) {

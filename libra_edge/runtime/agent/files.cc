@@ -63,7 +63,9 @@ Handle make_folder(int at, const std::string &name) {
 }
 
 Handle create_file(int at, const std::string &name, mode_t mode) {
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+  // A file of its own: what lies there under this name may be another's by a hard link.
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  remove_all(at, name);
   Handle file(again([&] { return openat(at, name.c_str(), kFlags, mode); }));
   if (!file) fail_system(name + " cannot be written");
   return file;

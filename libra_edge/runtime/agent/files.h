@@ -33,7 +33,7 @@ class Handle {
 Handle open_folder(int at, const std::string &name);
 // The same, made first where it is not there.
 Handle make_folder(int at, const std::string &name);
-// An empty file for writing.
+// An empty file for writing, in the place of what was there.
 Handle create_file(int at, const std::string &name, mode_t mode);
 // A regular file for reading, no symbolic link; none where it is not there.
 Handle open_file(int at, const std::string &name);

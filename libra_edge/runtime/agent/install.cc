@@ -215,6 +215,10 @@ void read_back(int slots, const std::string &name, const le::Manifest &manifest,
   }
   const std::string &text = source.manifest();
   compare(open_file(release.get(), kManifest), le::sha256(text.data(), text.size()), kManifest);
+  const std::string &signature = source.signature();
+  if (signature.empty()) return;
+  compare(open_file(release.get(), le::kSignatureFile),
+          le::sha256(signature.data(), signature.size()), le::kSignatureFile);
 }
 
 }  // namespace

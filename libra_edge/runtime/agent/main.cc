@@ -28,7 +28,7 @@ constexpr const char *kUsage =
     "  install SOURCE [--allow-unsigned]\n"
     "                                 a folder, a .libra file, or - for a stream\n"
     "  verify [--slot a|b]            every byte against the manifest\n"
-    "  provision [--slot a|b]         build what has to be built on this robot\n"
+    "  provision [--slot a|b]         make it ready for this robot, and show it\n"
     "  self-test [--slot a|b]         golden vectors and latency\n"
     "  activate [--slot a|b] [--health-timeout-s N]\n"
     "                                 let it run, on trial\n"

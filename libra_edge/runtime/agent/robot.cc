@@ -76,9 +76,14 @@ uint64_t now_unix_s() {
 
 Robot::Robot(const std::string &root, bool lock) : path_(root) {
   constexpr int kFolder = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-  if (mkdir(root.c_str(), 0755) != 0 && errno != EEXIST) fail_system(root + " cannot be made");
+  const bool made = mkdir(root.c_str(), 0755) == 0;
+  if (!made && errno != EEXIST) fail_system(root + " cannot be made");
   root_ = Handle(open(root.c_str(), kFolder));
   if (!root_) fail_system(root + " cannot be opened");
+  if (made) {
+    // Or all that is said to be installed would vanish with the folder's name.
+    sync(Handle(openat(root_.get(), "..", kFolder)), "the folder of " + root);
+  }
   slots_ = make_folder(root_.get(), "slots");
   lock_ = Handle(openat(root_.get(), "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644));
   if (!lock_) fail_system("lock cannot be opened");

@@ -39,6 +39,8 @@ class Robot {
   const std::string &root() const { return path_; }
   int folder() const { return root_.get(); }
   int slots() const { return slots_.get(); }
+  // Open in a child, it would keep others out after the agent's own end.
+  int lock() const { return lock_.get(); }
   State &state() { return state_; }
   const State &state() const { return state_; }
   void save() const;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -290,7 +291,10 @@ class Test {
 };
 
 // The child's whole life: one byte of success, then its words.
-[[noreturn]] void child(const Robot &robot, const std::string &slot, int out) {
+[[noreturn]] void child(const Robot &robot, const std::string &slot, int out, pid_t agent) {
+  // A killed agent leaves nothing behind: neither a release that runs on, nor its lock.
+  close(robot.lock());
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != agent) _exit(1);
   std::string said;
   try {
     said = "+" + Test(robot, slot).run().end();
@@ -337,9 +341,9 @@ Object self_test(const Robot &robot, const std::string &slot) {
   if (pipe2(ends, O_CLOEXEC) != 0) fail_system("the self-test cannot begin");
   const Handle in(ends[0]);
   Handle out(ends[1]);
-  const pid_t pid = fork();
+  const pid_t agent = getpid(), pid = fork();
   if (pid < 0) fail_system("the self-test cannot begin");
-  if (pid == 0) child(robot, slot, out.get());
+  if (pid == 0) child(robot, slot, out.get(), agent);
   out = Handle();
   const std::string said = listen(in.get(), pid);
   int status = 0;

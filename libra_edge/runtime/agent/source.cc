@@ -11,6 +11,7 @@
 
 #include "agent/answer.h"
 #include "error.h"
+#include "release/folder.h"
 #include "release/json.h"
 #include "release/manifest_table.h"
 
@@ -57,7 +58,7 @@ std::string exactly(int descriptor, uint64_t size, const std::string &what) {
 class FolderSource : public Source {
  public:
   explicit FolderSource(const std::string &path)
-      : folder_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+      : path_(path), folder_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (!folder_) fail_system(path + " cannot be opened");
     manifest_ = read_text(folder_.get(), "manifest.json", le::kMostManifestBytes);
     signature_ = read_text(folder_.get(), le::kSignatureFile, le::kMostSignatureBytes);
@@ -67,6 +68,7 @@ class FolderSource : public Source {
   const std::string &signature() const override { return signature_; }
 
   void deliver(const le::Manifest &manifest, const Begin &begin, const End &end) override {
+    le::Folder(path_).require_only(manifest.members);
     for (const le::Member &member : manifest.members) {
       const std::string name = member.name;
       const size_t slash = name.find('/');
@@ -88,6 +90,7 @@ class FolderSource : public Source {
   }
 
  private:
+  std::string path_;
   Handle folder_;
   std::string manifest_, signature_;
 };

@@ -8,6 +8,7 @@ from libra_edge.bundle.verify import Release
 from libra_edge.catalog import list_recipes
 from libra_edge.limits import Limits
 from libra_edge.parity.gates import Check
+from libra_edge.verification.claims.materials import examine_materials
 from libra_edge.verification.subject import Subject, can_read_graphs
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def examine_claims(subject: Subject) -> list[Check]:
         target=request.expect_target,
         checkpoint=request.expect_checkpoint,
     )
+    expected += examine_materials(subject.release)
     if shown is None:
         subject.unchecked.append(UNREAD)
         return expected
