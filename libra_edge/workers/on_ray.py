@@ -12,6 +12,7 @@ import subprocess
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -124,8 +125,7 @@ def connect(workers: Workers) -> Any:
             "Install libra-edge[ray], here and on every node of the cluster.",
         )
     os.environ.update(_SILENT)
-    import ray
-
+    ray: Any = import_module("ray")
     if ray.is_initialized():
         return ray
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
