@@ -111,8 +111,8 @@ class OpenOptions(_Sized):
         "text: release_dir",
         "u64: seed",
         "u32: threads flags",
-        "text: engines_dir",
-        "u64: reserved[2] max_observation_age_ns",
+        "text: engines_dir cache_dir",
+        "u64: reserved[1] max_observation_age_ns",
     )
 
 

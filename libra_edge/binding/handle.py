@@ -28,6 +28,7 @@ class Handle(Closing):
         allow_random_weights: bool = False,
         max_observation_age_s: float | None = None,
         engines_dir: StrPath | None = None,
+        cache_dir: StrPath | None = None,
     ) -> None:
         release_dir = Path(release_dir)
         if release_dir.is_file():
@@ -44,6 +45,9 @@ class Handle(Closing):
         if engines_dir is not None:
             library.require_builds(self._library, release_dir)
             options.engines_dir = os.fsencode(engines_dir)
+        if cache_dir is not None:
+            library.require_builds(self._library, release_dir)
+            options.cache_dir = os.fsencode(cache_dir)
         self._check(
             self._library.le_open(
                 ctypes.byref(options), ctypes.byref(self._handle), *self._error_arguments

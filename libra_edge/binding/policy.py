@@ -38,6 +38,7 @@ class Policy(Handle):
         max_observation_age_s: an older observation means HOLD in sync mode; default: 0.5.
         engines_dir: engines that were built on this machine (`libra-edge provision`), to run in the
             place of the release's own.
+        cache_dir: folder in which a GPU's provider may keep what the driver compiles here.
 
     Raises:
         LibraError: the release is not whole, not proven, or not for this machine.

@@ -49,7 +49,8 @@ class Provider:
     Python distribution that has the files, and module: its folder; extra: of libra-edge, which
     installs it; files: in the order in which
     they are loaded, the plug-in last; options: that the plug-in gets for both engines, where
-    `{threads}` stands for their number; planner, refiner: for one of them alone.
+    `{threads}` stands for their number, and `{cache}` for a folder, without which there is no such
+    option; planner, refiner: for one of them alone.
     """
 
     name: str
@@ -74,7 +75,8 @@ class Provider:
         """What the plug-in gets for `planner` or `refiner`."""
         own = self.planner if engine == "planner" else self.refiner
         both = {**self.options, **own}
-        return {key: value.replace("{threads}", str(threads)) for key, value in both.items()}
+        kept = {key: value for key, value in both.items() if value != "{cache}"}
+        return {key: value.replace("{threads}", str(threads)) for key, value in kept.items()}
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
@@ -100,7 +102,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                     ),
                     File("libonnxruntime_providers_nv_tensorrt_rtx.so", 64 * _MIB),
                 ),
-                MappingProxyType({"nv_persistent_context_memory": "1"}),
+                MappingProxyType(
+                    {"nv_persistent_context_memory": "1", "nv_runtime_cache_path": "{cache}"}
+                ),
                 # The loop's many small kernels are launched at once.
                 refiner=MappingProxyType({"enable_cuda_graph": "1"}),
             ),

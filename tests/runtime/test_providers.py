@@ -246,6 +246,27 @@ def test_async_mode_holds_while_the_device_is_slow(gpu_release: Path) -> None:
 PLUGIN = f"provider/{fake_gpu.PROVIDER.files[-1].name}"
 
 
+def test_what_the_driver_compiles_is_kept_where_it_was_asked_for(
+    gpu_release: Path, tmp_path: Path
+) -> None:
+    code = """
+import json, sys
+from libra_edge.binding.policy import Policy
+from libra_edge.errors import LibraError
+try:
+    with Policy(sys.argv[1], cache_dir=sys.argv[2]):
+        print(json.dumps(""))
+except LibraError as error:
+    print(json.dumps(error.code))
+"""
+    cache = tmp_path / "cache"
+    assert fake_gpu.run(code, [str(gpu_release), str(cache)]) == "invalid-argument"
+    cache.mkdir()
+    assert fake_gpu.run(code, [str(gpu_release), str(cache)]) == ""
+    assert sorted(path.name[16:] for path in cache.iterdir()) == ["-planner", "-refiner"]
+    assert fake_gpu.run(code, [str(gpu_release), str(cache)]) == ""
+
+
 def test_two_releases_of_the_same_provider_in_one_process(
     gpu_release: Path, library: Path, tmp_path: Path
 ) -> None:

@@ -222,7 +222,8 @@ typedef struct le_open_options {
   uint32_t threads;        /* threads of each engine, 1 to 256 */
   uint32_t flags;          /* LE_OPEN_... */
   const char *engines_dir; /* run what le_build_engines put there; NULL: the release\'s own */
-  uint64_t reserved[2];    /* 0 */
+  const char *cache_dir;   /* see le_open; NULL: nothing is kept */
+  uint64_t reserved[1];    /* 0 */
   uint64_t max_observation_age_ns; /* of sync mode; 0: 500 ms. le_run_options has that of async */
 } le_open_options;
 
@@ -476,6 +477,10 @@ LE_API const char *le_status_name(le_status status);
  * Nobody is phoned: ONNX Runtime's telemetry is off from its first moment. It listens to an
  * environment variable alone, so ORT_DISABLE_TELEMETRY is 1 while its environment is made, and
  * afterwards as before: no other thread may read or write the environment during this call.
+ *
+ * `cache_dir` names a folder in which a GPU's provider may keep what the driver compiles for this
+ * machine, in a folder for each release and engine: the next le_open is quicker. Nothing is written
+ * anywhere else, and without it nothing at all.
  *
  * `*policy` receives the policy; the caller ends it with le_destroy. It starts in LE_HOLD.
  *

@@ -124,7 +124,8 @@ le_policy *open_policy(const le_open_options *from) {
   if (built && built->library.size() > 0) {
     engines = std::make_unique<le::TrtEngines>(release.manifest, *built);
   } else {
-    engines = std::make_unique<le::OrtEngines>(release, built ? &*built : nullptr, options.threads);
+    engines = std::make_unique<le::OrtEngines>(release, built ? &*built : nullptr, options.threads,
+                                               options.cache_dir);
   }
   return new le_policy(release.manifest, std::move(tokenizer), std::move(engines), options);
 }

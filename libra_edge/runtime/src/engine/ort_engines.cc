@@ -1,5 +1,9 @@
 #include "engine/ort_engines.h"
 
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -9,6 +13,7 @@
 #include <vector>
 
 #include "engine/library.h"
+#include "error.h"
 #include "provider/engine_file.h"
 #include "provider/plugin.h"
 
@@ -59,10 +64,27 @@ bool is_on_gpu(const EngineFacts &engine) {
 }
 
 Placement place(const Ort &ort, OrtEnv *env, const Release &release, const ProviderRule &provider,
-                OptionFor which, uint32_t threads) {
+                OptionFor which, uint32_t threads, const std::string &cache) {
   Placement placement = register_provider(ort, env, provider, release);
-  placement.options = provider_options(provider, which, threads);
+  placement.options = provider_options(provider, which, threads, cache);
   return placement;
+}
+
+// A folder of the release's and the engine's own; made if it is missing.
+std::string cache_of(const char *cache_dir, const Manifest &manifest, OptionFor which) {
+  if (cache_dir == nullptr) return {};
+  std::string folder = std::string(cache_dir) + "/";
+  for (size_t i = 0; i < 8; ++i) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", unsigned{manifest.sha256[i]});
+    folder += digits;
+  }
+  folder += which == OptionFor::kPlanner ? "-planner" : "-refiner";
+  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    fail(LE_INVALID_ARGUMENT, "cache_dir: %.200s cannot be made: %s.", folder.c_str(),
+         std::strerror(errno));
+  }
+  return folder;
 }
 
 std::vector<void *> refiner_inputs(Io &io, const Signature &signature) {
@@ -125,7 +147,8 @@ OrtEngines::Source OrtEngines::source(const Release &release, const BuiltEngines
   return {here, plans ? &built->planner : &built->refiner, LE_ENGINE_BUILT};
 }
 
-OrtEngines::OrtEngines(const Release &release, const BuiltEngines *built, uint32_t threads)
+OrtEngines::OrtEngines(const Release &release, const BuiltEngines *built, uint32_t threads,
+                       const char *cache_dir)
     : sizes_(release.manifest.sizes),
       planner_source_(source(release, built, OptionFor::kPlanner)),
       refiner_source_(source(release, built, OptionFor::kRefiner)),
@@ -137,19 +160,21 @@ OrtEngines::OrtEngines(const Release &release, const BuiltEngines *built, uint32
       ort_(load_library(release.onnxruntime, release.onnxruntime_sha256, kOnnxRuntimeMember),
            release.manifest.onnxruntime_version),
       env_(create_env(ort_)),
-      refiner_(load(release, OptionFor::kRefiner, refiner_signature(sizes_), threads)) {
+      refiner_(load(release, OptionFor::kRefiner, refiner_signature(sizes_), threads, cache_dir)) {
   if (!sizes_.plans()) return;
-  planner_.emplace(load(release, OptionFor::kPlanner, planner_signature(sizes_), threads));
+  planner_.emplace(
+      load(release, OptionFor::kPlanner, planner_signature(sizes_), threads, cache_dir));
 }
 
 Engine OrtEngines::load(const Release &release, OptionFor which, Signature signature,
-                        uint32_t threads) {
+                        uint32_t threads, const char *cache_dir) {
   const bool plans = which == OptionFor::kPlanner;
   const Source &source = plans ? planner_source_ : refiner_source_;
   const EngineFacts &facts = source.facts;
   Placement placement;
   if (facts.provider != nullptr) {
-    placement = place(ort_, env_.get(), release, *facts.provider, which, threads);
+    const std::string cache = cache_of(cache_dir, release.manifest, which);
+    placement = place(ort_, env_.get(), release, *facts.provider, which, threads, cache);
     const auto &header = plans ? planner_header_ : refiner_header_;
     if (!header.empty()) {
       require_compatible(ort_, placement.device, *facts.provider, facts.member, header);
@@ -194,7 +219,7 @@ void build_engines(const Release &release, const char *folder, uint32_t threads)
                 release.manifest.onnxruntime_version);
   const OrtHandle<OrtEnv> env = create_env(ort);
   const auto build = [&](OptionFor which, const char *name, const std::vector<uint8_t> &graph) {
-    const Placement placement = place(ort, env.get(), release, provider, which, threads);
+    const Placement placement = place(ort, env.get(), release, provider, which, threads, "");
     build_engine(ort, *env, name, graph, threads, placement, std::string(folder) + "/" + name);
   };
   if (release.manifest.sizes.plans()) {

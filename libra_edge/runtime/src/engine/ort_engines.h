@@ -20,12 +20,15 @@ class OrtEngines final : public Engines {
   // Throws LE_ENGINE, LE_INCOMPATIBLE, or what require_gpu, checked_engine_header,
   // register_provider and require_compatible throw, in that order.
   // `built`: engines of this machine's own, to run in the place of the release's; or nullptr.
-  OrtEngines(const Release &release, const BuiltEngines *built, uint32_t threads);
+  // `cache_dir`: see le_open; nullptr for none.
+  OrtEngines(const Release &release, const BuiltEngines *built, uint32_t threads,
+             const char *cache_dir);
   std::unique_ptr<Session> session() const override;
   EnginesInfo info() const override;
 
  private:
-  Engine load(const Release &release, OptionFor which, Signature signature, uint32_t threads);
+  Engine load(const Release &release, OptionFor which, Signature signature, uint32_t threads,
+              const char *cache_dir);
 
   // The file of one engine, and how it is run.
   struct Source {

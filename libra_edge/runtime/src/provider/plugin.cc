@@ -128,13 +128,18 @@ void require_compatible(const Ort &ort, const OrtEpDevice *device, const Provide
 
 std::vector<std::pair<std::string, std::string>> provider_options(const ProviderRule &provider,
                                                                   OptionFor engine,
-                                                                  uint32_t threads) {
-  static const std::string kThreads = "{threads}";
+                                                                  uint32_t threads,
+                                                                  const std::string &cache) {
+  static const std::string kThreads = "{threads}", kCache = "{cache}";
   std::vector<std::pair<std::string, std::string>> options;
   for (size_t i = 0; i < provider.option_count; ++i) {
     const ProviderOption &option = kProviderOptions[provider.first_option + i];
     if (option.engine != OptionFor::kBoth && option.engine != engine) continue;
     std::string value = option.value;
+    if (value == kCache) {
+      if (!cache.empty()) options.emplace_back(option.key, cache);
+      continue;
+    }
     if (const size_t place = value.find(kThreads); place != std::string::npos) {
       value.replace(place, kThreads.size(), std::to_string(threads));
     }

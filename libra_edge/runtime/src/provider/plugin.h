@@ -31,9 +31,11 @@ Placement register_provider(const Ort &ort, OrtEnv *env, const ProviderRule &pro
 void require_compatible(const Ort &ort, const OrtEpDevice *device, const ProviderRule &provider,
                         const char *member, const std::vector<uint8_t> &header);
 
-// What the provider is told for one engine, from the fixed table.
+// What the provider is told for one engine, from the fixed table; `cache`: a folder that it may
+// write to, empty for none.
 std::vector<std::pair<std::string, std::string>> provider_options(const ProviderRule &provider,
                                                                   OptionFor engine,
-                                                                  uint32_t threads);
+                                                                  uint32_t threads,
+                                                                  const std::string &cache);
 
 }  // namespace le

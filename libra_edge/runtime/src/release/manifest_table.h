@@ -62,13 +62,14 @@ constexpr const char *kProviderFiles[] = {
 
 constexpr const ProviderOption kProviderOptions[] = {
     {OptionFor::kBoth, "nv_persistent_context_memory", "1"},
+    {OptionFor::kBoth, "nv_runtime_cache_path", "{cache}"},
     {OptionFor::kRefiner, "enable_cuda_graph", "1"},
     {OptionFor::kBoth, "load_config", "{\042CPU\042: {\042INFERENCE_PRECISION_HINT\042: \042f32\042, \042INFERENCE_NUM_THREADS\042: \042{threads}\042}}"},
 };
 
 constexpr const ProviderRule kProviderRules[] = {
-    {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, true, 0, 4, 0, 2},
-    {"OpenVINOExecutionProvider", "OpenVINO", "openvino", false, false, 4, 6, 2, 1},
+    {"NvTensorRTRTXExecutionProvider", "TensorRT for RTX", "tensorrt_rtx", true, true, 0, 4, 0, 3},
+    {"OpenVINOExecutionProvider", "OpenVINO", "openvino", false, false, 4, 6, 3, 1},
 };
 
 constexpr const char *kFolders[] = {

@@ -68,7 +68,7 @@ enum class OptionFor : uint8_t { kBoth, kPlanner, kRefiner };
 
 struct ProviderOption {
   OptionFor engine;
-  const char *key, *value;  // `{threads}` in a value stands for their number
+  const char *key, *value;  // `{threads}` stands for their number, `{cache}` for a folder
 };
 
 // A plug-in for ONNX Runtime. Its files are members, in the order in which they are loaded, the

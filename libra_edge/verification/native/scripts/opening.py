@@ -91,7 +91,7 @@ def options(desk: Desk) -> None:
         ({"threads": 257}, abi.INVALID_ARGUMENT),
         ({"flags": 4}, abi.INVALID_ARGUMENT),
         ({"flags": 2**31}, abi.INVALID_ARGUMENT),
-        ({"reserved": (ctypes.c_uint64 * 2)(0, 1)}, abi.INVALID_ARGUMENT),
+        ({"reserved": (ctypes.c_uint64 * 1)(1)}, abi.INVALID_ARGUMENT),
         ({"max_observation_age_ns": 2**62 + 1}, abi.INVALID_ARGUMENT),
         ({"release_dir": os.fsencode(release / MANIFEST)}, abi.INVALID_ARGUMENT),
         ({"release_dir": os.fsencode(release / "nowhere")}, abi.INVALID_ARGUMENT),
