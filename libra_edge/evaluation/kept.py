@@ -23,8 +23,8 @@ def policy_identity(path: StrPath) -> str:
     if is_release(path):
         return open_release(path).manifest.release_id
     total = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".safetensors"):
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
             with file.open("rb") as stream:
                 total.update(
                     f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode()

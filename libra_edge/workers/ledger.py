@@ -6,14 +6,16 @@ and which share of them is here. A last line that an interruption cut is dropped
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from libra_edge.errors import InputError, IntegrityError
+from libra_edge.version import __version__
 from libra_edge.workers.where import WHOLE, Shard
 
 SCHEMA_VERSION = 1
@@ -32,7 +34,7 @@ class Ledger:
         shard: which of them are here.
 
     Raises:
-        InputError: the file holds another run, or no run.
+        InputError: the file holds another run, or another process writes to it.
     """
 
     def __init__(
@@ -48,25 +50,27 @@ class Ledger:
         self.units = units
         self.shard = shard
         self.results: dict[int, Any] = {}
+        self._lock: IO[bytes] | None = None
         self._head = {
             "libra_edge_results": SCHEMA_VERSION,
             "command": command,
             "settings": dict(settings),
-            "run": fingerprint([command, dict(settings), decides]),
+            "run": fingerprint([__version__, command, _decisive(settings), decides]),
             "units": units,
             "shard": [shard.number, shard.count],
         }
         if path is None:
             return
-        if path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(path)
+        if path.stat().st_size > 0:
             self._go_on(path)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             _append(path, self._head)
 
     def _go_on(self, path: Path) -> None:
         head, rows, whole_bytes = _read(path)
-        if head != self._head:
+        if any(head[key] != self._head[key] for key in ("command", "run", "units", "shard")):
             raise InputError(
                 "results-of-another-run",
                 f"{path} holds {_told(head)}; this is {_told(self._head)}"
@@ -86,6 +90,11 @@ class Ledger:
         self.results[unit] = result
         if self.path is not None:
             _append(self.path, {"unit": unit, "result": result})
+
+    def close(self) -> None:
+        """Let others write to the file; the results stay."""
+        if self._lock is not None:
+            self._lock.close()
 
 
 def merge(paths: Sequence[Path]) -> tuple[str, dict[str, Any], list[Any]]:
@@ -137,6 +146,30 @@ def merge(paths: Sequence[Path]) -> tuple[str, dict[str, Any], list[Any]]:
             "Name the files of all shards.",
         )
     return head["command"], head["settings"], [results[n] for n in range(head["units"])]
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that decide results: the policy is told by what it is, not by where it lies."""
+    return {name: value for name, value in settings.items() if name != "policy"}
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, which is made if it is missing, for this process alone.
+
+    Raises:
+        InputError: another process has it.
+    """
+    stream = path.open("ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise InputError(
+            "results-busy",
+            f"Another run writes to {path}.",
+            "Wait for its end, or name another file.",
+        ) from None
+    return stream
 
 
 def fingerprint(content: Any) -> str:

@@ -60,12 +60,19 @@ class RayActors(Place):
     """Actors of a cluster, as many as were asked for, or as it has processors.
 
     Raises:
-        InputError: Ray is not installed, or there is no cluster at the address.
+        InputError: Ray is not installed, there is no cluster at the address, or it has fewer
+            processors than were asked for.
     """
 
     def __init__(self, open_state: OpenState, workers: Workers) -> None:
         self._ray = connect(workers)
         cluster = int(self._ray.cluster_resources().get("CPU", 1))
+        if (workers.jobs or 1) > cluster:
+            raise InputError(
+                "ray-too-small",
+                f"--jobs {workers.jobs} is more than the {cluster} processors of the Ray cluster.",
+                "Ask for fewer, or leave --jobs out: then it uses them all.",
+            )
         self.count = max(1, workers.jobs or cluster)
         self._open_state = open_state
         self._idle: deque[Any] = deque(self._actor() for _ in range(self.count))
@@ -94,7 +101,8 @@ class RayActors(Place):
             result = self._ray.get(done)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayError as error:
+            self._ray.kill(actor)
             self._idle.append(self._actor())
             self._start()
             return number, Lost(" ".join(str(error).split())[:200])

@@ -71,7 +71,8 @@ class Processes(Place):
         self.count = count
         self._open_state = open_state
         self._pool: ProcessPoolExecutor | None = None
-        self._futures: dict[Future[Any], int] = {}
+        # Each with the pool that it is in.
+        self._futures: dict[Future[Any], tuple[int, ProcessPoolExecutor | None]] = {}
 
     def submit(self, number: int, work: Work, item: Any) -> None:
         """See `Place.submit`."""
@@ -81,24 +82,24 @@ class Processes(Place):
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.count, context, _prepare, (self._open_state,))
         try:
-            self._futures[self._pool.submit(_run, work, item)] = number
+            self._futures[self._pool.submit(_run, work, item)] = (number, self._pool)
         except BrokenProcessPool:
             # It broke since: the unit waits for its place among the lost ones.
             lost: Future[Any] = Future()
             lost.set_exception(BrokenProcessPool())
-            self._futures[lost] = number
+            self._futures[lost] = (number, self._pool)
 
     def wait(self) -> tuple[int, Any]:
         """See `Place.wait`."""
         done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
-        future = min(done, key=self._futures.__getitem__)
-        number = self._futures.pop(future)
+        future = min(done, key=lambda one: self._futures[one][0])
+        number, pool = self._futures.pop(future)
         try:
             return number, future.result()
         except BrokenProcessPool:
-            if self._pool is not None:
-                # One process that ends takes the whole pool with it, and every unit in it.
-                self._pool.shutdown(wait=False, cancel_futures=True)
+            # One process that ends takes the whole pool with it, and every unit in it.
+            if pool is not None and pool is self._pool:
+                pool.shutdown(wait=False, cancel_futures=False)
                 self._pool = None
             return number, Lost("a worker process was killed, or ended by itself")
 

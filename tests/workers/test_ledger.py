@@ -27,21 +27,43 @@ def run(path: Path, units: int = 6, shard: Shard = WHOLE, most: int = 99, **othe
     kept = ledger(path, units, shard, **other)
     for number in kept.missing[:most]:
         kept.add(number, {"unit": number})
+    kept.close()
     return path
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    first = ledger(tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="results-busy"):
+        ledger(tmp_path / "a.jsonl")
+    first.close()
+    ledger(tmp_path / "a.jsonl").close()
+
+
+def test_the_same_policy_under_another_path_is_the_same_run(tmp_path: Path) -> None:
+    path = run(tmp_path / "a.jsonl", most=2)
+    again = ledger(path, settings=SETTINGS | {"policy": "/elsewhere/release"})
+    assert again.missing == [2, 3, 4, 5]
+    again.close()
+
+
+def missing(path: Path) -> list[int]:
+    kept = ledger(path)
+    kept.close()
+    return kept.missing
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = run(tmp_path / "a.jsonl", most=2)
-    assert ledger(path).missing == [2, 3, 4, 5]
+    assert missing(path) == [2, 3, 4, 5]
     run(path)
-    assert ledger(path).missing == []
+    assert missing(path) == []
     assert merge([path]) == ("simulate", SETTINGS, [{"unit": n} for n in range(6)])
 
 
 def test_a_line_that_was_cut_is_run_again(tmp_path: Path) -> None:
     path = run(tmp_path / "a.jsonl")
     path.write_bytes(path.read_bytes()[:-4])
-    assert ledger(path).missing == [5]
+    assert missing(path) == [5]
     run(path)
     assert merge([path])[2] == [{"unit": n} for n in range(6)]
 
@@ -49,7 +71,7 @@ def test_a_line_that_was_cut_is_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"settings": {"policy": "other"}},
+        {"settings": {"mode": "other"}},
         {"decides": "abd"},
         {"command": "verify"},
         {"units": 7},
@@ -115,7 +137,6 @@ def test_shards_that_do_not_fit(
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\n",
         b"no json\n",
         b"[]\n",

@@ -84,6 +84,15 @@ def test_no_cluster_at_the_address() -> None:
         results(units.add, Workers(1, "127.0.0.1:1"))
 
 
+@processes
+def test_never_more_at_a_time_than_asked_for(workers: Workers, tmp_path: Path) -> None:
+    """Not after a worker was lost, either."""
+    work = partial(units.count_while_one_dies, str(tmp_path))
+    assert results(work, workers) == [100 + n for n in ITEMS]
+    most = max(len(path.read_text()) for path in tmp_path.glob("seen-*"))
+    assert most <= workers.count
+
+
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libra_edge.workers.on_ray.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ray-missing"):

@@ -43,3 +43,19 @@ def refuse(state: int, item: int) -> int:
     if item == 4:
         raise InputError("unit-refused", f"Unit {item} is none.", "Leave it out.")
     return state + item
+
+
+def count_while_one_dies(folder: str, state: int, item: int) -> int:
+    """Notes how many run beside this one; unit 3 takes its worker with it the first time."""
+    add_or_die_once(folder, state, item)
+    running = Path(folder, f"running-{os.getpid()}-{item}")
+    running.touch()
+    time.sleep(0.05)
+    others = [path for path in Path(folder).glob("running-*") if _alive(path)]
+    Path(folder, f"seen-{item}").write_text("x" * len(others))
+    running.unlink()
+    return state + item
+
+
+def _alive(path: Path) -> bool:
+    return Path("/proc", path.name.split("-")[1]).exists()
