@@ -125,7 +125,7 @@ def test_list_targets_and_recipes() -> None:
     assert {"cpu-x86_64", "rtx4090", "jetson-agx-orin"} <= set(names)
     recipes = {r["name"]: r["targets"] for r in invoke_json("recipes")[1]["result"]["recipes"]}
     assert {"cpu-x86_64", "rtx4090", "jetson-agx-orin"} <= set(recipes["int8"])
-    assert recipes["nvfp4"] == ["jetson-agx-thor", "rtx5090"]
+    assert recipes["nvfp4"] == ["jetson-agx-thor", "jetson-agx-thor-jp72", "rtx5090"]
 
 
 def test_one_target_is_shown_in_full() -> None:

@@ -9,6 +9,7 @@ from libra_edge.data import simulator as simulators
 from libra_edge.data.collect import CollectConfig, collect, record_episode
 from libra_edge.data.lerobot import Dataset
 from libra_edge.errors import InputError
+from libra_edge.workers.where import Workers
 from tests.evaluation.fake_simulator import LineWorld
 
 
@@ -136,7 +137,7 @@ def test_metaworld_dataset_does_not_depend_on_the_number_of_processes(tmp_path: 
     config = CollectConfig(episodes={"handle-press": 2}, noisy_share=1.0)
     try:
         for jobs in (1, 2):
-            collect("metaworld", config, tmp_path / str(jobs), jobs)
+            collect("metaworld", config, tmp_path / str(jobs), Workers(jobs))
     except InputError as error:
         if error.code in ("extra-missing", "renderer-missing"):
             pytest.skip(str(error))

@@ -10,7 +10,6 @@ import onnx
 import pytest
 
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
-from libra_edge.bundle.pack import write_release
 from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
 from libra_edge.compiler.request import Request
@@ -24,6 +23,7 @@ from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.surgery import store, tensor, values
 from tests.compiler.quantization.test_calibration_data import episodes, write
+from tests.rewriting import rewrite
 from tests.tiny import write_tiny_checkpoint
 
 GATES = "[gates]\ntokens = 0.9\naction = 0.1\nmargin_percentile = 50\n"
@@ -64,7 +64,7 @@ def harmed(
     assert not np.array_equal(before, values(found))
     files: dict[str, Path | bytes] = {member: source / member for member in facts.members}
     fields = {field: getattr(facts, field) for field in ReleaseFacts.model_fields}
-    write_release(out, ReleaseFacts(**fields), files | {name: to_bytes(model)})
+    rewrite(out, ReleaseFacts(**fields), files | {name: to_bytes(model)})
     return out
 
 
@@ -154,7 +154,7 @@ def retold(work: Path, out: Path, **changes: object) -> Path:
     assert facts.calibration is not None
     fields["calibration"] = facts.calibration.model_copy(update=changes) if changes else None
     files: dict[str, Path | bytes] = {member: source / member for member in facts.members}
-    write_release(out, ReleaseFacts(**fields), files)
+    rewrite(out, ReleaseFacts(**fields), files)
     return out
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts
-from libra_edge.bundle.pack import write_release
 from libra_edge.errors import ExitCode
 from libra_edge.runtime.build import onnxruntime_library
 from libra_edge.verification.request import Request
 from libra_edge.verification.verify import verify_release
+from tests.rewriting import rewrite
 
 KEPT = Path(__file__).parents[1] / "golden/0.1.0/fp32"
 LIBRARY, ORT = "lib/liblibra_edge.so", "lib/libonnxruntime.so"
@@ -35,7 +35,7 @@ def release(out: Path, members: dict[str, bytes]) -> Path:
     files: dict[str, Path | bytes] = {name: KEPT / name for name in facts.members if name != ORT}
     files[ORT] = onnxruntime_library()
     fields = {name: getattr(facts, name) for name in ReleaseFacts.model_fields}
-    write_release(out, ReleaseFacts(**fields), files | members)
+    rewrite(out, ReleaseFacts(**fields), files | members)
     return out
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from libra_edge.bundle.compatibility import this_device
 from libra_edge.bundle.manifest import Manifest, ReleaseFacts, parse_manifest
-from libra_edge.bundle.pack import pack_release, write_release
+from libra_edge.bundle.pack import pack_release
 from libra_edge.cli import app as program
 from libra_edge.compiler.graphs.export import from_bytes, to_bytes
 from libra_edge.compiler.pipeline import compile_checkpoint
@@ -32,6 +32,7 @@ from libra_edge.verification.request import Request as VerifyRequest
 from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import NOT_QUICK, verify_release
 from tests.compiler.quantization.test_calibration_data import episodes, write
+from tests.rewriting import rewrite
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -65,7 +66,7 @@ def altered(work: Path, out: Path, members: dict[str, bytes], **changes: object)
     facts = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     files: dict[str, Path | bytes] = {name: source / name for name in facts.members}
     fields = {name: getattr(facts, name) for name in ReleaseFacts.model_fields}
-    write_release(out, ReleaseFacts(**(fields | changes)), files | members)
+    rewrite(out, ReleaseFacts(**(fields | changes)), files | members)
     return out
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from libra_edge.bundle.manifest import ReleaseFacts
-from libra_edge.bundle.pack import write_release
 from libra_edge.bundle.verify import verify_integrity
 from libra_edge.catalog import load_recipe, load_target
 from libra_edge.compiler.cache import StageCache
@@ -33,6 +32,7 @@ from libra_edge.verification.result import Verification
 from libra_edge.verification.verify import verify_release
 from tests.attacks.engines.catalogue import FAULTS, Case
 from tests.remembered_runs import remember
+from tests.rewriting import rewrite
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -124,7 +124,7 @@ class Workshop:
         if case.sources:
             files["lib/liblibra_edge.so"] = self.library(case.sources)
         fields = {name: getattr(self.manifest, name) for name in ReleaseFacts.model_fields}
-        write_release(out, ReleaseFacts(**(fields | case.facts)), files)
+        rewrite(out, ReleaseFacts(**(fields | case.facts)), files)
         return out
 
     def library(self, sources: dict[str, tuple[str, str]]) -> bytes:

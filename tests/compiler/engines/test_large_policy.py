@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from tests.tiny import tiny_config, write_tiny_checkpoint
 RTX4090 = load_target("rtx4090")
 FP16 = load_recipe("fp16")
 SMALL = 256  # the tiny policy's products have weights of 512 bytes and more
+HEADER = struct.Struct("<4sIIIQ4s4sI")
 LOG = "INFO Total Weights Memory: 7 bytes\nINFO Total Activation Memory: 9 bytes\n"
 
 
@@ -156,12 +158,15 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_worker(self: TensorRtFamily, folder: Path, name: str) -> dict[str, Any]:
-    """Instead of a compiler: an engine that is the names of what the compiler would read."""
+    """Instead of a compiler: an engine's header, and the names of what it would read."""
     graph = ModelProto.FromString((folder / "graph.onnx").read_bytes())
     sizes = {name: (folder / name).stat().st_size for name in locations(graph)}
-    (folder / "engine").write_text(json.dumps(sizes))
+    names = json.dumps(sizes).encode()
+    size, version = HEADER.size + len(names), bytes((1, 7, 1, 116))
+    head = HEADER.pack(b"vtrt", 0, 2, 0, size, version, b"vtrt", 8)
+    (folder / "engine").write_bytes(head + names)
     (folder / "log").write_text(LOG)
-    return {"version": "1.0", "error": "", "duration_s": 1.0, "peak_memory_bytes": 5}
+    return {"version": "1.7.1.116", "error": "", "duration_s": 1.0, "peak_memory_bytes": 5}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +193,8 @@ def test_weights_and_engines_are_members_by_fixed_names(compiled: Compiled) -> N
     for name in large_policy.GRAPHS:
         assert members[f"engines/{name}.onnx"].size_bytes > 0
         data = members[f"engines/{name}.data"].size_bytes
-        engine = json.loads((compiled.path / f"engines/{name}.engine").read_text())
+        content = (compiled.path / f"engines/{name}.engine").read_bytes()
+        engine = json.loads(content[HEADER.size :])
         assert engine == {f"{name}.data": data}, "the compiler was given the graph's weights"
         wrapper = (compiled.path / f"engines/{name}.engine.onnx").read_bytes()
         (node,) = ModelProto.FromString(wrapper).graph.node

@@ -113,16 +113,15 @@ def config_of(policy: str) -> PolicyConfig:
     return read_config(ROOT / f"examples/{folders[policy]}/config.json")
 
 
-@pytest.mark.parametrize("policy", ["demo", "paper"])
-def test_bounds_are_below_what_an_h200_took_and_not_far(policy: str) -> None:
-    (row,) = estimate(config_of(policy), [load_target("h200")], [load_recipe("fp16")])
+def test_bounds_are_below_what_an_h200_took_and_not_far() -> None:
+    """Of the demo policy: the example of the paper's size has other shapes than it had then."""
+    (row,) = estimate(config_of("demo"), [load_target("h200")], [load_recipe("fp16")])
     assert row.bound is not None
     assert row.bound.planner is not None
     for part, found in (("planner", row.bound.planner), ("refiner", row.bound.refiner)):
-        measured = measured_ms(policy, part)
+        measured = measured_ms("demo", part)
         assert found.ms < measured < 5 * found.ms, part
-        if policy == "demo":
-            assert found.limit == "launches"
+        assert found.limit == "launches"
 
 
 def test_every_gpu_says_what_a_launch_takes() -> None:

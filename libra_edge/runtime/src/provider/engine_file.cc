@@ -18,9 +18,10 @@ constexpr uint32_t kAttributeName = 1, kAttributeText = 4;
 constexpr size_t kSizeAt = 16, kVersionAt = 24, kCapabilityAt = 32;
 struct Capability {
   const char *name;
-  uint32_t number;
+  uint32_t number;  // of its bit
 };
-constexpr Capability kCapabilities[] = {{"8.6", 4}, {"8.9", 8}, {"12.0", 16}};
+constexpr Capability kCapabilities[] = {
+    {"8.0", 2}, {"8.6", 4}, {"8.9", 8}, {"12.0", 16}, {"12.1", 32}};
 
 // Walks the fields of one message in protocol buffers' wire format, within its bytes.
 class Fields {
@@ -149,10 +150,10 @@ std::vector<uint8_t> checked_engine_header(const char *member, const std::vector
   }
   const auto capability = read_at<uint32_t>(engine, kCapabilityAt);
   for (const Capability &known : kCapabilities) {
-    if (facts.compute_capability != known.name || capability == known.number) continue;
+    if (facts.compute_capability != known.name || (capability & known.number) != 0) continue;
     const char *other = "another";
     for (const Capability &it : kCapabilities) {
-      if (it.number == capability) other = it.name;
+      if ((capability & it.number) != 0) other = it.name;
     }
     fail(LE_ENGINE_MISMATCH, "%s: the engine is for compute capability %s; the manifest says %s.",
          member, other, known.name);
