@@ -26,6 +26,7 @@ STILL = {
     *("compiler/quantization/convert.py", "compiler/quantization/fp16.py"),
     *("compiler/quantization/image_stem.py", "compiler/quantization/unbatched_blocks.py"),
     *("compiler/search/layer_costs.py", "compiler/search/sensitivity.py"),
+    "compiler/search/simulation.py",
     *("compiler/work/count.py", "evaluation/torch_controller.py"),
     *("policy/checkpoint.py", "policy/config.py", "policy/imported.py"),
     *("training/losses.py", "training/pretrained.py", "training/run.py", "training/trainer.py"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from libra_edge.bundle.manifest import canonical_json, json_schema
 from libra_edge.bundle.members import MANIFEST, MAX_BYTES, MEMBERS, required_members
+from libra_edge.catalog.providers import PROVIDERS
 from tests.bundle.examples import facts_body
 
 SCHEMA = json_schema()
@@ -63,6 +64,9 @@ def bodies() -> Iterator[dict[str, Any]]:
     full["engines"]["planner"]["member"] = "engines/planner.engine.onnx"
     full["engines"]["refiner"]["member"] = "engines/refiner.engine.onnx"
     full["members"] = {n: dict(member) for n in MAX_BYTES if n != MANIFEST}
+    # Each engine on a provider of its own, so that the files of all of them belong.
+    for engine, provider in zip(full["engines"].values(), PROVIDERS, strict=True):
+        engine["provider"] = provider
     yield full
 
 
