@@ -155,8 +155,8 @@ EDITS: list[tuple[tuple[str | int, ...], Any, int, str]] = [
         (*PLANNER, "provider"),
         "CUDAExecutionProvider",
         abi.NO_PROVIDER,
-        "engines/planner.onnx needs the execution provider CUDAExecutionProvider; this library has "
-        "only CPUExecutionProvider.",
+        "engines/planner.onnx needs the execution provider CUDAExecutionProvider, which this "
+        "library does not run.",
     ),
     ((*PLANNER, "member"), "../planner.onnx", abi.MALFORMED, "../planner.onnx"),
     ((*PLANNER, "member"), "engines/refiner.onnx", abi.MALFORMED, "planner: member"),

@@ -40,7 +40,7 @@ def test_a_symbolic_link_to_a_release_opens(release: Path, library: Path, tmp_pa
     [
         (("runtime", "arch"), "aarch64-linux-gnu", "arch-mismatch", ExitCode.INCOMPATIBLE),
         (("runtime", "abi_version"), 2, "abi-mismatch", ExitCode.INCOMPATIBLE),
-        ((*PLANNER, "provider"), "CUDA", "provider-unavailable", ExitCode.INCOMPATIBLE),
+        ((*PLANNER, "provider"), "CUDA", "no-provider", ExitCode.INCOMPATIBLE),
         (LIBRARY, "0" * 64, "member-changed", ExitCode.INTEGRITY),
         (LIBRARY[:2], None, "manifest-invalid", ExitCode.INTEGRITY),
         (("members", "tokenizer.json", "sha256"), "0" * 64, "integrity", ExitCode.INTEGRITY),

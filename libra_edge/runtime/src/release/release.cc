@@ -88,7 +88,7 @@ MemoryFile *memory_for(const Member &member, const MemberRule &rule, Release *re
   }
   if (std::strcmp(member.name, kOnnxRuntimeMember) != 0) return nullptr;
   release->onnxruntime_sha256 = member.sha256;
-  release->onnxruntime = MemoryFile(rule.name);
+  release->onnxruntime = MemoryFile("libonnxruntime");
   return &release->onnxruntime;
 }
 
