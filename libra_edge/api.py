@@ -146,6 +146,7 @@ def verify_release(
     tokenizer: StrPath | None = None,
     vlm_config: StrPath | None = None,
     reference_python: StrPath | None = None,
+    engines: StrPath | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Measure whether a release is still the policy; `checkpoint` needs the extra `compile`.
@@ -170,6 +171,8 @@ def verify_release(
         robot: description of the robot, where the checkpoint does not hold one.
         tokenizer: a `tokenizer.json`, where the checkpoint only names one.
         vlm_config: folder with the configuration of the vision-language model, likewise.
+        engines: folder of engines that were built on this machine (`libra-edge provision`), to run
+            in the place of the release's own.
         reference_python: interpreter of an environment with LeRobot: what it gives for the same
             observations and noise stands first in the chain.
         on_stage: called with each comparison's name before it is made.
@@ -205,6 +208,7 @@ def verify_release(
         tokenizer=_path(tokenizer),
         vlm_config=_path(vlm_config),
         reference_python=_path(reference_python),
+        engines=_path(engines),
     )
     return verify_request(request, on_stage)
 
