@@ -98,11 +98,14 @@ void close_engine(void *engine) {
   delete static_cast<Engine *>(engine);
 }
 
-constexpr libra_trt kTable = {
-    LIBRA_TRT_VERSION, NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR,
-    open_engine,       tensor_count,
-    tensor,            bind,
-    enqueue,           close_engine};
+constexpr libra_trt kTable = {LIBRA_TRT_VERSION,
+                              NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR,
+                              open_engine,
+                              tensor_count,
+                              tensor,
+                              bind,
+                              enqueue,
+                              close_engine};
 
 }  // namespace
 
