@@ -16,13 +16,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from libra_edge.errors import IncompatibleError, InputError
+from libra_edge.errors import IncompatibleError, InputError, LibraError
 from libra_edge.version import __version__
 from libra_edge.workers.places import Lost, OpenState, Place, Work
 from libra_edge.workers.where import Workers
 
 LOCAL = "local"
-CONNECT_S = 10.0
+CONNECT_S, START_S = 10.0, 120.0
 # Of a command whose node is lost.
 MOST_RETRIES = 2
 # Ray reports its use to its makers unless it is told not to.
@@ -42,6 +42,9 @@ class Worker:
         self._wanted = version
         self._stack = ExitStack()
         self._state: Any = None
+
+    def is_there(self) -> None:
+        """Answers once there is a place for it."""
 
     def run(self, work: Work, item: Any) -> Any:
         """One unit."""
@@ -75,12 +78,17 @@ class RayActors(Place):
             )
         self.count = max(1, workers.jobs or cluster)
         self._open_state = open_state
-        self._idle: deque[Any] = deque(self._actor() for _ in range(self.count))
+        self._idle: deque[Any] = deque()
+        # What answers once the actor runs somewhere, and the actor.
+        self._starting: dict[Any, Any] = {}
         self._waiting: deque[tuple[int, Work, Any]] = deque()
         self._running: dict[Any, tuple[int, Any]] = {}
+        for _ in range(self.count):
+            self._hire()
 
-    def _actor(self) -> Any:
-        return self._ray.remote(num_cpus=1)(Worker).remote(self._open_state, __version__)
+    def _hire(self) -> None:
+        actor = self._ray.remote(num_cpus=1)(Worker).remote(self._open_state, __version__)
+        self._starting[actor.is_there.remote()] = actor
 
     def submit(self, number: int, work: Work, item: Any) -> None:
         """See `Place.submit`."""
@@ -94,17 +102,46 @@ class RayActors(Place):
             self._running[actor.run.remote(work, item)] = (number, actor)
 
     def wait(self) -> tuple[int, Any]:
-        """See `Place.wait`."""
-        (done,), _ = self._ray.wait(list(self._running), num_returns=1)
-        number, actor = self._running.pop(done)
+        """See `Place.wait`.
+
+        Raises:
+            LibraError: no node takes a worker any more.
+        """
+        while True:
+            asked = [*self._running, *self._starting]
+            # A unit may take as long as it needs; a worker that is to start may not.
+            limit_s = None if self._running else START_S
+            done, _ = self._ray.wait(asked, num_returns=1, timeout=limit_s)
+            if not done:
+                raise LibraError(
+                    "ray-without-workers",
+                    f"No node of the Ray cluster took a worker within {START_S:.0f} s.",
+                    "See `ray status`; with --results the run goes on where it was.",
+                )
+            if done[0] in self._starting:
+                self._started(done[0])
+            else:
+                return self._ended(done[0])
+
+    def _started(self, answer: Any) -> None:
+        actor = self._starting.pop(answer)
         try:
-            result = self._ray.get(done)
+            self._ray.get(answer)
+        except self._ray.exceptions.RayError:
+            self._hire()
+            return
+        self._idle.append(actor)
+        self._start()
+
+    def _ended(self, answer: Any) -> tuple[int, Any]:
+        number, actor = self._running.pop(answer)
+        try:
+            result = self._ray.get(answer)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)
-            self._idle.append(self._actor())
-            self._start()
+            self._hire()
             return number, Lost(" ".join(str(error).split())[:200])
         self._idle.append(actor)
         self._start()
@@ -114,9 +151,10 @@ class RayActors(Place):
         """See `Place.close`."""
         for _, actor in self._running.values():
             self._ray.kill(actor)
-        for actor in self._idle:
+        for actor in [*self._idle, *self._starting.values()]:
             self._ray.kill(actor)
         self._running.clear()
+        self._starting.clear()
         self._idle.clear()
 
 
@@ -138,7 +176,7 @@ def connect(workers: Workers) -> Any:
         return ray
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if workers.ray == LOCAL:
-        ray.init(num_cpus=workers.jobs, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=workers.jobs, include_dashboard=False, **quiet)
         return ray
     try:
         _require_listener(str(workers.ray))

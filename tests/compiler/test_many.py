@@ -161,7 +161,7 @@ def test_every_option_reaches_every_compilation(
         "--force",
         "--strict",
     ]
-    own = {"--target", "--recipe", "--out", "--jobs", "--memory-gib", "--json", "--help"}
+    own = {"--target", "--recipe", "--out", "--jobs", "--memory-gib", "--ray", "--json", "--help"}
     command = program.load_command("compile")
     known = {option for p in command.params for option in p.opts if option.startswith("--")}
     assert known - own == {*given, *flags}
