@@ -184,7 +184,7 @@ def test_a_machine_without_the_architecture_measures_nothing_in_silence(
 ) -> None:
     other = replace(this_device(), arch="riscv64-linux-gnu")
     for module in ("subject", "open_engines"):
-        monkeypatch.setattr(f"libra_edge.verification.{module}.this_device", lambda: other)
+        monkeypatch.setattr(f"libra_edge.verification.{module}.device_for", lambda _: other)
     result = verify(work, work / "release", golden_only=True)
     assert result.exit_code is ExitCode.NOT_MEASURED
     gap = next(check for check in result.checks if check.verdict == "not measured")
