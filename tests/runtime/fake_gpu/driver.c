@@ -105,7 +105,8 @@ SHOWN int cuMemFree_v2(unsigned long long address) {
   return 0;
 }
 
-SHOWN int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes, void *stream) {
+SHOWN int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes,
+                               void *stream) {
   (void)stream;
   memcpy((void *)(size_t)to, from, bytes);
   return 0;

@@ -1,9 +1,9 @@
 // A plug-in provider for tests that goes by the name of NVIDIA's for RTX GPUs.
 //
-// It takes EPContext nodes. Their engine is a header as TensorRT for RTX writes it, and then a plain
-// ONNX graph, which runs on the CPU through the very ONNX Runtime that loaded it: an engine for this
-// "GPU" gives what the graph gives, bit for bit, or what a test asks for. Nothing is torn down: a
-// library that zig links must not have destructors.
+// It takes EPContext nodes. Their engine is a header as TensorRT for RTX writes it, and then a
+// plain ONNX graph, which runs on the CPU through the very ONNX Runtime that loaded it: an engine
+// for this "GPU" gives what the graph gives, bit for bit, or what a test asks for. Nothing is torn
+// down: a library that zig links must not have destructors.
 //
 // From the environment, at each use: FAKE_GPU_COUNT (1), FAKE_GPU_CC (8.9), FAKE_GPU_REFUSES=1 (its
 // verdict on any engine), FAKE_GPU_FAULT = run | nan | slow_ms:N | first_slow_ms:N, FAKE_GPU_ONLY =
@@ -188,9 +188,9 @@ struct Ep {
     }
     return nullptr;
   };
-  OrtStatus *(*compile)(Ep *, const OrtGraph **, const OrtNode **, size_t, Compute **, OrtNode **) =
-      [](Ep *self, const OrtGraph **graphs, const OrtNode **fused, size_t count, Compute **out,
-         OrtNode **) -> OrtStatus * {
+  OrtStatus *(*compile)(Ep *, const OrtGraph **, const OrtNode **, size_t, Compute **,
+                        OrtNode **) = [](Ep *self, const OrtGraph **graphs, const OrtNode **fused,
+                                         size_t count, Compute **out, OrtNode **) -> OrtStatus * {
     for (size_t i = 0; i < count; ++i) TRY(self->load(graphs[i], fused[i], &out[i]));
     return nullptr;
   };
@@ -283,9 +283,9 @@ struct Transfer {
       [](const Transfer *, const OrtMemoryDevice *from, const OrtMemoryDevice *to) {
         return ep_api->memory_vendor(from) == kVendor || ep_api->memory_vendor(to) == kVendor;
       };
-  OrtStatus *(*copy)(Transfer *, const OrtValue **, OrtValue **, OrtSyncStream **, size_t) =
-      [](Transfer *, const OrtValue **from, OrtValue **to, OrtSyncStream **,
-         size_t count) -> OrtStatus * {
+  OrtStatus *(*copy)(Transfer *, const OrtValue **, OrtValue **, OrtSyncStream **,
+                     size_t) = [](Transfer *, const OrtValue **from, OrtValue **to,
+                                  OrtSyncStream **, size_t count) -> OrtStatus * {
     for (size_t i = 0; i < count; ++i) {
       void *source = nullptr, *target = nullptr;
       size_t bytes = 0;
@@ -336,9 +336,9 @@ struct Factory {
   void (*release_ep)(Factory *, Ep *) = [](Factory *, Ep *) {};
   uint32_t (*vendor_id)(const Factory *) = [](const Factory *) { return kVendor; };
   const char *(*ep_version)(const Factory *) = [](const Factory *) { return "1.0.0"; };
-  OrtStatus *(*validate)(Factory *, const OrtHardwareDevice *const *, size_t, const char *, int *) =
-      [](Factory *, const OrtHardwareDevice *const *, size_t, const char *hex,
-         int *verdict) -> OrtStatus * {
+  OrtStatus *(*validate)(Factory *, const OrtHardwareDevice *const *, size_t, const char *,
+                         int *) = [](Factory *, const OrtHardwareDevice *const *, size_t,
+                                     const char *hex, int *verdict) -> OrtStatus * {
     unsigned char header[kHeaderBytes] = {};
     for (size_t i = 0; i < kHeaderBytes && hex[2 * i] != '\0'; ++i) {
       const char digits[3] = {hex[2 * i], hex[2 * i + 1], '\0'};

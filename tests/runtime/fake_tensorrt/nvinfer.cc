@@ -1,5 +1,7 @@
-// libnvinfer.so for tests: an "engine" is `ptrt`, and then a plain ONNX graph, which ONNX Runtime (of
-// FAKE_TRT_ORT) runs on the CPU. FAKE_TRT_FAULT = open | run makes it fail, slow_ms:N slow.
+// libnvinfer.so for tests: an "engine" is `ptrt`, and then a plain ONNX graph, which ONNX Runtime
+// (of FAKE_TRT_ORT) runs on the CPU. FAKE_TRT_FAULT = open | run makes it fail, slow_ms:N slow.
+#include "NvInfer.h"
+
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -9,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "NvInfer.h"
 #include "ep_api.h"
 
 using namespace nvinfer1;
@@ -116,9 +117,7 @@ class Engine final : public ICudaEngine {
     }
   }
 
-  int32_t getNbIOTensors() const noexcept override {
-    return static_cast<int32_t>(tensors_.size());
-  }
+  int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(tensors_.size()); }
   const char *getIOTensorName(int32_t index) const noexcept override {
     return tensors_[static_cast<size_t>(index)].name.c_str();
   }
@@ -126,9 +125,7 @@ class Engine final : public ICudaEngine {
   DataType getTensorDataType(const char *name) const noexcept override {
     return data_type(find(name).type);
   }
-  TensorIOMode getTensorIOMode(const char *name) const noexcept override {
-    return find(name).mode;
-  }
+  TensorIOMode getTensorIOMode(const char *name) const noexcept override { return find(name).mode; }
   IExecutionContext *createExecutionContext() noexcept override {
     return new Context(session_, tensors_, log_);
   }
