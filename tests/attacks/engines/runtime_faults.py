@@ -209,8 +209,8 @@ RUNTIME_FAULTS: dict[str, tuple[str, str, str]] = LIMIT_FAULTS | {
     "telemetry is on": ("engine/ort_engines.cc", 'setenv(kVariable, "1", 1);', ""),
     "segments of a library are not looked at": (
         "engine/library.cc",
-        "  check_segments(file);\n",
-        "  (void)&check_segments;\n",
+        "  require_library(file, name, LE_ENGINE);\n",
+        "",
     ),
     "graphs of other shapes are taken": (
         "engine/engine.cc",
