@@ -150,6 +150,12 @@ def compile_(
         from libra_edge.compiler.request import Request
     if sign is None and passphrase_env is not None:
         raise InputError("usage", "--passphrase-env is for --sign.", "Leave it out.")
+    if ray is not None and memory_gib is not None:
+        raise InputError(
+            "usage",
+            "--memory-gib is for this machine; Ray counts the memory of its nodes itself.",
+            "Leave out --memory-gib or --ray.",
+        )
     if "," in target or (recipe is not None and "," in recipe):
         if sign is not None:
             _require_key_of_many(sign, passphrase_env)

@@ -210,7 +210,7 @@ def verify(
         finish_signature(output, release, *found)
         return
     signed, signer = found or (None, None)
-    loop = ClosedLoop(simulator, simulate, 0, Workers(jobs, ray)) if simulate else None
+    workers = Workers.asked(jobs, ray, by="--simulate" if simulate is None else "")
     request = Request(
         release,
         checkpoint,
@@ -222,7 +222,7 @@ def verify(
         gates=gates,
         allow_loose=allow_loose,
         calibrate=calibrate,
-        closed_loop=loop,
+        closed_loop=ClosedLoop(simulator, simulate, 0, workers) if simulate else None,
         cache=cache,
         expect_recipe=expect_recipe,
         expect_target=expect_target,

@@ -23,6 +23,23 @@ class Workers:
     jobs: int | None = None
     ray: str | None = None
 
+    @staticmethod
+    def asked(jobs: int | None, ray: str | None, *, by: str) -> Workers:
+        """Workers as a command was asked for them.
+
+        Args:
+            jobs: of `--jobs`.
+            ray: of `--ray`.
+            by: the option without which there is no work for them; empty where there is some.
+
+        Raises:
+            InputError: they were asked for, and there is none.
+        """
+        if by and (jobs is not None or ray is not None):
+            fact = f"--jobs and --ray are for {by}."
+            raise InputError("usage", fact, f"Add {by}, or leave them out.")
+        return Workers(jobs, ray)
+
     @property
     def count(self) -> int:
         """Processes, where nothing else says how many."""
